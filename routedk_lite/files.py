@@ -1,0 +1,200 @@
+"""Files that others rely on: the cache folder, verified downloads, writes that are all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+CHUNK = 1 << 20
+"""Bytes read at a time when a file is hashed or copied."""
+
+
+class DownloadError(RuntimeError):
+    """A file could not be had, or is not the file that was asked for."""
+
+
+def cache_dir(*parts: str) -> Path:
+    """The folder for things that can be fetched or computed again.
+
+    `ROUTEDK_CACHE` names another folder than the platform's usual one.
+    """
+    root = os.environ.get("ROUTEDK_CACHE")
+    if not root:
+        from platformdirs import user_cache_dir
+
+        root = user_cache_dir("routedk-lite")
+    return Path(root, *parts)
+
+
+def asset(*parts: str) -> Path:
+    """A file that ships inside the package."""
+    return Path(__file__).with_name("assets").joinpath(*parts)
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Hexadecimal SHA-256 of a JSON value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_folder(folder: Path, pattern: str = "*.safetensors") -> str:
+    """One SHA-256 for all files of a folder that match `pattern`, names included.
+
+    Raises:
+        FileNotFoundError: no file matches.
+    """
+    files = sorted(Path(folder).glob(pattern))
+    if not files:
+        raise FileNotFoundError(f"no {pattern} in {folder}")
+    return sha256_json({file.name: sha256_file(file) for file in files})
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
+    """Open a temporary file that takes the place of `path` only when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoding = None if "b" in mode else "utf-8"
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, mode, encoding=encoding) as file:
+            yield file
+        # mkstemp makes files that only their owner can read; use what a plain open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `path` only when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield work
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(work, path)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    with atomic_write(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=1)
+        file.write("\n")
+
+
+def fetch(
+    source: str,
+    target: Path,
+    *,
+    sha256: str,
+    progress: Callable[[int], object] = lambda n: None,
+    attempts: int = 4,
+    timeout: float = 30.0,
+) -> Path:
+    """Bring one file to `target`, continuing a broken transfer, and keep it only if its hash is right.
+
+    Args:
+        source: an `http(s)` URL or the path of a local file.
+        target: where the file goes. A file there that has the right hash is left alone.
+        sha256: hexadecimal SHA-256 of the right file.
+        progress: called with the number of bytes of each piece that has arrived.
+        attempts: tries before giving up on a network error; the wait doubles from one second.
+        timeout: seconds without any byte before a try is given up.
+
+    Raises:
+        DownloadError: no connection, no such file, or the wrong bytes. Wrong bytes are removed; bytes of an
+            interrupted transfer stay in `<target>.part` for the next call.
+    """
+    from filelock import FileLock
+
+    target = Path(target)
+    if target.exists() and sha256_file(target) == sha256:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):  # two processes may want the same file
+        if not target.exists() or sha256_file(target) != sha256:
+            _fetch(source, target, sha256, progress, attempts, timeout)
+    return target
+
+
+def _fetch(
+    source: str, target: Path, sha256: str, progress: Callable[[int], object], attempts: int, timeout: float
+) -> None:
+    part = target.with_name(target.name + ".part")
+    for attempt in range(attempts):
+        try:
+            _transfer(source, part, progress, timeout)
+            break
+        except OSError as error:  # requests' exceptions are OSErrors as well
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            final = isinstance(error, FileNotFoundError) or (status is not None and 400 <= status < 500)
+            if final or attempt == attempts - 1:
+                raise DownloadError(
+                    f"cannot fetch {source}: {error}. Check the network, or set ROUTEDK_MIRROR to a folder or "
+                    "URL that holds the same files, and try again: what has arrived is kept."
+                ) from error
+            time.sleep(2.0**attempt)
+    found = sha256_file(part)
+    if found != sha256:
+        part.unlink()
+        raise DownloadError(
+            f"{source} has SHA-256 {found[:12]}…, expected {sha256[:12]}…: the file is damaged, cut short or "
+            "not the right version. It was not kept; try again, or check ROUTEDK_MIRROR."
+        )
+    os.replace(part, target)
+
+
+def _transfer(source: str, part: Path, progress: Callable[[int], object], timeout: float) -> None:
+    """Append to `part` what is still missing of `source`."""
+    have = part.stat().st_size if part.exists() else 0
+    if not source.startswith(("http://", "https://")):
+        with open(source, "rb") as file, open(part, "wb") as out:
+            while chunk := file.read(CHUNK):
+                out.write(chunk)
+                progress(len(chunk))
+        return
+    import requests
+
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(source, headers=headers, stream=True, timeout=timeout) as response:
+        if response.status_code == 416:  # nothing is missing, or `part` is not a piece of this file
+            return
+        response.raise_for_status()
+        # A server that ignores the range sends the whole file with status 200: start again.
+        mode = "ab" if response.status_code == 206 else "wb"
+        expected = response.headers.get("Content-Length")
+        arrived = 0
+        with open(part, mode) as out:
+            for chunk in response.iter_content(CHUNK):
+                out.write(chunk)
+                arrived += len(chunk)
+                progress(len(chunk))
+        if expected is not None and "Content-Encoding" not in response.headers and arrived < int(expected):
+            raise ConnectionError(f"the connection ended after {arrived} of {expected} bytes")
