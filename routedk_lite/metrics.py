@@ -15,8 +15,8 @@ recall            hits / ground truth (may exceed 1)        share of ground trut
 ================  ========================================  ================================================
 
 Alike in both: *coverage* is the share of its true bundle that a hit holds, averaged over all hits of all
-sessions (a hit that fits several true bundles is measured against the first in file order); *F1* is computed per
-session from its own precision and recall and then averaged; a session is an *exact match* when the set of
+sessions (a hit that fits several true bundles is measured against the first in file order); *F1* is computed
+per session from its own precision and recall and then averaged; a session is an *exact match* when the set of
 predicted bundles equals the set of true ones.
 
 Worked example. Five products; the shopper wanted {1, 2, 3} together and {3, 4} together. The student answers
@@ -83,8 +83,8 @@ class SessionScores:
     """The same numbers before averaging, in the order of the sessions: what the bootstrap resamples.
 
     Where `counted` is false (`official`, nothing left), precision, recall, F1 and exact match are NaN, so
-    that averaging them by mistake shows. Coverage is NaN where nothing hit; its mean over all hits is the mean
-    weighted by `hits`.
+    that averaging them by mistake shows. Coverage is NaN where nothing hit; its mean over all hits is the
+    mean weighted by `hits`.
 
     Shapes:
         every array: (sessions,)
