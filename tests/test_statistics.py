@@ -213,6 +213,11 @@ def test_a_difference_of_the_detectable_size_is_found_as_often_as_promised():
     assert found.mean() == pytest.approx(0.8, abs=0.06)
 
 
+def test_the_detectable_difference_of_two_sessions_by_hand():
+    # Standard deviation √2, standard error 1, one degree of freedom: t(.975) + t(.8) = 12.706 + 1.376.
+    assert smallest_detectable_difference([0, 2]) == pytest.approx(14.083, abs=0.001)
+
+
 def test_more_sessions_and_less_power_let_smaller_differences_be_found():
     differences = rng(23).normal(size=50)
     size = smallest_detectable_difference(differences)
