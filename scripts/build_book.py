@@ -1,9 +1,9 @@
 """Execute the notebooks that changed, build the site, print where its first page is.
 
-Jupyter Book looks executed notebooks up in a cache that is keyed by their cells alone: it would go on showing old
-outputs after a change of the package or of the recorded results. This script drops the cache then. It executes
-what is missing with nbmake, so that a notebook runs once and serves as a test and as a page; and it always builds
-every page, because a warning of an unchanged page is not repeated by an incremental build.
+Jupyter Book looks executed notebooks up in a cache that is keyed by their cells alone: it would go on showing
+old outputs after a change of the package or of the recorded results. This script drops the cache then. It
+executes what is missing with nbmake, so that a notebook runs once and serves as a test and as a page; and it
+always builds every page, because an incremental build does not repeat the warnings of an unchanged page.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PAGES = ("book", "notebooks", "_config.yml", "_toc.yml")
 
 
 def fingerprint(names: Iterable[str]) -> str:
-    """Return a hash over the names and contents of files and folders below the root, and our environment variables.
+    """Return a hash over the names and contents of files below the root, and our environment variables.
 
     Args:
         names: Paths relative to the root; what does not exist counts as empty.
@@ -50,7 +50,7 @@ def fingerprint(names: Iterable[str]) -> str:
 
 
 def remembered(stamp: Path) -> str:
-    """Return what the file ``stamp`` holds, or the empty string."""
+    """Return what the file `stamp` holds, or the empty string."""
     return stamp.read_text() if stamp.exists() else ""
 
 
@@ -67,7 +67,7 @@ def execute(stale: list[Path], timeout: int) -> None:
     """Run notebooks through nbmake, each as it stands in the repository, and put the outputs into the cache.
 
     Raises:
-        SystemExit: If a cell raised or took longer than ``timeout`` seconds; finished notebooks are kept.
+        SystemExit: If a cell raised or took longer than `timeout` seconds; finished notebooks are kept.
     """
     import nbformat
     from jupyter_cache import get_cache
@@ -112,7 +112,9 @@ def build() -> None:
 def main() -> None:
     """Bring the outputs and the site up to date."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--timeout", type=int, default=600, help="seconds that one cell may take (default 600)")
+    parser.add_argument(
+        "--timeout", type=int, default=600, help="seconds that one cell may take (default 600)"
+    )
     timeout = parser.parse_args().timeout
     BUILD.mkdir(exist_ok=True)
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def require(condition: object, reason: str) -> None:
-    """Go on if ``condition`` holds; otherwise skip the test, or fail it where the environment says CI=true."""
+    """Go on if `condition` holds; otherwise skip the test, or fail it where the environment says CI=true."""
     if condition:
         return
     if os.environ.get("CI", "").lower() in {"1", "true"}:
@@ -30,7 +30,7 @@ def require(condition: object, reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def mirror() -> Path:
-    """The folder that holds the public data, laid out like the code host, from ``ROUTEDK_MIRROR``."""
+    """The folder that holds the public data, laid out like the code host, from `ROUTEDK_MIRROR`."""
     value = os.environ.get("ROUTEDK_MIRROR", "")
     require(value and Path(value).is_dir(), "set ROUTEDK_MIRROR to a folder with the public data")
     return Path(value).resolve()

@@ -1,7 +1,7 @@
 """Sphinx extension: the docstring below a field is plain text.
 
-Napoleon reads "Test split only: the nearest sessions" below a field as "type: description". An empty first line
-keeps it from looking for a type there; the type stands in the signature.
+Napoleon reads "Test split only: the nearest sessions" below a field as "type: description". An empty first
+line keeps it from looking for a type there; the type stands in the signature.
 """
 
 from __future__ import annotations
