@@ -177,6 +177,10 @@ def manifest() -> Mapping[str, Any]:
     return json.loads(asset("data_manifest.json").read_text(encoding="utf-8"))
 
 
+def _cache_folder(entry: Mapping[str, Any]) -> Path:
+    return cache_dir("data", entry["repository"].replace("/", "--"), entry["commit"])
+
+
 def public_file(source: str, path: str, progress=lambda n: None) -> Path:
     """A verified local copy of one public file.
 
@@ -191,8 +195,7 @@ def public_file(source: str, path: str, progress=lambda n: None) -> Path:
     entry = manifest()[source]
     root = os.environ.get("ROUTEDK_MIRROR") or DOWNLOAD_ROOT
     address = "/".join([root.rstrip("/"), entry["repository"], entry["commit"], path])
-    target = cache_dir("data", entry["repository"].replace("/", "--"), entry["commit"], path)
-    return fetch(address, target, sha256=entry["files"][path]["sha256"], progress=progress)
+    return fetch(address, _cache_folder(entry) / path, sha256=entry["files"][path]["sha256"], progress=progress)
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -268,6 +271,15 @@ def _public_session(name: str, id_: int, session_items: Mapping, titles: Mapping
         )
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise DataError(f"{name}, session {id_!r}: malformed record ({type(error).__name__}: {error})") from error
+
+
+def domain_is_cached(name: str) -> bool:
+    """Whether a domain can be loaded without the network."""
+    if name not in PUBLIC_DOMAINS:
+        return True
+    entry = manifest()["aicl"]
+    folder = _cache_folder(entry)
+    return all((folder / path).exists() for path in entry["files"] if path.startswith(f"data/{name}/"))
 
 
 def fetch_all(names=PUBLIC_DOMAINS, *, raw: bool = True, progress: bool = True) -> list[Path]:

