@@ -63,7 +63,17 @@ def notebooks() -> list[Path]:
     return [ROOT / f"{file}.ipynb" for file in files if file.startswith("notebooks/")]
 
 
-def execute(stale: list[Path], timeout: int) -> None:
+def stale(paths: list[Path]) -> list[Path]:
+    """Return the notebooks whose outputs are not in the cache."""
+    import nbformat
+    from jupyter_cache import get_cache
+
+    cache = get_cache(CACHE)
+    known = {record.hashkey for record in cache.list_cache_records()}
+    return [p for p in paths if cache.create_hashed_notebook(nbformat.read(p, as_version=4))[1] not in known]
+
+
+def execute(paths: list[Path], timeout: int) -> None:
     """Run notebooks through nbmake, each as it stands in the repository, and put the outputs into the cache.
 
     Raises:
@@ -75,7 +85,7 @@ def execute(stale: list[Path], timeout: int) -> None:
     cache = get_cache(CACHE)
     options = ["--nbmake", "--overwrite", f"--nbmake-timeout={timeout}", "-q", "--no-header", "--no-summary"]
     failed = []
-    for source in stale:
+    for source in paths:
         # Outside _build, which nbmake passes over, and away from this repository's pytest settings.
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(shutil.copy(source, folder))
@@ -127,16 +137,7 @@ def main() -> None:
     if remembered(site_stamp) == site and INDEX.exists():
         print("The book is up to date.")
     else:
-        import nbformat
-        from jupyter_cache import get_cache
-
-        known = {record.hashkey for record in get_cache(CACHE).list_cache_records()}
-        stale = []
-        for path in notebooks():
-            _, key = get_cache(CACHE).create_hashed_notebook(nbformat.read(path, as_version=4))
-            if key not in known:
-                stale.append(path)
-        execute(stale, timeout)
+        execute(stale(notebooks()), timeout)
         build()
         site_stamp.write_text(site)
     print(f"Open {INDEX}")

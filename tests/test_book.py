@@ -1,0 +1,295 @@
+"""The built site is complete, self-contained, usable on a phone and in the dark; and how it is built."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+import yaml
+from conftest import ROOT, require
+
+HTML = ROOT / "_build" / "html"
+CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [CONTENTS["root"], *(chapter["file"] for part in CONTENTS["parts"] for chapter in part["chapters"])]
+CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+
+# Known and harmless: the theme writes this script twice into every page of a notebook.
+HARMLESS_ERRORS = ("Identifier 'THEBE_JS_URL' has already been declared",)
+# Known and harmless: a browser does not preload fonts from the disk, it loads them when they are used.
+HARMLESS_FAILURES = ("_static/vendor/fontawesome/",)
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The folder of the built site."""
+    require((HTML / "index.html").exists(), "the book is not built: make book")
+    return HTML
+
+
+# The files
+
+
+class Links(HTMLParser):
+    """What a page offers to link to, what it links to, and what it loads."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Sort one element's addresses."""
+        found = dict(attrs)
+        self.ids |= {value for name in ("id", "name") if (value := found.get(name))}
+        if tag == "a" and found.get("href"):
+            self.links.append(found["href"])
+        if tag == "link" and "canonical" not in (found.get("rel") or "") and found.get("href"):
+            self.loads.append(found["href"])
+        if found.get("src"):
+            self.loads.append(found["src"])
+        if tag == "img":
+            self.images.append(found)
+
+
+@pytest.fixture(scope="module")
+def parsed(site: Path) -> dict[Path, Links]:
+    """Every page of the site."""
+    return {page: Links(page) for page in site.rglob("*.html") if "_static" not in page.parts}
+
+
+def test_every_page_of_the_contents_is_built(site: Path) -> None:
+    assert not [page for page in PAGES if not (site / f"{page}.html").exists()]
+
+
+def test_nothing_is_loaded_from_another_host(parsed: dict[Path, Links]) -> None:
+    outside = {
+        address
+        for page in parsed.values()
+        for address in page.loads
+        if urlsplit(address).scheme not in {"", "data"} or address.startswith("//")
+    }
+    assert not outside
+
+
+def test_internal_links_and_anchors_resolve(parsed: dict[Path, Links]) -> None:
+    broken = []
+    for page, found in parsed.items():
+        for address in found.links + found.loads:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc or address == "#":
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            anchor = unquote(parts.fragment)
+            known = parsed.get(target)
+            if not target.exists() or (anchor and known and anchor not in known.ids):
+                broken.append(f"{page.relative_to(HTML)} -> {address}")
+    assert not broken
+
+
+def test_images_say_what_they_show(parsed: dict[Path, Links]) -> None:
+    # A cell's figure gets its text from the cell's metadata: {"mystnb": {"image": {"alt": "..."}}}.
+    suffixes = (".png", ".svg", ".jpg")
+    mute = [
+        f"{page.relative_to(HTML)}: {image.get('src')}"
+        for page, found in parsed.items()
+        for image in found.images
+        if not (image.get("alt") or "").strip() or image["alt"].endswith(suffixes)
+    ]
+    assert not mute
+
+
+def test_chapters_open_in_colab_and_other_pages_do_not(parsed: dict[Path, Links]) -> None:
+    slug = REPOSITORY.removeprefix("https://github.com/")
+    for page in PAGES:
+        links = parsed[HTML / f"{page}.html"].links
+        colab = {link for link in links if link.startswith("https://colab.research.google.com/")}
+        wanted = f"https://colab.research.google.com/github/{slug}/blob/main/{page}.ipynb"
+        assert colab == ({wanted} if page in CHAPTERS else set())
+
+
+# The site in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium without a window."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    require(path, "needs Chromium or Chrome on the PATH, or its path in CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visit(browser: Any, site: Path) -> Iterator[Callable[..., Any]]:
+    """Open a page from the disk; at the end, no request left the disk and no script failed."""
+    contexts, trouble = [], []
+
+    def note_request(request: Any) -> None:
+        if urlsplit(request.url).scheme not in {"file", "data", "blob"}:
+            trouble.append(f"request to {request.url}")
+
+    def note_failure(request: Any) -> None:
+        if not any(part in request.url for part in HARMLESS_FAILURES):
+            trouble.append(f"could not load {request.url}")
+
+    def note_error(error: Any) -> None:
+        if str(error) not in HARMLESS_ERRORS:
+            trouble.append(f"script error: {error}")
+
+    def open_page(page: str, *, width: int = 1280, scheme: str = "light") -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("request", note_request)
+        tab.on("requestfailed", note_failure)
+        tab.on("pageerror", note_error)
+        tab.goto((site / f"{page}.html").as_uri())
+        tab.wait_for_function("!window.MathJax || (MathJax.startup && MathJax.startup.promise)")
+        tab.evaluate("window.MathJax && MathJax.startup.promise")
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not trouble
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_opens_and_is_complete(page: str, visit: Callable[..., Any]) -> None:
+    tab = visit(page)
+    assert tab.locator("article h1").first.is_visible()
+    assert tab.locator("input[type=search]").count() == 1
+    formulas = tab.locator("article .math").count()
+    assert tab.locator("article mjx-container").count() >= formulas
+    assert tab.locator("mjx-merror, [data-mjx-error]").count() == 0
+    text = tab.locator("article").inner_text()
+    assert not [mark for mark in (r"\(", r"\[", "$$", "{cite}") if mark in text]
+    unnamed = "svg:not([aria-hidden=true]):not([role=img]):not(mjx-container svg):not(button svg)"
+    assert tab.locator(f"article {unnamed}").count() == 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_fits_a_phone(page: str, visit: Callable[..., Any]) -> None:
+    tab = visit(page, width=400)
+    root = "document.documentElement"
+    assert tab.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")
+    tab.locator("button.primary-toggle:visible, label.primary-toggle:visible").first.click()
+    link = tab.locator(".bd-sidebar-primary a.internal:visible").last
+    link.wait_for()
+    tab.wait_for_function("document.querySelector('.bd-sidebar-primary').getBoundingClientRect().left >= 0")
+
+
+CONTRAST = """selector => {
+  const parse = colour => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return {r, g, b, a};
+  };
+  const light = ({r, g, b}) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = element => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = parse(getComputedStyle(e).backgroundColor);
+      if (colour.a > 0.5) return colour;
+    }
+    return {r: 255, g: 255, b: 255};
+  };
+  return [...document.querySelectorAll(selector)].filter(e => e.textContent.trim()).map(e => {
+    const style = getComputedStyle(e);
+    const front = light(parse(e instanceof SVGElement ? style.fill : style.color));
+    const back = light(behind(e));
+    return (Math.max(front, back) + 0.05) / (Math.min(front, back) + 0.05);
+  });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable_in_both_themes(scheme: str, visit: Callable[..., Any]) -> None:
+    tab = visit(CONTENTS["root"], scheme=scheme)
+    assert tab.locator("html").get_attribute("data-theme") == scheme
+    # The article's text, and the text of the figure, against what lies behind it (WCAG AA: 4.5 to 1).
+    for selector in ("article p, article li", "article svg text"):
+        contrast = tab.evaluate(CONTRAST, selector)
+        assert len(contrast) > 5
+        assert min(contrast) >= 4.5
+    back = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+    assert (sum(back[:3]) < 3 * 60) == (scheme == "dark")
+
+
+def test_search_finds_a_page(visit: Callable[..., Any]) -> None:
+    tab = visit(CONTENTS["root"])
+    tab.locator("button.search-button-field:visible").click()
+    tab.locator("input[type=search]").fill("bundle")
+    tab.keyboard.press("Enter")
+    tab.locator("#search-results li").first.wait_for()
+    assert tab.locator("#search-results li").count() >= 2
+
+
+# The script that builds it
+
+
+@pytest.fixture
+def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The build script, at work in an empty folder."""
+    spec = importlib.util.spec_from_file_location("build_book", ROOT / "scripts/build_book.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "CACHE", tmp_path / "cache")
+    return module
+
+
+def write_notebook(path: Path, *sources: str) -> Path:
+    """Write a notebook of code cells."""
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def test_fingerprint_follows_content_and_surroundings(
+    builder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "code" / "a.py").write_text("x = 1")
+    seen = {builder.fingerprint(["code", "missing"])}
+    (tmp_path / "code" / "__pycache__" / "a.pyc").write_text("compiled")
+    assert builder.fingerprint(["code", "missing"]) in seen
+    (tmp_path / "code" / "a.py").write_text("x = 2")
+    seen.add(builder.fingerprint(["code", "missing"]))
+    (tmp_path / "code" / "a.py").rename(tmp_path / "code" / "b.py")
+    seen.add(builder.fingerprint(["code", "missing"]))
+    monkeypatch.setenv("ROUTEDK_MIRROR", "elsewhere")
+    seen.add(builder.fingerprint(["code", "missing"]))
+    assert len(seen) == 4
+
+
+def test_outputs_land_in_the_cache_and_errors_are_named(builder: ModuleType, tmp_path: Path) -> None:
+    good = write_notebook(tmp_path / "good.ipynb", "print(6 * 7)")
+    bad = write_notebook(tmp_path / "bad.ipynb", "raise ValueError('no')")
+    before = good.read_bytes()
+    with pytest.raises(SystemExit, match=r"bad\.ipynb"):
+        builder.execute([bad, good], timeout=60)
+    assert builder.stale([bad, good]) == [bad]
+    assert good.read_bytes() == before
+    from jupyter_cache import get_cache
+
+    _, merged = get_cache(builder.CACHE).merge_match_into_notebook(nbformat.read(good, as_version=4))
+    assert merged.cells[0].outputs[0].text == "42\n"
