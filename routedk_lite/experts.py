@@ -9,9 +9,10 @@ bfloat16 the adapters compute in bfloat16 while the optimizer keeps float32 mast
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -103,6 +104,33 @@ class AnswerCollator:
             "labels": labels[:, -keep:],
             "logits_to_keep": keep,
         }
+
+
+class LengthGroupedSampler(torch.utils.data.Sampler[int]):
+    """Order of an epoch in which neighbours have similar lengths but optimizer steps mix all lengths.
+
+    Sessions are shuffled and cut into groups of `spread` micro-batches; each group is sorted by length and cut into
+    micro-batches; then the micro-batches are shuffled. The order depends on `seed` and `epoch` alone, so that a
+    resumed run sees what it would have seen.
+    """
+
+    def __init__(self, lengths: Sequence[int], micro_batch_size: int, *, seed: int, spread: int = 32) -> None:
+        self.lengths, self.size, self.seed, self.spread = lengths, micro_batch_size, seed, spread
+        self.epoch = 0
+        """Set at the beginning of each epoch (`TrainingProgress`)."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        chance = random.Random(f"{self.seed}-{self.epoch}")
+        order = chance.sample(range(len(self)), len(self))
+        step = self.size * self.spread
+        groups = (sorted(order[i : i + step], key=self.lengths.__getitem__) for i in range(0, len(order), step))
+        batches = [group[i : i + self.size] for group in groups for i in range(0, len(group), self.size)]
+        chance.shuffle(batches)
+        batches.sort(key=len, reverse=True)  # an incomplete micro-batch anywhere else would shift all after it
+        return iter([index for batch in batches for index in batch])
 
 
 def answer_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -288,6 +316,14 @@ def _trainer(
 
     from .progress import TrainingProgress
 
+    class ExpertTrainer(Trainer):
+        """A Trainer whose order of sessions is ours."""
+
+        def _get_train_sampler(self, train_dataset=None):
+            return sampler
+
+    sampler = LengthGroupedSampler([len(row["input_ids"]) for row in train], config.micro_batch_size, seed=seed)
+
     on_gpu = student.info.device != "cpu"
     checkpointing = {}
     if config.gradient_checkpointing:
@@ -303,7 +339,6 @@ def _trainer(
         lr_scheduler_type="cosine",
         warmup_steps=round(config.warmup_ratio * steps * config.epochs),
         weight_decay=config.weight_decay,
-        train_sampling_strategy="group_by_length",
         eval_strategy="epoch" if valid else "no",
         save_strategy="steps",
         save_steps=max(1, steps // 4),
@@ -324,7 +359,7 @@ def _trainer(
     )
     trainable = [p for p in model.parameters() if p.requires_grad]
     options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    trainer = Trainer(
+    trainer = ExpertTrainer(
         model=model,
         args=arguments,
         train_dataset=train,
@@ -332,7 +367,7 @@ def _trainer(
         data_collator=AnswerCollator(student.tokenizer.pad_token_id),
         compute_loss_func=answer_loss,
         optimizers=(MasterAdamW(trainable, **options) if _low_precision(student) else None, None),
-        callbacks=[TrainingProgress(work, shown=progress)],
+        callbacks=[TrainingProgress(work, sampler, shown=progress)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -15,6 +15,8 @@ from typing import IO, Any
 
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed or copied."""
+PIECE = 1 << 15
+"""Bytes taken from the network at a time: at most this much of a broken transfer is lost."""
 
 
 class DownloadError(RuntimeError):
@@ -192,7 +194,7 @@ def _transfer(source: str, part: Path, progress: Callable[[int], object], timeou
         expected = response.headers.get("Content-Length")
         arrived = 0
         with open(part, mode) as out:
-            for chunk in response.iter_content(CHUNK):
+            for chunk in response.iter_content(PIECE):
                 out.write(chunk)
                 arrived += len(chunk)
                 progress(len(chunk))

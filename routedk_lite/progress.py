@@ -11,10 +11,11 @@ from transformers import TrainerCallback
 
 
 class TrainingProgress(TrainerCallback):
-    """A progress bar with the losses; the time spent, beside every checkpoint; a check that gradients arrive."""
+    """A progress bar with the losses; the sampler's epoch; the time spent, beside every checkpoint; a check that
+    gradients arrive."""
 
-    def __init__(self, work: Path, *, shown: bool) -> None:
-        self.work, self.shown = work, shown
+    def __init__(self, work: Path, sampler, *, shown: bool) -> None:
+        self.work, self.sampler, self.shown = work, sampler, shown
         self.bar: tqdm | None = None
         self.losses: dict[str, str] = {}
         self.started = self.before = 0.0
@@ -26,6 +27,9 @@ class TrainingProgress(TrainerCallback):
         self.bar = tqdm(
             total=state.max_steps, initial=state.global_step, unit="step", desc="training", disable=not self.shown
         )
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.sampler.epoch = int(state.epoch)  # in a resumed run the epoch may begin in its middle
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         # 4-bit layers on some CPUs lose their backward pass after an evaluation, without an error.

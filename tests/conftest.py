@@ -70,3 +70,44 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def tiny_profile(tiny_llama: Path):
+    """The toy profile with the random Llama as its student, and so little training that a test can wait for it."""
+    from dataclasses import replace
+
+    from routedk_lite.config import DecodeConfig, StudentConfig, get_profile
+
+    toy = get_profile("toy")
+    return replace(
+        toy,
+        student=StudentConfig(source="hub", id=str(tiny_llama), dtype="float32"),
+        train=replace(toy.train, r=2, epochs=2, micro_batch_size=4, learning_rate=1e-2, max_length=1024),
+        decode=DecodeConfig(batch_size=8, max_new_tokens=8),
+    )
+
+
+@pytest.fixture
+def tiny_student(tiny_profile):
+    """The random Llama, loaded afresh."""
+    from routedk_lite.backbone import load_student
+
+    return load_student(tiny_profile, device="cpu")
+
+
+@pytest.fixture
+def sessions():
+    """Twelve small sessions of different lengths."""
+    from routedk_lite.data import Session
+
+    def make(number: int) -> Session:
+        n = 2 + number % 4
+        return Session(
+            id=number,
+            items=tuple(f"p{number}-{i}" for i in range(n)),
+            titles=tuple(f"thing {chr(97 + (number + i) % 26)}" for i in range(n)),
+            bundles=(frozenset({1, 2}),) if number % 2 else (frozenset({1, n}),),
+        )
+
+    return tuple(make(number) for number in range(12))

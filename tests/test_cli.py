@@ -1,0 +1,61 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from routedk_lite.__main__ import app
+from routedk_lite.config import PROFILES
+
+run = CliRunner().invoke
+
+
+def command(*words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "routedk_lite", *words], capture_output=True, text=True, env=os.environ | environment
+    )
+
+
+def test_help_lists_the_commands():
+    text = run(app, ["--help"]).output
+    assert all(name in text for name in ("run", "results", "doctor", "data"))
+
+
+def test_an_expected_failure_is_one_sentence():
+    done = command("run", "--profile", "huge")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: unknown profile 'huge': choose one of toy, smol, t4, paper"
+    done = command("data", "fetch", ROUTEDK_MIRROR="/nonexistent", ROUTEDK_CACHE="/nonexistent-cache")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_every_profile_can_be_planned_anywhere(profile, tmp_path):
+    out = run(app, ["run", "--profile", profile, "--dry-run", "--results", str(tmp_path)], env={"ROUTEDK_CACHE": str(tmp_path)})
+    assert out.exit_code == 0
+    assert "computed estimates" in out.output and "base-seed0" in out.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_has_a_verdict_for_every_profile():
+    out = run(app, ["doctor"]).output
+    assert all(name in out for name in PROFILES)
+    assert "Python 3." in out and "compute type" in out
+
+
+def test_results_without_records_say_how_to_make_some(tmp_path):
+    out = run(app, ["results", "--results", str(tmp_path)])
+    assert out.exit_code == 1 and "routedk run" in out.output
+
+
+def test_the_committed_records_agree_with_their_predictions(mirror):
+    out = run(app, ["results", "--verify"])
+    assert out.exit_code == 0, out.output
+    assert "agree with their predictions" in out.output
+
+
+def test_data_commands(mirror):
+    assert "files have the right SHA-256" in run(app, ["data", "verify"]).output
+    out = run(app, ["data", "stats"]).output
+    assert "623 / 90 / 180" in out and "1,750" in out
