@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from . import __version__
-
 app = typer.Typer(
     name="routedk",
     help="Teach a small LLM to find product bundles: replicate RouteDK (arXiv 2508.17250).",
@@ -41,7 +39,9 @@ def run(
     if dry_run:
         typer.echo(plan_table(study))
         return
-    found = study.run(lambda stage, done: typer.echo(f"{'done   ' if done else 'running'}  {stage.name}: {stage.about}"))
+    found = study.run(
+        lambda stage, done: typer.echo(f"{'done   ' if done else 'running'}  {stage.name}: {stage.about}")
+    )
     typer.echo(results_table(found))
 
 
@@ -58,9 +58,7 @@ def show_results(
     from .records import verify as verify_record
     from .report import results_table
 
-    found = [
-        r for r in load_all(results) if (profile in (None, r.profile)) and (domain in (None, r.domain))
-    ]
+    found = [r for r in load_all(results) if (profile in (None, r.profile)) and (domain in (None, r.domain))]
     if not found:
         typer.echo(f"No records in {results}. Make some: routedk run --profile toy")
         raise typer.Exit(1)
@@ -86,9 +84,10 @@ def data_fetch(
 ) -> None:
     """Download the public data into the cache, and verify it."""
     from .data import PUBLIC_DOMAINS, fetch_all
+    from .files import cache_dir
 
     paths = fetch_all([domain] if domain else PUBLIC_DOMAINS, raw=raw)
-    typer.echo(f"{len(paths)} files in {paths[0].parents[-1] if not paths else _common(paths)}")
+    typer.echo(f"{len(paths)} files, all with the right SHA-256, in {cache_dir('data')}")
 
 
 @data_app.command("verify")

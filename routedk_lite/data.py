@@ -288,9 +288,15 @@ def fetch_all(names=PUBLIC_DOMAINS, *, raw: bool = True, progress: bool = True) 
     Args:
         names: public domains.
         raw: fetch the raw SIGIR 2022 files as well; only `stats` needs them.
+
+    Raises:
+        ValueError: a domain that is not public.
+        DownloadError: a file is not to be had.
     """
     from tqdm.auto import tqdm
 
+    if unknown := set(names) - set(PUBLIC_DOMAINS):
+        raise ValueError(f"unknown public domain {unknown.pop()!r}: choose among {', '.join(PUBLIC_DOMAINS)}")
     wanted = [
         (source, path, info["bytes"])
         for source, entry in manifest().items()

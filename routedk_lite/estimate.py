@@ -21,7 +21,7 @@ ANSWER_TOKENS = 10
 UTILISATION = {"cpu": 0.5, "cuda": 0.3}
 """Share of the matrix-product speed that a training step reaches; the rest is everything else."""
 T4 = (65e12, 3.0e11)
-"""fp16 operations and bytes a second of a T4 (NVIDIA data sheet), assumed where a GPU profile is planned without one."""
+"""fp16 operations and bytes a second of a T4 (NVIDIA's data sheet), assumed where there is no GPU to measure."""
 
 
 class Estimate(NamedTuple):
@@ -67,7 +67,10 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     live = profile.train.micro_batch_size * prompt * 20 * profile.parameters**0.5
     live *= 0.15 if profile.train.gradient_checkpointing else 1
     return Estimate(
-        train + answer, memory + (adapter * 16 + live * compute_bytes) / 1e9, adapter * 2.5 * compute_bytes / 1e6, basis
+        train + answer,
+        memory + (adapter * 16 + live * compute_bytes) / 1e9,
+        adapter * 2.5 * compute_bytes / 1e6,
+        basis,
     )
 
 

@@ -158,7 +158,7 @@ class MasterAdamW(torch.optim.AdamW):
         super().__init__(self._masters, **options)
 
     @torch.no_grad()
-    def step(self, closure=None):  # noqa: D102 - as in torch
+    def step(self, closure=None):
         for master, working in zip(self._masters, self._working, strict=True):
             master.grad = None if working.grad is None else working.grad.float()
         result = super().step(closure)
@@ -166,7 +166,7 @@ class MasterAdamW(torch.optim.AdamW):
             working.copy_(master)
         return result
 
-    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: D102 - as in torch
+    def zero_grad(self, set_to_none: bool = True) -> None:
         for parameter in (*self._masters, *self._working):
             parameter.grad = None
 
@@ -174,7 +174,7 @@ class MasterAdamW(torch.optim.AdamW):
         """Torch's state and the masters, which a resumed run needs."""
         return {**super().state_dict(), "masters": self._masters}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:  # noqa: D102 - as in torch
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         state_dict = dict(state_dict)
         with torch.no_grad():
             for master, saved in zip(self._masters, state_dict.pop("masters"), strict=True):
@@ -327,7 +327,10 @@ def _trainer(
     on_gpu = student.info.device != "cpu"
     checkpointing = {}
     if config.gradient_checkpointing:
-        checkpointing = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+        checkpointing = {
+            "gradient_checkpointing": True,
+            "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        }
     steps = -(-len(train) // (config.micro_batch_size * config.accumulation_steps))  # of one epoch
     arguments = TrainingArguments(
         output_dir=str(work),

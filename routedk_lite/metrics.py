@@ -209,15 +209,11 @@ def _read_bundles(bundles: Sequence[Iterable[int]], session: Session, protocol: 
 
 def _read_numbers(bundle: Iterable[int], session: Session) -> list[int]:
     if isinstance(bundle, str) or not isinstance(bundle, Iterable):
-        raise TypeError(
-            f"predictions[{session.id}] holds {bundle!r}; each bundle is a collection of item numbers"
-        )
+        raise TypeError(f"predictions[{session.id}] holds {bundle!r}; each bundle is a collection of item numbers")
     numbers = []
     for item in bundle:
         if isinstance(item, (bool, np.bool_)) or not hasattr(item, "__index__"):
-            raise TypeError(
-                f"predictions[{session.id}] holds item number {item!r}; item numbers are integers"
-            )
+            raise TypeError(f"predictions[{session.id}] holds item number {item!r}; item numbers are integers")
         number = operator.index(item)
         if not 1 <= number <= len(session.items):
             raise ValueError(
@@ -233,17 +229,13 @@ def _ground_truth(session: Session, protocol: Protocol) -> tuple[Bundle, ...]:
     if protocol == "strict":
         truth = tuple(dict.fromkeys(bundle for bundle in truth if len(bundle) > 1))
     if not truth:
-        raise ValueError(
-            f"session {session.id} has no ground-truth bundle to score against; leave it out of sessions"
-        )
+        raise ValueError(f"session {session.id} has no ground-truth bundle to score against; leave it out of sessions")
     return truth
 
 
 def _check_ids(predictions: Mapping[int, Sequence[Iterable[int]]], sessions: Sequence[Session]) -> None:
     if not isinstance(predictions, Mapping):
-        raise TypeError(
-            f"predictions is a {type(predictions).__name__}; give a mapping of session id to bundles"
-        )
+        raise TypeError(f"predictions is a {type(predictions).__name__}; give a mapping of session id to bundles")
     if not sessions:
         raise ValueError("sessions is empty; give at least one session to score")
     known = {session.id for session in sessions}

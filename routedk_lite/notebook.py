@@ -58,7 +58,9 @@ def setup(*, quiet: bool = False) -> Chapter:
         if device == "cpu" and profile.student.load_in_4bit:
             print("This profile wants a GPU. In Colab: Runtime → Change runtime type → T4 GPU.")
         if not chapter.has_public_data:
-            print("The public sessions are not on this machine: the toy shop stands in. `routedk data fetch` gets them.")
+            print(
+                "The public sessions are not on this machine: the toy shop stands in. `routedk data fetch` gets them."
+            )
     return chapter
 
 

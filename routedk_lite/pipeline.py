@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .backbone import Student, is_cached, load_student, student_files
 from .baselines import FLOORS, floor_predictions
 from .config import Profile, digest, get_profile
-from .data import PUBLIC_DOMAINS, Domain, domain_is_cached, fetch_all, load_domain
+from .data import Domain, domain_is_cached, fetch_all, load_domain
 from .decoding import Answer, greedy_answers
 from .experts import ExpertResult, load_expert, train_expert
 from .files import sha256_folder

@@ -25,7 +25,11 @@ class TrainingProgress(TrainerCallback):
         clock = self.work / f"checkpoint-{state.global_step}" / "seconds.json"
         self.before = json.loads(clock.read_text()) if clock.exists() else 0.0
         self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, unit="step", desc="training", disable=not self.shown
+            total=state.max_steps,
+            initial=state.global_step,
+            unit="step",
+            desc="training",
+            disable=not self.shown,
         )
 
     def on_epoch_begin(self, args, state, control, **kwargs):

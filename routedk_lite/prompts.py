@@ -76,7 +76,10 @@ def build_prompt(
     body = f"Products:\n{style.write_titles(titles)}\n"
     if tokenizer is None or not tokenizer.chat_template:
         return body + "Bundles:\n"
-    turns = [{"role": "system", "content": _TASK + style.instruction}, {"role": "user", "content": body.rstrip()}]
+    turns = [
+        {"role": "system", "content": _TASK + style.instruction},
+        {"role": "user", "content": body.rstrip()},
+    ]
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
 
@@ -139,7 +142,9 @@ def parse_answer(text: str, n_items: int, fmt: str = "compact") -> ParsedAnswer:
 # --- the formats --------------------------------------------------------------------------------------------------
 
 _LABEL = re.compile(r"^\s*(?:[-*•]|bundle\s*[0-9]*\s*[:.)=-])\s*", re.IGNORECASE)
-_ITEM_LIST = re.compile(r"(?:item|product)?s?\s*[0-9]+(?:(?:\s|,|;|&|\+|and|item|product)+[0-9]+)*[\s.,;]*", re.IGNORECASE)
+_ITEM_LIST = re.compile(
+    r"(?:item|product)?s?\s*[0-9]+(?:(?:\s|,|;|&|\+|and|item|product)+[0-9]+)*[\s.,;]*", re.IGNORECASE
+)
 _NUMBER = re.compile(r"[0-9]+")
 _PYTHON_LIST = re.compile(r"\[([^\[\]]*)\]?")
 

@@ -176,7 +176,9 @@ def read_record(path: str | Path) -> RunRecord:
         content = json.loads(path.read_text(encoding="utf-8"))
         return RunRecord(**content, path=path)
     except (json.JSONDecodeError, TypeError) as error:
-        raise RecordError(f"{path}: not a run record ({error}). Its fields: {[f.name for f in fields(RunRecord)]}") from error
+        raise RecordError(
+            f"{path}: not a run record ({error}). Its fields: {[f.name for f in fields(RunRecord)]}"
+        ) from error
 
 
 def load_all(folder: str | Path = "results") -> list[RunRecord]:
@@ -263,7 +265,11 @@ def hardware() -> dict[str, Any]:
     }
     if torch.cuda.is_available():
         major, minor = torch.cuda.get_device_capability()
-        found |= {"gpu": torch.cuda.get_device_name(), "capability": f"{major}.{minor}", "cuda": torch.version.cuda}
+        found |= {
+            "gpu": torch.cuda.get_device_name(),
+            "capability": f"{major}.{minor}",
+            "cuda": torch.version.cuda,
+        }
     return found
 
 

@@ -34,7 +34,11 @@ def text_table(
     rows = [list(row) for row in rows]
     if markdown:
         rule = "|".join(["---"] * text_columns + ["---:"] * (len(header) - text_columns))
-        lines = ["| " + " | ".join(header) + " |", f"|{rule}|", *("| " + " | ".join(row) + " |" for row in rows)]
+        lines = [
+            "| " + " | ".join(header) + " |",
+            f"|{rule}|",
+            *("| " + " | ".join(row) + " |" for row in rows),
+        ]
         return "\n".join(([f"**{title}**", ""] if title else []) + lines)
     from rich import box
     from rich.console import Console
@@ -54,7 +58,12 @@ def text_table(
 
 def results_table(records: Iterable[RunRecord], *, markdown: bool = False) -> str:
     """Recorded runs under both protocols, with the interval of the headline number."""
-    header = ["run", *(f"{p} {c}" for p in ("official", "strict") for c in RESULT_COLUMNS), "strict F1 95 %", "valid"]
+    header = [
+        "run",
+        *(f"{p} {c}" for p in ("official", "strict") for c in RESULT_COLUMNS),
+        "strict F1 95 %",
+        "valid",
+    ]
     parts = []
     groups: dict[tuple[str, str], list[RunRecord]] = {}
     for record in records:

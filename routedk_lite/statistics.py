@@ -144,9 +144,7 @@ def paired_difference(
     _check_settings(n_draws, confidence)
     first, second = _finite("a", a, dims=(1, 2)), _finite("b", b, dims=(1, 2))
     if first.shape != second.shape:
-        raise ValueError(
-            f"a has shape {first.shape}, b {second.shape}; give the same sessions and seeds in both"
-        )
+        raise ValueError(f"a has shape {first.shape}, b {second.shape}; give the same sessions and seeds in both")
     by_seed = np.atleast_2d(first - second)
     settings = {"generator": generator, "n_draws": n_draws, "confidence": confidence}
     if len(by_seed) > 1:
@@ -175,9 +173,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def smallest_detectable_difference(
-    differences: ArrayLike, *, power: float = 0.8, significance: float = 0.05
-) -> float:
+def smallest_detectable_difference(differences: ArrayLike, *, power: float = 0.8, significance: float = 0.05) -> float:
     """The true mean difference that a two-sided paired t test on as many sessions would find with this power.
 
     It counts the chance in the sessions only: from a single seed, the chance between seeds cannot be known
@@ -248,13 +244,9 @@ def _weighted(values: ArrayLike, weights: ArrayLike | None) -> tuple[np.ndarray,
         return _finite("values", sample, dims=(1,)), np.ones(sample.shape)
     weight = _finite("weights", weights, dims=(1,))
     if weight.shape != sample.shape:
-        raise ValueError(
-            f"weights has shape {weight.shape}, values {sample.shape}; give one weight per value"
-        )
+        raise ValueError(f"weights has shape {weight.shape}, values {sample.shape}; give one weight per value")
     if weight.min() < 0 or not weight.any():
-        raise ValueError(
-            f"weights lie in {weight.min()}..{weight.max()}; none may be negative, and not all zero"
-        )
+        raise ValueError(f"weights lie in {weight.min()}..{weight.max()}; none may be negative, and not all zero")
     used = weight > 0
     return _finite("values", sample[used], dims=(1,)), weight[used]
 

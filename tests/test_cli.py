@@ -13,7 +13,10 @@ run = CliRunner().invoke
 
 def command(*words, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "routedk_lite", *words], capture_output=True, text=True, env=os.environ | environment
+        [sys.executable, "-m", "routedk_lite", *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
     )
 
 
@@ -32,7 +35,11 @@ def test_an_expected_failure_is_one_sentence():
 
 @pytest.mark.parametrize("profile", list(PROFILES))
 def test_every_profile_can_be_planned_anywhere(profile, tmp_path):
-    out = run(app, ["run", "--profile", profile, "--dry-run", "--results", str(tmp_path)], env={"ROUTEDK_CACHE": str(tmp_path)})
+    out = run(
+        app,
+        ["run", "--profile", profile, "--dry-run", "--results", str(tmp_path)],
+        env={"ROUTEDK_CACHE": str(tmp_path)},
+    )
     assert out.exit_code == 0
     assert "computed estimates" in out.output and "base-seed0" in out.output
     assert list(tmp_path.iterdir()) == []

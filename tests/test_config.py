@@ -2,7 +2,15 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from routedk_lite.config import PROFILES, DecodeConfig, PromptConfig, StudentConfig, TrainConfig, digest, get_profile
+from routedk_lite.config import (
+    PROFILES,
+    DecodeConfig,
+    PromptConfig,
+    StudentConfig,
+    TrainConfig,
+    digest,
+    get_profile,
+)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_the_sampler_groups_lengths_mixes_steps_and_repeats_itself():
     batches = [[lengths[i] for i in order[k : k + 4]] for k in range(0, 403, 4)]
     within = sum(max(b) - min(b) for b in batches) / len(batches)
     assert within < 97 / 10  # shuffled micro-batches of four differ by more than half the range
-    steps = [sum(batches[k : k + 4], []) for k in range(0, 100, 4)]
+    steps = [[n for batch in batches[k : k + 4] for n in batch] for k in range(0, 100, 4)]
     assert sum(max(s) - min(s) for s in steps) / len(steps) > 97 / 3
     sampler.epoch = 1
     assert list(sampler) != order
@@ -107,7 +107,11 @@ def test_training_learns_and_leaves_the_student_as_it_was(train, tiny_student):
 
 def test_the_adapter_is_in_pefts_format_and_moves_the_student(train, tiny_student, sessions):
     result = train()
-    assert {p.name for p in result.folder.iterdir()} == {"adapter_config.json", "adapter_model.safetensors", "training.json"}
+    assert {p.name for p in result.folder.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "training.json",
+    }
     ids = torch.tensor([rows(tiny_student, sessions[:1])[0]["input_ids"]])
     plain = tiny_student.model(ids).logits
     model = load_expert(tiny_student, result.folder)

@@ -93,9 +93,7 @@ def test_requirements_have_lower_bounds_only() -> None:
 def test_environment_file_is_in_step() -> None:
     listed = read_yaml("environment.yml")["dependencies"]
     conda = {re.split(r"[><=]", line)[0]: line for line in listed if isinstance(line, str)}
-    assert SpecifierSet(conda.pop("python").removeprefix("python")) == SpecifierSet(
-        PROJECT["requires-python"]
-    )
+    assert SpecifierSet(conda.pop("python").removeprefix("python")) == SpecifierSet(PROJECT["requires-python"])
     conda = {name: line for name, line in conda.items() if name not in {"pip", "make"}}
     wanted = {str(requirement) for requirement in REQUIREMENTS}
     assert {line.replace("pytorch", "torch") for line in conda.values()} == wanted
@@ -117,9 +115,7 @@ def test_constraints_fit_the_requirements() -> None:
 
 
 def test_commit_hooks_use_the_tested_versions() -> None:
-    revisions = {
-        repo["repo"].rsplit("/", 1)[1]: repo["rev"] for repo in read_yaml(".pre-commit-config.yaml")["repos"]
-    }
+    revisions = {repo["repo"].rsplit("/", 1)[1]: repo["rev"] for repo in read_yaml(".pre-commit-config.yaml")["repos"]}
     pins = constraints()
     assert revisions == {"ruff-pre-commit": f"v{pins['ruff']}", "nbstripout": pins["nbstripout"]}
 
@@ -149,9 +145,7 @@ def test_one_version_and_licence() -> None:
 @pytest.mark.parametrize("name", ["LICENSE", "book/vendor/mathjax/LICENSE"])
 def test_licence_is_the_unchanged_apache_text(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    text = text.replace(
-        "Copyright 2026 The RouteDK-lite authors", "Copyright [yyyy] [name of copyright owner]"
-    )
+    text = text.replace("Copyright 2026 The RouteDK-lite authors", "Copyright [yyyy] [name of copyright owner]")
     digest = hashlib.sha256(text.encode()).hexdigest()
     assert digest == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 
@@ -167,9 +161,7 @@ def test_mathjax_is_the_published_file() -> None:
 
 def test_every_cited_paper_is_in_the_citation_file() -> None:
     bibliography = (ROOT / "book/references.bib").read_text(encoding="utf-8")
-    titles = {
-        re.sub(r"[{}]", "", title) for title in re.findall(r"^  title\s+= \{(.+)\},$", bibliography, re.M)
-    }
+    titles = {re.sub(r"[{}]", "", title) for title in re.findall(r"^  title\s+= \{(.+)\},$", bibliography, re.M)}
     cited = {reference["title"] for reference in read_yaml("CITATION.cff")["references"]}
     assert len(titles) >= 7
     assert titles == cited
@@ -195,9 +187,7 @@ def test_nothing_names_the_place_where_it_was_written() -> None:
 def test_import_stays_light(module: str) -> None:
     heavy = ["torch", "transformers", "peft", "datasets", "seaborn"]
     code = f"import sys, routedk_lite{module}; print([m for m in {heavy} if m in sys.modules])"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.strip() == "[]"
 
 
@@ -236,9 +226,7 @@ def test_ci_script_can_run() -> None:
 
 
 @pytest.mark.parametrize(("value", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)])
-def test_require_fails_in_ci_and_skips_elsewhere(
-    value: str, outcome: type, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_require_fails_in_ci_and_skips_elsewhere(value: str, outcome: type, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", value)
     require(True, "nothing happens")
     with pytest.raises(outcome, match="a reason"):
@@ -271,9 +259,7 @@ def test_notebook_is_clean_and_plain(path: Path) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert code
     assert not [cell.source for cell in code if cell.outputs or cell.execution_count is not None]
-    myst = re.findall(
-        r"^(?:`{3,}|:{3,})\s*\{.*|\{[a-z:-]+\}`[^`]+`|^\([\w-]+\)=$", markdown(path), re.MULTILINE
-    )
+    myst = re.findall(r"^(?:`{3,}|:{3,})\s*\{.*|\{[a-z:-]+\}`[^`]+`|^\([\w-]+\)=$", markdown(path), re.MULTILINE)
     assert not myst, "MyST shows as source text in Colab; keep such pages in book/"
 
 
@@ -300,9 +286,7 @@ def bare_decimals(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=short)
 def test_prose_quotes_no_measured_number(path: Path) -> None:
-    assert not bare_decimals(markdown(path)), (
-        "let a cell print the number, or put it in a table with its source"
-    )
+    assert not bare_decimals(markdown(path)), "let a cell print the number, or put it in a table with its source"
 
 
 def test_bare_decimals_are_told_from_other_dots() -> None:
@@ -312,7 +296,5 @@ def test_bare_decimals_are_told_from_other_dots() -> None:
         "2.5",
         "1.5",
     ]
-    allowed = (
-        "Python 3.11, arXiv 2508.17250, torch 2.13.0, `lr=0.1`, $T = 0.7$, Apache License 2.0, step 3. Then"
-    )
+    allowed = "Python 3.11, arXiv 2508.17250, torch 2.13.0, `lr=0.1`, $T = 0.7$, Apache License 2.0, step 3. Then"
     assert bare_decimals(f"{allowed}\n\n| a | .25 |\n|---|---|\n\n```\nx = 0.5\n```\n$$\n0.5\n$$\n") == []

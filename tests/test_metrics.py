@@ -30,9 +30,7 @@ def tasks(draw, *, valid=False):
     sessions, predictions = [], {}
     for id in range(1, draw(st.integers(1, 4)) + 1):
         n_items = draw(st.integers(2, 7))
-        sessions.append(
-            make_session(draw(bundles_of(n_items, min_size=2, min_count=1)), n_items=n_items, id=id)
-        )
+        sessions.append(make_session(draw(bundles_of(n_items, min_size=2, min_count=1)), n_items=n_items, id=id))
         if valid or draw(st.booleans()):
             predictions[id] = draw(bundles_of(n_items, min_size=2 if valid else 1, min_count=int(valid)))
     return sessions, predictions
@@ -82,9 +80,7 @@ def repaired_way(predictions, sessions):
         inside = [[all(item in true for item in bundle) for true in truth] for bundle in predicted]
         p = sum(map(any, inside)) / len(predicted) if predicted else 0
         r = sum(any(row[t] for row in inside) for t in range(len(truth))) / len(truth)
-        shares += [
-            len(b) / len(truth[row.index(True)]) for b, row in zip(predicted, inside, strict=True) if any(row)
-        ]
+        shares += [len(b) / len(truth[row.index(True)]) for b, row in zip(predicted, inside, strict=True) if any(row)]
         precisions.append(p)
         recalls.append(r)
         f1s.append(0 if p + r == 0 else 2 / (1 / p + 1 / r))
@@ -242,9 +238,7 @@ def test_exact_match_wants_the_whole_set():
     session = make_session([{1, 2}, {3, 4}])
     answers = {"same": [{3, 4}, {1, 2}], "one": [{1, 2}], "more": [{1, 2}, {3, 4}, {5, 6}]}
     for protocol in PROTOCOLS:
-        got = {
-            name: evaluate({1: answer}, [session], protocol).exact_match for name, answer in answers.items()
-        }
+        got = {name: evaluate({1: answer}, [session], protocol).exact_match for name, answer in answers.items()}
         assert got == {"same": 1, "one": 0, "more": 0}
 
 

@@ -118,6 +118,4 @@ def test_floors_are_answers_without_text(study):
     found = study().run()
     pairs = records.load_predictions(next(r for r in found if r.run == "floor-pairs"))
     first = study().split("test").sessions[0]
-    assert pairs[first.id] == Answer.of_bundles(
-        first.id, [(i, i + 1) for i in range(1, len(first), 2)]
-    )
+    assert pairs[first.id] == Answer.of_bundles(first.id, [(i, i + 1) for i in range(1, len(first), 2)])

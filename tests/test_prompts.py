@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.prompts import FORMATS, build_prompt, encode_answer, encode_prompt, format_answer, parse_answer
+from routedk_lite.prompts import (
+    FORMATS,
+    build_prompt,
+    encode_answer,
+    encode_prompt,
+    format_answer,
+    parse_answer,
+)
 
 FMT = st.sampled_from(sorted(FORMATS))
 N_ITEMS = st.integers(1, 12)

@@ -40,9 +40,7 @@ def test_an_interval_holds_its_mean_and_stays_within_the_values(values):
 @pytest.mark.parametrize("method", ["percentile", "BCa"])
 def test_a_bootstrap_interval_covers_the_true_mean_as_often_as_it_says(method):
     data = rng(1).normal(0.4, 0.3, size=(300, 40))
-    intervals = [
-        bootstrap_interval(row, generator=rng(2), n_draws=500, confidence=0.9, method=method) for row in data
-    ]
+    intervals = [bootstrap_interval(row, generator=rng(2), n_draws=500, confidence=0.9, method=method) for row in data]
     covered = np.mean([low <= 0.4 <= high for _, low, high in intervals])
     assert 0.84 <= covered <= 0.95
 
@@ -154,10 +152,7 @@ def test_few_sessions_are_tested_exactly(differences):
 
 def test_under_the_null_p_values_are_spread_evenly():
     source = rng(16)
-    p = [
-        paired_difference(*source.normal(size=(2, 30)), generator=source, n_draws=200).p_value
-        for _ in range(300)
-    ]
+    p = [paired_difference(*source.normal(size=(2, 30)), generator=source, n_draws=200).p_value for _ in range(300)]
     for level in (0.05, 0.25, 0.5, 0.75):
         assert np.mean(np.array(p) <= level) == pytest.approx(level, abs=0.09)
     assert np.mean(np.array(p) <= 0.05) < 0.09

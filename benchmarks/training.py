@@ -1,0 +1,122 @@
+"""How fast and in how much memory one SmolLM2 expert trains: ours against a plain Trainer with PEFT.
+
+Both train the same adapter (rank 16 on all linear modules) on the same sessions. *Plain* is what one writes first:
+bfloat16 student, PEFT's float32 adapters, sessions in random order, micro-batches of eight padded on the right, logits
+and loss over all positions' vocabulary. *Ours* is `experts.train_expert`. The two alternate, each in a process of its
+own so that peak memory is its own, and tokens count without padding.
+
+    python benchmarks/training.py --rounds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from routedk_lite.backbone import load_student
+from routedk_lite.config import get_profile
+from routedk_lite.data import load_domain
+from routedk_lite.experts import IGNORE, encode_example, train_expert
+from routedk_lite.records import hardware, package_versions, peak_memory_mb
+from routedk_lite.report import text_table
+
+
+def ours(n_sessions: int, domain: str) -> tuple[int, float]:
+    """Train with the package; give tokens and seconds."""
+    profile = get_profile("smol")
+    student = load_student(profile)
+    sessions = load_domain(domain, "train").sessions[:n_sessions]
+    with tempfile.TemporaryDirectory() as folder:
+        config = replace(profile.train, epochs=1)
+        result = train_expert(
+            student, sessions, Path(folder, "x"), config=config, prompt=profile.prompt, progress=False
+        )
+    return round(result.seconds * result.tokens_per_second), result.seconds
+
+
+def plain(n_sessions: int, domain: str) -> tuple[int, float]:
+    """Train with nothing but Trainer and PEFT; give tokens and seconds."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, set_seed
+
+    profile = get_profile("smol")
+    profile = replace(profile, student=replace(profile.student, attention="sdpa"))
+    student, config = load_student(profile), profile.train
+    student.tokenizer.padding_side = "right"
+    rows = []
+    for session in load_domain(domain, "train").sessions[:n_sessions]:
+        ids, n_prompt = encode_example(session, student.tokenizer, profile.prompt, max_length=config.max_length)
+        rows.append(
+            {
+                "input_ids": ids,
+                "attention_mask": [1] * len(ids),
+                "labels": [IGNORE] * n_prompt + ids[n_prompt:],
+            }
+        )
+    set_seed(0)
+    lora = LoraConfig(task_type="CAUSAL_LM", r=config.r, lora_alpha=config.lora_alpha,
+                      lora_dropout=config.lora_dropout, target_modules=config.target_modules)  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=get_peft_model(student.model, lora),
+            args=TrainingArguments(
+                output_dir=folder, num_train_epochs=1, per_device_train_batch_size=8, gradient_accumulation_steps=2,
+                learning_rate=config.learning_rate, use_cpu=not torch.cuda.is_available(), save_strategy="no",
+                report_to="none", disable_tqdm=True, logging_strategy="no",
+            ),
+            train_dataset=rows,
+            data_collator=DataCollatorForSeq2Seq(student.tokenizer, padding=True),
+        )  # fmt: skip
+        started = time.perf_counter()
+        trainer.train()
+    return sum(len(row["input_ids"]) for row in rows), time.perf_counter() - started
+
+
+def measure(name: str, n_sessions: int, domain: str) -> dict[str, float]:
+    """Run one of the two in a process of its own."""
+    words = [sys.executable, __file__, "--one", name, "--sessions", str(n_sessions), "--domain", domain]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=96)
+    parser.add_argument("--domain", default="electronic")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", choices=["ours", "plain"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        tokens, seconds = {"ours": ours, "plain": plain}[args.one](args.sessions, args.domain)
+        print(json.dumps({"tokens_per_second": tokens / seconds, "peak_mb": peak_memory_mb()}))
+        return
+    runs = {"plain": [], "ours": []}
+    for _ in range(args.rounds):
+        for name, found in runs.items():
+            found.append(measure(name, args.sessions, args.domain))
+            print(name, found[-1], file=sys.stderr)
+    rows = []
+    for name, found in runs.items():
+        speed = [run["tokens_per_second"] for run in found]
+        memory = median(run["peak_mb"] for run in found)
+        rows.append([name, f"{median(speed):.0f}", f"{min(speed):.0f}-{max(speed):.0f}", f"{memory:.0f}"])
+    pairs = zip(runs["ours"], runs["plain"], strict=True)
+    ratios = [one["tokens_per_second"] / other["tokens_per_second"] for one, other in pairs]
+    print(text_table(["training", "tokens/s", "range", "peak MB"], rows,
+                     title=f"SmolLM2-135M, {args.sessions} sessions of {args.domain}, {args.rounds} rounds"))  # fmt: skip
+    print(f"ours / plain, pair by pair: median {median(ratios):.2f}, lowest {min(ratios):.2f}")
+    print({k: hardware()[k] for k in ("cpu", "cores")}, package_versions())
+
+
+if __name__ == "__main__":
+    main()
