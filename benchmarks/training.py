@@ -23,9 +23,10 @@ from statistics import median
 from routedk_lite.backbone import load_student
 from routedk_lite.config import get_profile
 from routedk_lite.data import load_domain
-from routedk_lite.experts import IGNORE, encode_example, train_expert
+from routedk_lite.experts import encode_example, train_expert
 from routedk_lite.records import hardware, package_versions, peak_memory_mb
 from routedk_lite.report import text_table
+from routedk_lite.training import IGNORE
 
 
 def ours(n_sessions: int, domain: str) -> tuple[int, float]:
@@ -112,8 +113,8 @@ def main() -> None:
         rows.append([name, f"{median(speed):.0f}", f"{min(speed):.0f}-{max(speed):.0f}", f"{memory:.0f}"])
     pairs = zip(runs["ours"], runs["plain"], strict=True)
     ratios = [one["tokens_per_second"] / other["tokens_per_second"] for one, other in pairs]
-    print(text_table(["training", "tokens/s", "range", "peak MB"], rows,
-                     title=f"SmolLM2-135M, {args.sessions} sessions of {args.domain}, {args.rounds} rounds"))  # fmt: skip
+    title = f"SmolLM2-135M, {args.sessions} sessions of {args.domain}, {args.rounds} rounds"
+    print(text_table(["training", "tokens/s", "range", "peak MB"], rows, title=title))
     print(f"ours / plain, pair by pair: median {median(ratios):.2f}, lowest {min(ratios):.2f}")
     print({k: hardware()[k] for k in ("cpu", "cores")}, package_versions())
 

@@ -1,36 +1,27 @@
 """Train one LoRA expert on a frozen student (RouteDK, expert training: likelihood of the answer).
 
-Every expert is an ordinary PEFT adapter; what distinguishes experts is only the text they learn from. Four savings
-make training bearable on two CPU cores, and none of them changes the loss: sessions of similar length share a
-micro-batch, micro-batches are small, logits are computed only where there is an answer to predict, and on a CPU with
-bfloat16 the adapters compute in bfloat16 while the optimizer keeps float32 masters of them.
+Every expert is an ordinary PEFT adapter; what distinguishes experts is only the text they learn from.
 """
 
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import torch
-from torch.nn import functional
 
 from .backbone import Student
 from .config import PromptConfig, TrainConfig, digest
 from .data import Session
 from .files import atomic_folder, sha256_json, write_json
 from .prompts import build_prompt, encode_answer, encode_prompt, format_answer
+from .training import AnswerCollator, LengthGroupedSampler, MasterAdamW, TrainingProgress, answer_loss
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, Trainer
-
-IGNORE = -100
-"""Label of a position that is not learned from."""
 
 
 class Example(NamedTuple):
@@ -72,114 +63,6 @@ def encode_example(
             "Raise it, or shorten titles with PromptConfig.max_title_words."
         )
     return Example(ids, len(prompt_ids))
-
-
-class AnswerCollator:
-    """Pad examples on the left, so that all answers end together and logits are needed at the last positions only.
-
-    Shapes:
-        input_ids, attention_mask, position_ids: (B, T); labels: (B, K) for the last K = longest answer + 1 positions;
-        logits_to_keep: K. The first of the K labels is never an answer token, so that shifting by one loses none.
-    """
-
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        width = max(len(row["input_ids"]) for row in rows)
-        keep = max(len(row["input_ids"]) - row["n_prompt"] for row in rows) + 1
-        ids = torch.full((len(rows), width), self.pad_token_id)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        labels = torch.full((len(rows), width), IGNORE)
-        for i, row in enumerate(rows):
-            tokens = torch.tensor(row["input_ids"])
-            start = width - len(tokens)
-            ids[i, start:] = tokens
-            mask[i, start:] = 1
-            labels[i, start + row["n_prompt"] :] = tokens[row["n_prompt"] :]
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-            "labels": labels[:, -keep:],
-            "logits_to_keep": keep,
-        }
-
-
-class LengthGroupedSampler(torch.utils.data.Sampler[int]):
-    """Order of an epoch in which neighbours have similar lengths but optimizer steps mix all lengths.
-
-    Sessions are shuffled and cut into groups of `spread` micro-batches; each group is sorted by length and cut into
-    micro-batches; then the micro-batches are shuffled. The order depends on `seed` and `epoch` alone, so that a
-    resumed run sees what it would have seen.
-    """
-
-    def __init__(self, lengths: Sequence[int], micro_batch_size: int, *, seed: int, spread: int = 32) -> None:
-        self.lengths, self.size, self.seed, self.spread = lengths, micro_batch_size, seed, spread
-        self.epoch = 0
-        """Set at the beginning of each epoch (`TrainingProgress`)."""
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        chance = random.Random(f"{self.seed}-{self.epoch}")
-        order = chance.sample(range(len(self)), len(self))
-        step = self.size * self.spread
-        groups = (sorted(order[i : i + step], key=self.lengths.__getitem__) for i in range(0, len(order), step))
-        batches = [group[i : i + self.size] for group in groups for i in range(0, len(group), self.size)]
-        chance.shuffle(batches)
-        batches.sort(key=len, reverse=True)  # an incomplete micro-batch anywhere else would shift all after it
-        return iter([index for batch in batches for index in batch])
-
-
-def answer_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-    """Mean negative log-likelihood of the answer tokens, in nats.
-
-    Shapes:
-        outputs.logits: (B, K, V), for the last K positions; labels: (B, K).
-    """
-    logits = outputs.logits[:, :-1].float().flatten(0, 1)  # (B·(K-1), V): position k predicts token k+1
-    targets = labels[:, 1:].flatten()
-    total = functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
-    return total / (num_items_in_batch if num_items_in_batch is not None else (targets != IGNORE).sum())
-
-
-class MasterAdamW(torch.optim.AdamW):
-    """AdamW for low-precision parameters: weights are updated in float32 and copied back after each step.
-
-    In bfloat16 alone learning stops silently: a small update rounds to nothing, and so does the decay of the second
-    moment.
-    """
-
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], **options: Any) -> None:
-        self._working = list(parameters)
-        self._masters = [p.detach().float().clone() for p in self._working]
-        super().__init__(self._masters, **options)
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for master, working in zip(self._masters, self._working, strict=True):
-            master.grad = None if working.grad is None else working.grad.float()
-        result = super().step(closure)
-        for master, working in zip(self._masters, self._working, strict=True):
-            working.copy_(master)
-        return result
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for parameter in (*self._masters, *self._working):
-            parameter.grad = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Torch's state and the masters, which a resumed run needs."""
-        return {**super().state_dict(), "masters": self._masters}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state_dict = dict(state_dict)
-        with torch.no_grad():
-            for master, saved in zip(self._masters, state_dict.pop("masters"), strict=True):
-                master.copy_(saved)
-        super().load_state_dict(state_dict)
 
 
 def train_expert(
@@ -313,8 +196,6 @@ def _trainer(
 ) -> Trainer:
     from transformers import Trainer, TrainingArguments
     from transformers.trainer_callback import PrinterCallback
-
-    from .progress import TrainingProgress
 
     class ExpertTrainer(Trainer):
         """A Trainer whose order of sessions is ours."""

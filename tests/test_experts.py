@@ -8,17 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from routedk_lite.config import PromptConfig
-from routedk_lite.experts import (
-    IGNORE,
-    AnswerCollator,
-    LengthGroupedSampler,
-    MasterAdamW,
-    answer_loss,
-    encode_example,
-    load_expert,
-    train_expert,
-)
+from routedk_lite.experts import encode_example, load_expert, train_expert
 from routedk_lite.files import sha256_folder
+from routedk_lite.training import IGNORE, AnswerCollator, LengthGroupedSampler, MasterAdamW, answer_loss
 
 
 def rows(student, sessions):
@@ -135,7 +127,7 @@ def test_a_finished_run_is_not_repeated_but_a_changed_one_is(train):
 
 
 def test_a_killed_run_goes_on_and_ends_where_it_would_have(train, tmp_path, monkeypatch):
-    from routedk_lite.progress import TrainingProgress
+    from routedk_lite.training import TrainingProgress
 
     whole = train("whole", epochs=4)
     on_step_end = TrainingProgress.on_step_end
