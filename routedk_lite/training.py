@@ -28,7 +28,7 @@ class AnswerCollator:
 
     Shapes:
         input_ids, attention_mask, position_ids: (B, T); labels: (B, K) for the last K = longest answer + 1 positions;
-        logits_to_keep: K. The first of the K labels is never an answer token, so that shifting by one loses none.
+        logits_to_keep: (K,), their positions. The first of the K labels is never an answer token, so that shifting by one loses none.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -51,7 +51,9 @@ class AnswerCollator:
             "attention_mask": mask,
             "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
             "labels": labels[:, -keep:],
-            "logits_to_keep": keep,
+            # Positions instead of their number: an index copies the hidden states, a slice would leave them strided,
+            # and the product with the vocabulary would first copy the whole embedding for every row.
+            "logits_to_keep": torch.arange(width - keep, width),
         }
 
 

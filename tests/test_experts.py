@@ -33,7 +33,7 @@ def test_the_collator_pads_left_and_keeps_answer_positions_only(tiny_student, se
     width = max(len(r["input_ids"]) for r in batch)
     longest_answer = max(len(r["input_ids"]) - r["n_prompt"] for r in batch)
     assert out["input_ids"].shape == (5, width)
-    assert out["labels"].shape == (5, longest_answer + 1) and out["logits_to_keep"] == longest_answer + 1
+    assert out["labels"].shape == (5, longest_answer + 1) and len(out["logits_to_keep"]) == longest_answer + 1
     assert (out["labels"][:, 0] == IGNORE).all()
     for i, row in enumerate(batch):
         n = len(row["input_ids"])
