@@ -65,11 +65,7 @@ def results_table(records: Iterable[RunRecord], *, markdown: bool = False) -> st
         "valid",
     ]
     parts = []
-    groups: dict[tuple[str, str], list[RunRecord]] = {}
-    for record in records:
-        groups.setdefault((record.profile, record.domain), []).append(record)
-    for (profile, domain), group in groups.items():
-        group.sort(key=lambda r: r.metrics["strict"]["f1"])
+    for (profile, domain), group in _groups(records).items():
         rows = [
             [
                 r.run,
@@ -82,6 +78,43 @@ def results_table(records: Iterable[RunRecord], *, markdown: bool = False) -> st
         title = f"{profile}, {domain} ({group[0].split}, {group[0].n_sessions} sessions)"
         parts.append(text_table(header, rows, title=title, markdown=markdown))
     return "\n\n".join(parts)
+
+
+def headline_table(records: Iterable[RunRecord]) -> str:
+    """The README's results in Markdown: one row per run, strict F1 with its interval, and the command behind it."""
+    header = ["run", "strict F1 [95 %]", "exact match", "valid answers", "official P / R / C", "reproduce with"]
+    parts = []
+    for (profile, domain), group in _groups(records).items():
+        rows = [
+            [
+                r.run,
+                "{:.3f} [{:.3f}, {:.3f}]".format(r.metrics["strict"]["f1"], *r.intervals["strict"]["f1"]),
+                f"{r.metrics['strict']['exact_match']:.3f}",
+                f"{r.metrics['strict']['valid_rate']:.3f}",
+                " / ".join(f"{r.metrics['official'][m]:.3f}" for m in _METRICS[:3]),
+                f"`routedk run --profile {profile} --domain {domain} --seed {r.seed or 0}`",
+            ]
+            for r in group
+        ]
+        title = f"{profile}, {domain}, {group[0].n_sessions} test sessions. {provenance(group)}"
+        parts.append(text_table(header, rows, title=title, markdown=True))
+    return "\n\n".join(parts)
+
+
+def provenance(records: Sequence[RunRecord]) -> str:
+    """Where recorded numbers come from: student, hardware, date, commit, as every figure and table must say."""
+    latest = max(records, key=lambda r: (r.student is not None, r.created))
+    student = f"{latest.student['id']} in {latest.student['dtype']}" if latest.student else "no student"
+    where = latest.hardware.get("gpu") or f"{latest.hardware['cores']} cores of {latest.hardware['cpu']}"
+    return f"Recorded: {student}, {where}, {latest.created[:10]}, commit {str(latest.commit)[:7]}."
+
+
+def _groups(records: Iterable[RunRecord]) -> dict[tuple[str, str], list[RunRecord]]:
+    """Records by profile and domain, the worst strict F1 first."""
+    groups: dict[tuple[str, str], list[RunRecord]] = {}
+    for record in sorted(records, key=lambda r: r.metrics["strict"]["f1"]):
+        groups.setdefault((record.profile, record.domain), []).append(record)
+    return dict(sorted(groups.items()))
 
 
 def plan_table(study: Study) -> str:

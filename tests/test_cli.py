@@ -66,3 +66,16 @@ def test_data_commands(mirror):
     assert "files have the right SHA-256" in run(app, ["data", "verify"]).output
     out = run(app, ["data", "stats"]).output
     assert "623 / 90 / 180" in out and "1,750" in out
+
+
+def test_the_readme_shows_what_the_records_say():
+    import importlib.util
+
+    from conftest import ROOT
+
+    spec = importlib.util.spec_from_file_location("fill_readme", ROOT / "scripts" / "fill_readme.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert script.filled(text) == text, "run: python scripts/fill_readme.py"
+    assert "base-seed0" in text
