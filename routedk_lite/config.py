@@ -144,7 +144,7 @@ class Profile:
     prompt: PromptConfig = field(default_factory=PromptConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    domains: tuple[str, ...] = ("electronic", "clothing", "food")
+    domains: tuple[str, ...] = ("electronic", "clothing", "food", "toyshop")
     """Domains it is meant for, the default first."""
     parameters: float = 0.0
     """Approximate number of weights; the estimates of `routedk run --dry-run` rest on it."""
