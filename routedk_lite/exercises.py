@@ -1,0 +1,165 @@
+"""Checkers of the chapters' exercises.
+
+Each says what it tried and, where an answer is wrong, raises an AssertionError whose text leads on. A stub
+that still holds `...` (or "?") is no error, so that a chapter runs to its end before anybody has answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from .baselines import consecutive_pairs, random_partition
+from .data import Bundle, Session
+from .metrics import Metrics, evaluate, per_session
+
+UNANSWERED = "Not answered yet: fill in the stub above and run both cells again."
+N_RANDOM = 300
+"""Random tasks that a function is compared on."""
+DIRECTIONS = ("up", "down", "same")
+SHY_EVERY = 10
+"""The shy student of chapter 01 answers one session in so many."""
+
+
+# --- chapter 01 ------------------------------------------------------------------------------------------
+
+
+def check_strict_recall(strict_recall: Callable[[list[Bundle], list[Bundle]], float]) -> None:
+    """Compare a reader's strict recall of one session with that of `metrics`.
+
+    Args:
+        strict_recall: takes the predicted and the annotated bundles of one session, both as lists of sets,
+            and returns a number.
+
+    Raises:
+        AssertionError: it differs; the message shows the first such case and hints at the reason.
+    """
+    cases = [
+        ("one bundle of two is found", [{1, 2}], [{1, 2}, {3, 4}]),
+        ("two pieces of the same bundle count once", [{1, 2}, {2, 3}], [{1, 2, 3}, {4, 5}]),
+        ("a predicted bundle that is too large finds nothing", [{1, 2, 3}], [{1, 2}]),
+        ("one piece may find two bundles that overlap", [{1, 2}], [{1, 2, 3}, {1, 2, 4}]),
+        ("a single item finds nothing", [{1}], [{1, 2}]),
+        ("an empty answer scores zero", [], [{1, 2}]),
+        ("a bundle annotated twice counts once", [{1, 2}], [{1, 2}, {1, 2}, {3, 4}]),
+    ]
+    for why, predicted, truth in cases:
+        if _try_recall(strict_recall, predicted, truth, why) is ...:
+            print(UNANSWERED)
+            return
+        print(f"ok: {why}")
+    generator = np.random.default_rng(1)
+    for _ in range(N_RANDOM):
+        predicted, truth = (_random_bundles(generator) for _ in range(2))
+        _try_recall(strict_recall, predicted, truth, "a random task")
+    print(f"ok: equal to metrics.per_session on {N_RANDOM} random sessions")
+
+
+def _try_recall(answer: Callable, predicted: list, truth: list, why: str) -> object:
+    """Call the reader's function and compare; returns what it gave."""
+    found = answer([frozenset(b) for b in predicted], [frozenset(b) for b in truth])
+    if found is ...:
+        return found
+    shown = f"for the answer {predicted} and the annotation {truth}"
+    assert isinstance(found, (int, float, np.number)), (
+        f"{shown} your function gave {found!r}, not a number: is a return missing?"
+    )
+    names = tuple("123456")
+    session = Session(id=1, items=names, titles=names, bundles=tuple(frozenset(b) for b in truth))
+    expected = per_session({1: predicted}, [session], "strict").recall[0]
+    assert abs(found - expected) < 1e-9, (
+        f"{shown} your function gave {found:.3f}, strict recall is {expected:.3f} ({why})"
+    )
+    return found
+
+
+def _random_bundles(generator: np.random.Generator) -> list[set[int]]:
+    """One to four bundles of two to four of six items, repeats allowed."""
+    sizes = generator.integers(2, 5, size=generator.integers(1, 5))
+    return [set((generator.permutation(6)[:size] + 1).tolist()) for size in sizes]
+
+
+def check_gamed_recall(guess: Callable[[int], Sequence[Iterable[int]]], sessions: Iterable[Session]) -> None:
+    """Check a predictor that sees no product: twice the official recall of pairs, at no loss of precision.
+
+    Args:
+        guess: takes the number of items in a session, and nothing else, and returns bundles.
+        sessions: where it is measured.
+
+    Raises:
+        AssertionError: it gives no bundles, or misses one of the marks; the message says which.
+    """
+    sessions = tuple(sessions)
+    predictions = {}
+    for session in sessions:
+        bundles = guess(len(session))
+        if bundles is ...:
+            print(UNANSWERED)
+            return
+        assert bundles is not None, "your function gave None: is a return missing?"
+        predictions[session.id] = [list(bundle) for bundle in bundles]
+    floor = evaluate({s.id: consecutive_pairs(s) for s in sessions}, sessions)
+    yours, strict = evaluate(predictions, sessions), evaluate(predictions, sessions, "strict")
+    print(f"measured on {len(sessions)} sessions; your function saw their lengths only")
+    print(f"consecutive pairs: official precision {floor.precision:.3f}, recall {floor.recall:.3f}")
+    print(f"yours:             official precision {yours.precision:.3f}, recall {yours.recall:.3f}")
+    print(f"                     strict precision {strict.precision:.3f}, recall {strict.recall:.3f}")
+    assert yours.valid_rate == 1, "some sessions got no bundle of two items: answer all of them"
+    assert yours.recall >= 2 * floor.recall, (
+        f"recall {yours.recall:.3f} is below twice that of the pairs ({2 * floor.recall:.3f}): what does the "
+        "official recall count, and does it mind counting it again?"
+    )
+    assert yours.precision >= floor.precision - 1e-9, (
+        f"recall is high enough, but precision fell from {floor.precision:.3f} to {yours.precision:.3f}: the "
+        "bundles you added hit less often than the pairs. Which bundles are sure to hit just as often?"
+    )
+    print("ok: the official numbers got far better, the answer did not")
+
+
+def shy_and_bold(sessions: Iterable[Session]) -> tuple[dict[int, list[Bundle]], dict[int, list[Bundle]]]:
+    """Predictions of two students that know the same: the bundles of every tenth session.
+
+    The bold one guesses a random partition for the other sessions, the shy one says nothing there.
+
+    Returns:
+        The bold student's predictions, then the shy one's.
+    """
+    bold, shy = {}, {}
+    for place, session in enumerate(sessions):
+        if place % SHY_EVERY == 0:
+            bold[session.id] = shy[session.id] = list(session.bundles)
+        else:
+            bold[session.id] = random_partition(session, generator=np.random.default_rng(session.id))
+    return bold, shy
+
+
+def check_shy_student(answers: Mapping[str, str], sessions: Iterable[Session]) -> None:
+    """Check predictions of how numbers move when a student falls silent wherever it is not sure.
+
+    Args:
+        answers: `"<protocol> <metric>"`, for example `"official precision"`, → `up`, `down` or `same`.
+        sessions: where both students are measured.
+
+    Raises:
+        AssertionError: an answer is none of the three words, or wrong; all wrong ones are named.
+    """
+    if any(answer in ("?", ...) for answer in answers.values()):
+        print(UNANSWERED)
+        return
+    sessions = tuple(sessions)
+    bold, shy = shy_and_bold(sessions)
+    wrong = []
+    for question, answer in answers.items():
+        assert answer in DIRECTIONS, f"{question}: {answer!r} is none of {', '.join(DIRECTIONS)}"
+        before, after = (_read(evaluate(p, sessions, question.split()[0]), question) for p in (bold, shy))
+        moved = "same" if abs(after - before) < 1e-9 else "up" if after > before else "down"
+        print(f"{question:<20} bold {before:.3f} → shy {after:.3f}: {moved}, you said {answer}")
+        wrong += [question] if moved != answer else []
+    assert not wrong, f"{', '.join(wrong)}: look again at which sessions each protocol averages over"
+    print("ok: all as you said")
+
+
+def _read(metrics: Metrics, question: str) -> float:
+    name = question.split()[1]
+    return getattr(metrics, {"F1": "f1", "exact": "exact_match", "valid": "valid_rate"}.get(name, name))

@@ -1,0 +1,173 @@
+"""Checkers: the published solutions pass, stubs are let through, wrong answers get a hint that fits."""
+
+from __future__ import annotations
+
+import re
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from routedk_lite import exercises
+from routedk_lite.baselines import all_pairs, consecutive_pairs
+from routedk_lite.data import load_domain
+from routedk_lite.metrics import evaluate
+
+CELLS = nbformat.read(ROOT / "notebooks/01_bundles_and_metrics.ipynb", as_version=4).cells
+MARKDOWN = "\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown")
+CODE = [cell.source for cell in CELLS if cell.cell_type == "code"]
+SOLUTIONS = re.findall(r"<summary>Solution</summary>\s+```python\n(.*?)```", MARKDOWN, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    return load_domain("toyshop", "test").sessions
+
+
+def run(source: str) -> dict:
+    """Names that a piece of chapter code defines."""
+    names: dict = {}
+    exec(source, names)
+    return names
+
+
+def stub(start: str) -> dict:
+    """Names that the chapter's stub beginning with `start` defines."""
+    (source,) = [code for code in CODE if code.startswith(start)]
+    return run(source)
+
+
+def pairs_of(n_items):
+    return [{n, n + 1} for n in range(1, n_items, 2)]
+
+
+def test_chapter_has_hint_and_solution_for_every_checker() -> None:
+    used = set(re.findall(r"check_\w+(?=\()", "\n".join(CODE)))
+    assert used == {name for name in vars(exercises) if name.startswith("check_")}
+    assert len(SOLUTIONS) == MARKDOWN.count("<summary>Hint</summary>") == len(used)
+
+
+# Strict recall
+
+
+def test_strict_recall_solution_passes(capsys) -> None:
+    exercises.check_strict_recall(run(SOLUTIONS[0])["strict_recall"])
+    printed = capsys.readouterr().out
+    assert printed.count("ok: ") == 8
+    assert str(exercises.N_RANDOM) in printed
+
+
+def test_strict_recall_stub_is_let_through(capsys) -> None:
+    exercises.check_strict_recall(stub("def strict_recall")["strict_recall"])
+    assert capsys.readouterr().out.strip() == exercises.UNANSWERED
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (lambda predicted, truth: None, "is a return missing"),
+        (lambda predicted, truth: "half", "not a number"),
+        (lambda predicted, truth: sum(any(p <= b for b in truth) for p in predicted) / len(truth), "pieces"),
+        (lambda predicted, truth: sum(any(p & b for p in predicted) for b in truth) / len(truth), "too large"),
+        (lambda predicted, truth: sum(any(p <= b for p in predicted) for b in truth) / len(truth), "single item"),
+        (
+            lambda predicted, truth: sum(any(p <= b for p in predicted if len(p) > 1) for b in truth) / len(truth),
+            "annotated twice",
+        ),
+        (
+            lambda predicted, truth: (
+                len({next(b for b in truth if p <= b) for p in predicted if any(p <= b for b in truth)})
+                / len(set(truth))
+            ),
+            "overlap",
+        ),
+    ],
+)
+def test_wrong_strict_recall_is_told_why(answer, hint) -> None:
+    with pytest.raises(AssertionError, match=hint):
+        exercises.check_strict_recall(answer)
+
+
+def test_random_tasks_catch_what_the_cases_miss() -> None:
+    right = run(SOLUTIONS[0])["strict_recall"]
+    with pytest.raises(AssertionError, match="random"):
+        exercises.check_strict_recall(lambda p, t: right(p, t) if len(p) < 4 else 0.0)
+
+
+# The useless champion
+
+
+def test_gamed_recall_solution_passes(sessions, capsys) -> None:
+    exercises.check_gamed_recall(run(SOLUTIONS[1])["guess"], sessions)
+    assert "ok: " in capsys.readouterr().out
+
+
+def test_the_stranger_way_of_the_solution_works_too(sessions, capsys) -> None:
+    exercises.check_gamed_recall(lambda n: [[1, 1]] * 10, sessions)
+    assert "strict precision 0.000" in capsys.readouterr().out
+
+
+def test_gamed_recall_stub_is_let_through(sessions, capsys) -> None:
+    exercises.check_gamed_recall(stub("def guess")["guess"], sessions)
+    assert capsys.readouterr().out.strip() == exercises.UNANSWERED
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (lambda n: None, "is a return missing"),
+        (lambda n: [], "answer all of them"),
+        (lambda n: [{1}], "answer all of them"),
+        (pairs_of, "below twice"),
+        (lambda n: [{i, j} for j in range(1, n + 1) for i in range(1, j)] * 10 + [set(range(1, n + 1))] * 50, "fell"),
+    ],
+)
+def test_wrong_champion_is_told_why(answer, hint, sessions) -> None:
+    with pytest.raises(AssertionError, match=hint):
+        exercises.check_gamed_recall(answer, sessions)
+
+
+def test_champion_is_compared_with_the_library_floor(sessions, capsys) -> None:
+    exercises.check_gamed_recall(lambda n: pairs_of(n) * 2, sessions)
+    floor = evaluate({s.id: consecutive_pairs(s) for s in sessions}, sessions)
+    assert f"precision {floor.precision:.3f}, recall {floor.recall:.3f}" in capsys.readouterr().out
+    pairs = evaluate({s.id: all_pairs(s) for s in sessions}, sessions)
+    assert pairs.recall > 2 * floor.recall
+    assert pairs.precision < floor.precision  # so all pairs alone are no solution, as the chapter says
+
+
+# The shy student
+
+
+def test_shy_solution_passes(sessions, capsys) -> None:
+    exercises.check_shy_student(run(SOLUTIONS[2])["answers"], sessions)
+    assert "ok: " in capsys.readouterr().out
+
+
+def test_shy_solution_holds_on_the_public_data_too(mirror, capsys) -> None:
+    for name in ("electronic", "clothing", "food"):
+        exercises.check_shy_student(run(SOLUTIONS[2])["answers"], load_domain(name, "test"))
+    assert capsys.readouterr().out.count("ok: ") == 3
+
+
+def test_shy_stub_is_let_through(sessions, capsys) -> None:
+    answers = stub('answers = {\n    "official precision"')["answers"]
+    assert answers.keys() == run(SOLUTIONS[2])["answers"].keys()
+    exercises.check_shy_student(answers, sessions)
+    assert capsys.readouterr().out.strip() == exercises.UNANSWERED
+
+
+def test_wrong_directions_are_named(sessions) -> None:
+    answers = run(SOLUTIONS[2])["answers"] | {"strict F1": "up", "official recall": "same"}
+    with pytest.raises(AssertionError, match="official recall, strict F1"):
+        exercises.check_shy_student(answers, sessions)
+    with pytest.raises(AssertionError, match="'higher' is none of up, down, same"):
+        exercises.check_shy_student(answers | {"strict F1": "higher"}, sessions)
+
+
+def test_shy_and_bold_know_the_same(sessions) -> None:
+    bold, shy = exercises.shy_and_bold(sessions)
+    assert set(bold) == {s.id for s in sessions}
+    assert list(shy) == [s.id for s in sessions[:: exercises.SHY_EVERY]]
+    assert all(bold[i] == shy[i] for i in shy)
+    assert evaluate(shy, sessions).precision == 1
