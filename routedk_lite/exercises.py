@@ -160,6 +160,37 @@ def check_shy_student(answers: Mapping[str, str], sessions: Iterable[Session]) -
     print("ok: all as you said")
 
 
+def check_learning_curve(
+    curve: Callable[[int], float], *, full: float, sizes: Sequence[int], tolerance: float = 0.05
+) -> None:
+    """Check a function that trains on the first `n` sessions and gives strict F1 on the test sessions.
+
+    Args:
+        curve: number of training sessions → strict F1.
+        full: strict F1 of the expert that saw all of them.
+        sizes: numbers of sessions to try, the last one all of them.
+        tolerance: how far the last point may lie from `full`.
+
+    Raises:
+        AssertionError: not a share, or the curve does not end where the chapter's own expert stands.
+    """
+    found = []
+    for n in sizes:
+        value = curve(n)
+        if value is None:
+            print(UNANSWERED)
+            return
+        assert isinstance(value, (int, float, np.number)), f"learning_curve({n}) gave {value!r}, not a number"
+        assert 0 <= value <= 1, f"learning_curve({n}) = {value:.3f} is no share: strict F1 lies between 0 and 1"
+        print(f"{n:>5} sessions: strict F1 {value:.3f}")
+        found.append(value)
+    assert abs(found[-1] - full) <= tolerance, (
+        f"with all {sizes[-1]} sessions you reach {found[-1]:.3f}, the chapter reached {full:.3f}: do you train "
+        "with the same configuration, load the new expert before asking, and measure on the test sessions?"
+    )
+    print(f"ok: the first {sizes[0]} sessions bring {found[0]:.3f}, the other {sizes[-1] - sizes[0]} the rest")
+
+
 def _read(metrics: Metrics, question: str) -> float:
     name = question.split()[1]
     return getattr(metrics, {"F1": "f1", "exact": "exact_match", "valid": "valid_rate"}.get(name, name))

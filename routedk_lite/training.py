@@ -28,7 +28,7 @@ class AnswerCollator:
 
     Shapes:
         input_ids, attention_mask, position_ids: (B, T); labels: (B, K) for the last K = longest answer + 1 positions;
-        logits_to_keep: (K,), their positions. The first of the K labels is never an answer token, so that shifting by one loses none.
+        logits_to_keep: (K,), their positions. The first label is never an answer token: shifting by one loses none.
     """
 
     def __init__(self, pad_token_id: int) -> None:

@@ -43,8 +43,13 @@ def pairs_of(n_items):
 
 def test_chapter_has_hint_and_solution_for_every_checker() -> None:
     used = set(re.findall(r"check_\w+(?=\()", "\n".join(CODE)))
-    assert used == {name for name in vars(exercises) if name.startswith("check_")}
     assert len(SOLUTIONS) == MARKDOWN.count("<summary>Hint</summary>") == len(used)
+
+
+def test_every_checker_is_used_in_a_chapter() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.ipynb"))
+    checkers = [name for name in vars(exercises) if name.startswith("check_")]
+    assert [name for name in checkers if f"{name}(" not in text] == []
 
 
 # Strict recall
@@ -171,3 +176,18 @@ def test_shy_and_bold_know_the_same(sessions) -> None:
     assert list(shy) == [s.id for s in sessions[:: exercises.SHY_EVERY]]
     assert all(bold[i] == shy[i] for i in shy)
     assert evaluate(shy, sessions).precision == 1
+
+
+def test_learning_curve_checker_tells_right_from_wrong(capsys):
+    from routedk_lite.exercises import check_learning_curve
+
+    check_learning_curve(lambda n: {100: 0.4, 600: 0.71}[n], full=0.7, sizes=(100, 600))
+    assert "ok: the first 100 sessions" in capsys.readouterr().out
+    check_learning_curve(lambda n: None, full=0.7, sizes=(100, 600))
+    assert capsys.readouterr().out.strip() == exercises.UNANSWERED
+    with pytest.raises(AssertionError, match=r"reach 0\.500, the chapter reached 0\.700"):
+        check_learning_curve(lambda n: 0.5, full=0.7, sizes=(100, 600))
+    with pytest.raises(AssertionError, match="no share"):
+        check_learning_curve(lambda n: 70.0, full=0.7, sizes=(100, 600))
+    with pytest.raises(AssertionError, match="not a number"):
+        check_learning_curve(lambda n: "high", full=0.7, sizes=(100, 600))
