@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,10 +40,9 @@ def setup(*, quiet: bool = False) -> Chapter:
         ValueError: `ROUTEDK_PROFILE` names no profile.
     """
     import torch
-    from transformers.utils import logging
 
     profile = get_profile(os.environ.get("ROUTEDK_PROFILE", "toy"))
-    logging.set_verbosity_error()
+    _quiet()
     _style()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     chapter = Chapter(
@@ -68,6 +69,15 @@ def results_folder() -> Path:
     """The recorded runs of this checkout, or those that came with the package."""
     checkout = Path(__file__).parents[1] / "results"
     return checkout if checkout.is_dir() else asset("results")
+
+
+def _quiet() -> None:
+    """Keep notes from library to library out of the pages: deprecations that others must mend, missing extras."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
 
 
 def _style() -> None:

@@ -24,6 +24,8 @@ BUILD = ROOT / "_build"
 CACHE = BUILD / ".jupyter_cache"
 INDEX = BUILD / "html" / "index.html"
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 CODE = ("routedk_lite", "results", "pyproject.toml", "constraints.txt")
 """What the outputs of a notebook depend on, besides its own cells."""
 PAGES = ("book", "notebooks", "_config.yml", "_toc.yml")
@@ -97,6 +99,9 @@ def execute(paths: list[Path], timeout: int) -> None:
             notebook = nbformat.read(copy, as_version=4)
             for cell in notebook.cells:
                 cell.metadata.pop("execution", None)  # nbmake's timings would change the cache's key
+                # A page has no kernel: a progress bar would stand at its beginning for ever.
+                outputs = cell.get("outputs", [])
+                outputs[:] = [output for output in outputs if WIDGET not in output.get("data", {})]
             nbformat.write(notebook, copy)
             seconds = {"execution_seconds": round(time.monotonic() - begin, 1)}
             cache.cache_notebook_file(copy, uri=str(source), data=seconds, overwrite=True)
@@ -122,9 +127,7 @@ def build() -> None:
 def main() -> None:
     """Bring the outputs and the site up to date."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--timeout", type=int, default=600, help="seconds that one cell may take (default 600)"
-    )
+    parser.add_argument("--timeout", type=int, default=600, help="seconds that one cell may take (default 600)")
     timeout = parser.parse_args().timeout
     BUILD.mkdir(exist_ok=True)
 

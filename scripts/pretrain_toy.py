@@ -1,0 +1,281 @@
+"""Make the toy student: a small Llama that knows the goods of the toy shop and can refer to items by number.
+
+It reads listings of products and answers questions about single items, kinds, activities and fits, and it reads the
+facts of the catalogue. It never sees a bundle, nor the cue after which bundles are asked for: finding bundles is what
+the experts learn later. Listings of the toy shop's own splits are left out.
+
+    python scripts/pretrain_toy.py --out routedk_lite/assets/toy_student --seed 0
+
+Interrupted runs continue from `<out>.checkpoint.pt`. Loss is taken on answers and facts only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tqdm import tqdm
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from routedk_lite import toyshop
+from routedk_lite.files import atomic_folder, atomic_write, write_json
+from routedk_lite.toyproducts import ACTIVITIES, FITTING, KINDS, MODELS, Product, fits
+
+MODEL = {
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "intermediate_size": 320,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.06,
+}
+LEARNING_RATE, WARMUP, STEPS, DOCUMENTS_PER_STEP, QUESTIONS_PER_LISTING = 2e-3, 100, 4000, 16, 16
+CHECK_EVERY = 50
+GROW_EVERY = 120  # steps after which listings may be one item longer: looking up by number is learned on short ones
+SHARES = (5, 5, 8)  # of questions from a number to an item, from words to numbers, from item to items
+IGNORE = -100
+Document = list[tuple[str, bool]]  # pieces of text, and whether their loss counts
+
+
+def listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
+
+
+def activities(product: Product) -> set[str]:
+    return {activity for activity, kinds in ACTIVITIES.items() if product.kind in kinds}
+
+
+# What a question can ask of the other items beside item a: the words, and whether item b answers.
+RELATIONS: dict[str, Callable[[Product, Product], bool]] = {
+    "are of the same kind as": lambda a, b: a.kind == b.kind,
+    "differ only in colour or size from": lambda a, b: a.line == b.line,
+    "serve an activity of": lambda a, b: a.kind != b.kind and bool(activities(a) & activities(b)),
+    "fit": lambda a, b: fits(b, a),
+    "can carry": lambda a, b: fits(a, b),
+    "are made for the same as": lambda a, b: bool(a.target) and a.target == b.target,
+}
+
+
+def ask_recall(products: list[Product], rng: random.Random) -> tuple[str, str]:
+    """From a number to the item."""
+    n = rng.randint(1, len(products))
+    product = products[n - 1]
+    uses = " and ".join(sorted(activities(product)))
+    purpose = uses or (FITTING[product.kind][0]["name"] if product.target else "any day")
+    answers = {f"{n}.": product.title, f"What is item {n}?": product.title}
+    answers |= {f"What kind is item {n}?": product.kind, f"What is item {n} for?": purpose}
+    return rng.choice(list(answers.items()))
+
+
+def ask_index(products: list[Product], rng: random.Random) -> tuple[str, str]:
+    """From words to numbers, as in the index of a book; from an activity as well."""
+    entries = {
+        word: [n for n, p in enumerate(products, 1) if word in p]
+        for word in {word for product in products for word in product if word}
+    }
+    entries |= {a: [n for n, p in enumerate(products, 1) if a in activities(p)] for a in ACTIVITIES}
+    word = rng.choice(sorted(word for word, numbers in entries.items() if numbers or rng.random() < 0.1))
+    return f" {word}:", listed(entries[word])
+
+
+def ask_relation(products: list[Product], rng: random.Random) -> tuple[str, str]:
+    """From a number to the numbers of related items, three times in four to some."""
+    numbered = list(enumerate(products, start=1))
+    answers = {
+        words: {n: [m for m, b in numbered if m != n and relates(a, b)] for n, a in numbered}
+        for words, relates in RELATIONS.items()
+    }
+    some = [(words, n) for words, related in answers.items() for n, others in related.items() if others]
+    if some and rng.random() < 0.75:
+        words = rng.choice(sorted({words for words, _ in some}))
+        n = rng.choice([n for w, n in some if w == words])
+    else:
+        words, n = rng.choice(list(RELATIONS)), rng.randint(1, len(products))
+    return f"Which {words} item {n}?", listed(answers[words][n])
+
+
+def facts() -> list[str]:
+    """What the catalogue says, in sentences."""
+    sentences = []
+    for activity, kinds in ACTIVITIES.items():
+        sentences += [f"One of the {KINDS[kind]['plural']} is good for {activity}." for kind in kinds]
+    for model, device in MODELS.items():
+        sentences.append(f"The {model} is a {device['name']}.")
+        for kind, by in device["accessories"].items():
+            if by != "model":
+                sentences.append(f"The {model} takes a {kind} with {device['models'][model][by]}.")
+    return sentences
+
+
+def document(rng: random.Random, known: set[frozenset[str]], all_facts: list[str], longest: int) -> Document:
+    """Either some facts or one listing of at most `longest` products with questions."""
+    if rng.random() < 0.05:
+        return [(f" {fact}\n", True) for fact in rng.sample(all_facts, 12)]
+    products = toyshop.draw_products(rng)[:longest]
+    while frozenset(product.title for product in products) in known:
+        products = toyshop.draw_products(rng)[:longest]
+    titles = "\n".join(f"{n}. {product.title}" for n, product in enumerate(products, start=1))
+    pieces: Document = [(f"Products:\n{titles}\n", False)]
+    for ask in rng.choices([ask_recall, ask_index, ask_relation], SHARES, k=QUESTIONS_PER_LISTING):
+        question, answer = ask(products, rng)
+        pieces += [(question, False), (f" {answer}\n", True)]
+    return pieces
+
+
+def build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with one token for each word of the shop and each number; a space before a number stands alone.
+
+    Bytes make every text of any alphabet encodable without loss.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    words = Regex(r"\d+\.(?!\d)|\d+| ?[\p{L}\p{M}][\p{L}\p{M}'-]*| ?[^\s\p{L}\p{M}\d]+|\s")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(words, "isolated"), byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,  # never reached: merging ends when every word is whole
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def batch(documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of documents as right-padded rows, and labels where loss counts; no token looks ahead at padding.
+
+    Shapes:
+        both: (documents, longest)
+    """
+    backend = tokenizer.backend_tokenizer
+    rows = []
+    for pieces in documents:
+        row = [(tokenizer.bos_token_id, IGNORE)]
+        encoded = backend.encode_batch([text for text, _ in pieces], add_special_tokens=False)
+        for part, (_, counts) in zip(encoded, pieces, strict=True):
+            row += [(token, token if counts else IGNORE) for token in part.ids]
+        rows.append(row)
+    width = max(map(len, rows))
+    padded = torch.tensor([row + [(tokenizer.pad_token_id, IGNORE)] * (width - len(row)) for row in rows])
+    return padded[..., 0], padded[..., 1]
+
+
+def new_model(vocabulary: int, ids: dict[str, int]) -> LlamaForCausalLM:
+    """A random Llama whose attention starts by looking for equal tokens and copying them.
+
+    With keys like queries and an output that undoes the values (after arXiv 2305.09828), looking up an item by its
+    number is learned in a fraction of the steps.
+    """
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary, **MODEL, **ids))
+    with torch.no_grad():
+        for layer in model.model.layers:
+            attention = layer.self_attn
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+            attention.q_proj.weight.mul_(2.0)
+            attention.o_proj.weight.copy_(attention.v_proj.weight.T)
+    return model
+
+
+def answer_loss(model: LlamaForCausalLM, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean loss where it counts; the vocabulary projection is computed only there."""
+    hidden = model.model(input_ids).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    counts = targets != IGNORE
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[counts]), targets[counts])
+
+
+def pretrain(out: Path, *, seed: int, steps: int) -> None:
+    """Train from the beginning or the last checkpoint, then write the student to `out`."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)  # small matrices: a second thread costs more than it brings
+    known = {frozenset(s.titles) for split in toyshop.SIZES for s in toyshop.load(split)}
+    all_facts = facts()
+
+    def documents(
+        step: int,
+    ) -> list[Document]:  # by step, so that a continued run sees what an unbroken one sees
+        rng = random.Random(f"{seed} {step}")
+        longest = min(3 + step // GROW_EVERY, toyshop.MAX_ITEMS)
+        return [document(rng, known, all_facts, longest) for _ in range(DOCUMENTS_PER_STEP)]
+
+    tokenizer = build_tokenizer(
+        ["".join(text for text, _ in pieces) for step in range(200) for pieces in documents(10**6 + step)]
+    )
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    model = new_model(len(tokenizer), ids)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    state = {"step": 0, "seconds": 0.0, "curve": []}
+    checkpoint = out.with_name(out.name + ".checkpoint.pt")
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        state = saved["state"]
+    started, losses = time.perf_counter() - state["seconds"], []
+    bar = tqdm(range(state["step"], steps), initial=state["step"], total=steps, unit="step", mininterval=5)
+    for step in bar:
+        rate = min((step + 1) / WARMUP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE * rate
+        loss = answer_loss(model, *batch(documents(step), tokenizer))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+            state["curve"].append([step + 1, round(sum(losses) / len(losses), 4)])
+            bar.set_postfix(loss=state["curve"][-1][1])
+            losses.clear()
+            state.update(step=step + 1, seconds=time.perf_counter() - started)
+            with atomic_write(checkpoint, "wb") as file:
+                torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, file)
+    with atomic_folder(out) as folder:
+        model.generation_config = GenerationConfig(do_sample=False, **ids)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        settings = {"model": MODEL, "steps": steps, "documents_per_step": DOCUMENTS_PER_STEP}
+        settings |= {
+            "questions_per_listing": QUESTIONS_PER_LISTING,
+            "learning_rate": LEARNING_RATE,
+            "warmup": WARMUP,
+        }
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        versions |= {"transformers": transformers.__version__, "tokenizers": tokenizers.__version__}
+        record = {"command": "python scripts/pretrain_toy.py", "seed": seed, "configuration": settings}
+        record |= {
+            "parameters": model.num_parameters(),
+            "seconds": round(state["seconds"]),
+            "versions": versions,
+        }
+        write_json(folder / "pretraining.json", record | {"loss_curve": state["curve"]})
+    checkpoint.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the student")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (default: %(default)s)")
+    arguments = parser.parse_args()
+    pretrain(arguments.out, seed=arguments.seed, steps=arguments.steps)
