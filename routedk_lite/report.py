@@ -44,16 +44,16 @@ def text_table(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number >= text_columns else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     # Wide enough for every cell: a table that is piped to a file must not depend on the terminal.
     width = sum(max(len(cell) for cell in column) + 3 for column in zip(header, *rows, strict=True)) + 2
-    console = Console(file=io.StringIO(), width=max(width, len(title) + 2))
+    console = Console(file=io.StringIO(), width=width)
     console.print(table)
-    return console.file.getvalue().rstrip()
+    return "\n".join(([title] if title else []) + [console.file.getvalue().strip("\n")])
 
 
 def results_table(records: Iterable[RunRecord], *, markdown: bool = False) -> str:
