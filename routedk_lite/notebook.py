@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import __version__
 from .config import Profile, get_profile
@@ -63,6 +64,23 @@ def setup(*, quiet: bool = False) -> Chapter:
                 "The public sessions are not on this machine: the toy shop stands in. `routedk data fetch` gets them."
             )
     return chapter
+
+
+def table(rows: Iterable[Mapping[str, Any]], caption: str, label: str):
+    """Show rows as a table that says where its numbers come from.
+
+    Args:
+        rows: column name to value, one mapping per row; numbers are shown with three decimals.
+        caption: what the table shows.
+        label: where its numbers come from, for example `toy, run now`.
+    """
+    import pandas as pd
+
+    look = pd.DataFrame(rows).style.hide(axis="index").format(precision=3, thousands=",")
+    cells = "padding: 0.25em 0.6em; text-align: left; font-size: 0.92em"
+    styles = {"th, td": cells, "caption": "color: inherit"}
+    look.set_table_styles([{"selector": name, "props": style} for name, style in styles.items()])
+    return look.set_caption(f"{caption} ({label})")
 
 
 def results_folder() -> Path:

@@ -85,7 +85,7 @@ def execute(paths: list[Path], timeout: int) -> None:
     from jupyter_cache import get_cache
 
     cache = get_cache(CACHE)
-    options = ["--nbmake", "--overwrite", f"--nbmake-timeout={timeout}", "-q", "--no-header", "--no-summary"]
+    options = ["--nbmake", "--overwrite", f"--nbmake-timeout={timeout}", "-q", "--no-header", "-rN"]
     failed = []
     for source in paths:
         # Outside _build, which nbmake passes over, and away from this repository's pytest settings.

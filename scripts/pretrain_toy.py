@@ -1,12 +1,13 @@
 """Make the toy student: a small Llama that knows the goods of the toy shop and can refer to items by number.
 
-It reads listings of products and answers questions about single items, kinds, activities and fits, and it reads the
-facts of the catalogue. It never sees a bundle, nor the cue after which bundles are asked for: finding bundles is what
-the experts learn later. Listings of the toy shop's own splits are left out.
+It reads listings of products and answers questions about them (what is item 3, which items are red, which fit item 3,
+which share a kind), and it reads the facts of the catalogue. It is asked for one criterion at a time and never told
+which of them make a bundle; it never sees a bundle, nor the cue after which bundles are asked for. That is what the
+experts learn later. Listings of the toy shop's own splits are left out.
 
     python scripts/pretrain_toy.py --out routedk_lite/assets/toy_student --seed 0
 
-Interrupted runs continue from `<out>.checkpoint.pt`. Loss is taken on answers and facts only.
+Interrupted runs continue from `<out>.checkpoint.pt`. Loss is taken on answers and facts only. Needs a C++ compiler.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 import platform
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tokenizers
@@ -32,23 +33,25 @@ from routedk_lite.toyproducts import ACTIVITIES, FITTING, KINDS, MODELS, Product
 
 MODEL = {
     "hidden_size": 128,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "intermediate_size": 320,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "intermediate_size": 256,
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
-    "initializer_range": 0.06,
+    "initializer_range": 0.03,
 }
-LEARNING_RATE, WARMUP, STEPS, DOCUMENTS_PER_STEP, QUESTIONS_PER_LISTING = 2e-3, 100, 4000, 16, 16
-CHECK_EVERY = 50
-GROW_EVERY = 120  # steps after which listings may be one item longer: looking up by number is learned on short ones
-SHARES = (5, 5, 8)  # of questions from a number to an item, from words to numbers, from item to items
+LEARNING_RATE, WARMUP, STEPS, DOCUMENTS_PER_STEP, QUESTIONS_PER_LISTING = 1.5e-3, 100, 12000, 16, 18
+CHECK_EVERY = 100
+GROW_EVERY = 150  # steps after which listings may be one item longer: looking up by number is learned on short ones
+COPY_STEPS, COPIES = 600, 0.05  # listings that are only copied out of order: all at first, few later
+WIDTHS = 48  # rows are padded to a multiple of this many tokens: the model is compiled once per width
 IGNORE = -100
 Document = list[tuple[str, bool]]  # pieces of text, and whether their loss counts
+Answers = dict[str, str]  # question to answer
 
 
-def listed(numbers: list[int]) -> str:
+def listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers)) or "none"
 
 
@@ -56,53 +59,87 @@ def activities(product: Product) -> set[str]:
     return {activity for activity, kinds in ACTIVITIES.items() if product.kind in kinds}
 
 
-# What a question can ask of the other items beside item a: the words, and whether item b answers.
+# What can be asked of the other items beside item a, and whether item b is among the answers.
 RELATIONS: dict[str, Callable[[Product, Product], bool]] = {
-    "are of the same kind as": lambda a, b: a.kind == b.kind,
-    "differ only in colour or size from": lambda a, b: a.line == b.line,
-    "serve an activity of": lambda a, b: a.kind != b.kind and bool(activities(a) & activities(b)),
-    "fit": lambda a, b: fits(b, a),
-    "can carry": lambda a, b: fits(a, b),
-    "are made for the same as": lambda a, b: bool(a.target) and a.target == b.target,
+    "same kind": lambda a, b: a.kind == b.kind,
+    "same maker": lambda a, b: a.maker == b.maker,
+    "same line": lambda a, b: a.line == b.line,
+    "same use": lambda a, b: a.kind != b.kind and bool(activities(a) & activities(b)),
+    "same target": lambda a, b: bool(a.target) and a.target == b.target,
+    "fits": lambda a, b: fits(b, a),
+    "carries": lambda a, b: fits(a, b),
 }
 
 
-def ask_recall(products: list[Product], rng: random.Random) -> tuple[str, str]:
+def recall(products: list[Product]) -> Answers:
     """From a number to the item."""
-    n = rng.randint(1, len(products))
-    product = products[n - 1]
-    uses = " and ".join(sorted(activities(product)))
-    purpose = uses or (FITTING[product.kind][0]["name"] if product.target else "any day")
-    answers = {f"{n}.": product.title, f"What is item {n}?": product.title}
-    answers |= {f"What kind is item {n}?": product.kind, f"What is item {n} for?": purpose}
-    return rng.choice(list(answers.items()))
+    answers = {}
+    for n, product in enumerate(products, start=1):
+        uses = " and ".join(sorted(activities(product)))
+        answers[f"{n}."] = product.title
+        answers[f"kind {n}."] = product.kind
+        answers[f"use {n}."] = uses or (FITTING[product.kind][0]["name"] if product.target else "any day")
+    return answers
 
 
-def ask_index(products: list[Product], rng: random.Random) -> tuple[str, str]:
-    """From words to numbers, as in the index of a book; from an activity as well."""
-    entries = {
-        word: [n for n, p in enumerate(products, 1) if word in p]
-        for word in {word for product in products for word in product if word}
-    }
-    entries |= {a: [n for n, p in enumerate(products, 1) if a in activities(p)] for a in ACTIVITIES}
-    word = rng.choice(sorted(word for word, numbers in entries.items() if numbers or rng.random() < 0.1))
-    return f" {word}:", listed(entries[word])
-
-
-def ask_relation(products: list[Product], rng: random.Random) -> tuple[str, str]:
-    """From a number to the numbers of related items, three times in four to some."""
+def index(products: list[Product]) -> Answers:
+    """From words and activities to numbers, as in the index of a book."""
     numbered = list(enumerate(products, start=1))
-    answers = {
-        words: {n: [m for m, b in numbered if m != n and relates(a, b)] for n, a in numbered}
+    words = {word for product in products for word in product if word}
+    found = {word: [n for n, p in numbered if word in p] for word in words}
+    found |= {activity: [n for n, p in numbered if activity in activities(p)] for activity in ACTIVITIES}
+    return {f"{word}:": listed(numbers) for word, numbers in found.items()}
+
+
+def relation(products: list[Product]) -> Answers:
+    """From a number to the numbers of related items."""
+    numbered = list(enumerate(products, start=1))
+    return {
+        f"{words} {n}.": listed(m for m, b in numbered if m != n and relates(a, b))
         for words, relates in RELATIONS.items()
+        for n, a in numbered
     }
-    some = [(words, n) for words, related in answers.items() for n, others in related.items() if others]
-    if some and rng.random() < 0.75:
-        words = rng.choice(sorted({words for words, _ in some}))
-        n = rng.choice([n for w, n in some if w == words])
-    else:
-        words, n = rng.choice(list(RELATIONS)), rng.randint(1, len(products))
-    return f"Which {words} item {n}?", listed(answers[words][n])
+
+
+def grouping(products: list[Product]) -> Answers:
+    """All groups of two or more by one criterion."""
+    numbered = list(enumerate(products, start=1))
+    devices = dict.fromkeys(product.line for product in products if product.maker in MODELS)
+    keys: dict[str, Callable[[Product], Iterable[object]]] = {
+        "kind": lambda p: [p.kind],
+        "maker": lambda p: [p.maker],
+        "colour": lambda p: [p.variant] if p.variant else [],
+        "use": activities,
+        "target": lambda p: [p.target] if p.target else [],
+        "device": lambda p: [device for device in devices if p.line == device or fits(p, device)],
+    }
+    answers = {}
+    for criterion, keys_of in keys.items():
+        groups: dict[object, list[int]] = {}
+        for n, product in numbered:
+            for key in keys_of(product):
+                groups.setdefault(key, []).append(n)
+        several = sorted(group for group in groups.values() if len(group) > 1)
+        answers[f"by {criterion}:"] = "; ".join(map(listed, several)) or "none"
+    return answers
+
+
+SKILLS = {recall: 5, index: 4, relation: 6, grouping: 8}
+"""What is asked, and how often relative to each other."""
+
+
+def questions(products: list[Product], rng: random.Random) -> Answers:
+    """Different questions about one listing; of those that are answered by none, a few."""
+    pools = {}
+    for skill in SKILLS:
+        answers = list(skill(products).items())
+        pools[skill] = [(q, a) for q, a in answers if a != "none" or rng.random() < 0.1]
+    chosen = {}
+    for skill in rng.choices(list(SKILLS), list(SKILLS.values()), k=QUESTIONS_PER_LISTING):
+        if pools[skill]:
+            question, answer = pools[skill].pop(rng.randrange(len(pools[skill])))
+            chosen[question] = answer
+    return chosen
 
 
 def facts() -> list[str]:
@@ -118,28 +155,31 @@ def facts() -> list[str]:
     return sentences
 
 
-def document(rng: random.Random, known: set[frozenset[str]], all_facts: list[str], longest: int) -> Document:
-    """Either some facts or one listing of at most `longest` products with questions."""
-    if rng.random() < 0.05:
-        return [(f" {fact}\n", True) for fact in rng.sample(all_facts, 12)]
+def document(
+    rng: random.Random, known: set[frozenset[str]], all_facts: list[str], longest: int, copies: float = COPIES
+) -> Document:
+    """Some facts, or one listing of at most `longest` products that is copied out of order or asked about."""
+    if rng.random() < 0.04:
+        return [(f" {fact}\n", True) for fact in rng.sample(all_facts, 20)]
     products = toyshop.draw_products(rng)[:longest]
     while frozenset(product.title for product in products) in known:
         products = toyshop.draw_products(rng)[:longest]
-    titles = "\n".join(f"{n}. {product.title}" for n, product in enumerate(products, start=1))
-    pieces: Document = [(f"Products:\n{titles}\n", False)]
-    for ask in rng.choices([ask_recall, ask_index, ask_relation], SHARES, k=QUESTIONS_PER_LISTING):
-        question, answer = ask(products, rng)
+    titles = {f"{n}.": product.title for n, product in enumerate(products, start=1)}
+    listing = "\n".join(f"{number} {title}" for number, title in titles.items())
+    asked = titles if rng.random() < copies else questions(products, rng)
+    pieces: Document = [(f"Products:\n{listing}\n", False)]
+    for question, answer in rng.sample(list(asked.items()), len(asked)):
         pieces += [(question, False), (f" {answer}\n", True)]
     return pieces
 
 
 def build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with one token for each word of the shop and each number; a space before a number stands alone.
+    """Byte-level BPE with one token for each word of the shop and each number.
 
     Bytes make every text of any alphabet encodable without loss.
     """
     tokenizer = Tokenizer(models.BPE())
-    words = Regex(r"\d+\.(?!\d)|\d+| ?[\p{L}\p{M}][\p{L}\p{M}'-]*| ?[^\s\p{L}\p{M}\d]+|\s")
+    words = Regex(r"\d+\.(?!\d)| ?\d+| ?[\p{L}\p{M}][\p{L}\p{M}'-]*| ?[^\s\p{L}\p{M}\d]+|\s")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(words, "isolated"), byte_level])
     tokenizer.decoder = decoders.ByteLevel()
@@ -165,7 +205,7 @@ def batch(documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> tupl
     """Token ids of documents as right-padded rows, and labels where loss counts; no token looks ahead at padding.
 
     Shapes:
-        both: (documents, longest)
+        both: (documents, width)
     """
     backend = tokenizer.backend_tokenizer
     rows = []
@@ -175,7 +215,7 @@ def batch(documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> tupl
         for part, (_, counts) in zip(encoded, pieces, strict=True):
             row += [(token, token if counts else IGNORE) for token in part.ids]
         rows.append(row)
-    width = max(map(len, rows))
+    width = -(-max(map(len, rows)) // WIDTHS) * WIDTHS
     padded = torch.tensor([row + [(tokenizer.pad_token_id, IGNORE)] * (width - len(row)) for row in rows])
     return padded[..., 0], padded[..., 1]
 
@@ -196,33 +236,37 @@ def new_model(vocabulary: int, ids: dict[str, int]) -> LlamaForCausalLM:
     return model
 
 
-def answer_loss(model: LlamaForCausalLM, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean loss where it counts; the vocabulary projection is computed only there."""
-    hidden = model.model(input_ids).last_hidden_state[:, :-1]
+def answer_loss(
+    model: LlamaForCausalLM, body: torch.nn.Module, input_ids: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """Mean loss where it counts; the vocabulary projection is computed only there. `body` is the compiled model."""
+    hidden = body(input_ids, use_cache=False).last_hidden_state[:, :-1]
     targets = labels[:, 1:]
     counts = targets != IGNORE
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden[counts]), targets[counts])
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[counts]).float(), targets[counts])
 
 
 def pretrain(out: Path, *, seed: int, steps: int) -> None:
     """Train from the beginning or the last checkpoint, then write the student to `out`."""
     torch.manual_seed(seed)
-    torch.set_num_threads(1)  # small matrices: a second thread costs more than it brings
     known = {frozenset(s.titles) for split in toyshop.SIZES for s in toyshop.load(split)}
     all_facts = facts()
 
-    def documents(
-        step: int,
-    ) -> list[Document]:  # by step, so that a continued run sees what an unbroken one sees
+    def documents(step: int) -> list[Document]:
+        """By step, so that a continued run sees what an unbroken one sees."""
         rng = random.Random(f"{seed} {step}")
         longest = min(3 + step // GROW_EVERY, toyshop.MAX_ITEMS)
-        return [document(rng, known, all_facts, longest) for _ in range(DOCUMENTS_PER_STEP)]
+        copies = max(COPIES, 1 - step / COPY_STEPS)
+        return [document(rng, known, all_facts, longest, copies) for _ in range(DOCUMENTS_PER_STEP)]
 
     tokenizer = build_tokenizer(
         ["".join(text for text, _ in pieces) for step in range(200) for pieces in documents(10**6 + step)]
     )
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     model = new_model(len(tokenizer), ids)
+    model.config._attn_implementation = "eager"  # compiled, it is the faster one at these lengths
+    torch._dynamo.config.recompile_limit = 16
+    body = torch.compile(model.model, dynamic=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
     state = {"step": 0, "seconds": 0.0, "curve": []}
     checkpoint = out.with_name(out.name + ".checkpoint.pt")
@@ -237,7 +281,8 @@ def pretrain(out: Path, *, seed: int, steps: int) -> None:
         rate = min((step + 1) / WARMUP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * rate
-        loss = answer_loss(model, *batch(documents(step), tokenizer))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = answer_loss(model, body, *batch(documents(step), tokenizer))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
