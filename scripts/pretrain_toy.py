@@ -85,7 +85,7 @@ def recall(products: list[Product]) -> Answers:
 def index(products: list[Product]) -> Answers:
     """From words and activities to numbers, as in the index of a book."""
     numbered = list(enumerate(products, start=1))
-    words = {word for product in products for word in product if word}
+    words = sorted({word for product in products for word in product if word})
     found = {word: [n for n, p in numbered if word in p] for word in words}
     found |= {activity: [n for n, p in numbered if activity in activities(p)] for activity in ACTIVITIES}
     return {f"{word}:": listed(numbers) for word, numbers in found.items()}

@@ -1,0 +1,122 @@
+"""The layers of a routed model: linear modules with several experts, and the gate that weighs them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from .adapters import Adapter, LowRank
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LAYER = re.compile(r"^(?P<layers>(?:.+\.)?[A-Za-z_]+)\.(?P<number>\d+)\.")
+"""A module's name: the list of decoder layers it is in, and its layer's number."""
+
+
+class Gate:
+    """What a decoder layer's modules share: the α of the current input."""
+
+    def __init__(self) -> None:
+        self.alpha: torch.Tensor | None = None
+        """(B, E), or (B, T, E) where every token has its own."""
+        self.experts: list[int] | None = None
+        """The experts with any weight in this batch; `None`: all of them, without looking."""
+
+
+class RoutedLinear(nn.Module):
+    """y = W₀ x + Σᵢ αᵢ sᵢ Bᵢ Aᵢ x, all experts in one pair of matrix products.
+
+    The Aᵢ stand on top of each other, the Bᵢ side by side, so one product gives every expert's activations; row by row
+    these are multiplied by sᵢ αᵢ, and a second product adds up all updates. Out of place, so that quantised layers,
+    whose output must not be written to, can be routed like any other.
+    """
+
+    def __init__(self, base: nn.Module, updates: Mapping[int, LowRank], gate: Gate) -> None:
+        super().__init__()
+        self.base, self.gate = base, gate
+        device, dtype = _device_and_dtype(base)
+        place = {"device": device, "dtype": dtype}
+        ranks = [update.a.shape[0] for update in updates.values()]
+        owner = torch.tensor(list(updates)).repeat_interleave(torch.tensor(ranks))
+        scale = torch.tensor([u.scale for u in updates.values()]).repeat_interleave(torch.tensor(ranks))
+        self.register_buffer("a", torch.cat([u.a for u in updates.values()]).to(**place), persistent=False)  # (R, d_in)
+        self.register_buffer("b", torch.cat([u.b for u in updates.values()], 1).to(**place), persistent=False)
+        self.register_buffer("owner", owner.to(device), persistent=False)  # (R,): the expert of each row of a
+        self.register_buffer("scale", scale.to(device), persistent=False)  # (R,): its s
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.base(x)
+        a, b, owner, scale = self.a, self.b, self.owner, self.scale
+        if self.gate.experts is not None:
+            rows = torch.isin(owner, torch.tensor(self.gate.experts, device=owner.device)).nonzero()[:, 0]
+            if not len(rows):
+                return y
+            a, b, owner, scale = a[rows], b[:, rows], owner[rows], scale[rows]
+        weights = (self.gate.alpha[..., owner] * scale).to(a.dtype)  # (B, R) or (B, T, R)
+        if weights.ndim == 2:
+            weights = weights[:, None]
+        update = nn.functional.linear(nn.functional.linear(x.to(a.dtype), a) * weights, b)
+        return y + update.to(y.dtype)
+
+
+class ShiftedLinear(nn.Module):
+    """y = W₀ x + ΔW x with one full matrix ΔW, as TIES leaves it."""
+
+    def __init__(self, base: nn.Module, delta: torch.Tensor) -> None:
+        super().__init__()
+        self.base = base
+        device, dtype = _device_and_dtype(base)
+        self.register_buffer("delta", delta.to(device=device, dtype=dtype), persistent=False)  # (d_out, d_in)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.base(x)
+        return y + nn.functional.linear(x.to(self.delta.dtype), self.delta).to(y.dtype)
+
+
+def find_layers(
+    model: PreTrainedModel, modules: Sequence[str], adapters: Sequence[Adapter]
+) -> tuple[str, tuple[int, ...]]:
+    """Name of the list of decoder layers, and the numbers of those that have experts."""
+    owners = {name: adapter.name for adapter in adapters for name in adapter.modules}
+    stacks, numbers = set(), set()
+    for name in modules:
+        try:
+            base = model.get_submodule(name)
+        except AttributeError:
+            raise ValueError(f"the expert {owners[name]!r} adapts {name}, which this student does not have") from None
+        place = LAYER.match(name)
+        if place is None:
+            raise ValueError(f"the expert {owners[name]!r} adapts {name}, which is not inside a decoder layer")
+        for adapter in adapters:
+            update = adapter.modules.get(name)
+            shape = None if update is None else (update.b.shape[0], update.a.shape[1])
+            if shape and shape != (base.out_features, base.in_features):
+                raise ValueError(
+                    f"the expert {adapter.name!r} has a ΔW of {shape} for {name}, which is "
+                    f"{(base.out_features, base.in_features)}"
+                )
+        stacks.add(place["layers"])
+        numbers.add(int(place["number"]))
+    if len(stacks) != 1:
+        raise ValueError(f"the experts adapt more than one stack of layers: {', '.join(sorted(stacks))}")
+    return stacks.pop(), tuple(sorted(numbers))
+
+
+def _device_and_dtype(base: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where an update is computed, and in what: in the weights' type, or what quantised weights are unpacked to."""
+    weight = base.weight
+    dtype = weight.dtype
+    if not weight.is_floating_point():
+        dtype = getattr(base, "compute_dtype", None) or torch.float16
+    return weight.device, dtype
+
+
+def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Replace the module of that name."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -1,0 +1,114 @@
+"""TIES merging (Yadav et al., arXiv 2306.01708) of LoRA experts, on the full ΔW of every module.
+
+On A and B apart, as a merge of adapters is often done, the trimming and the signs would be those of other matrices:
+the entries of B A are sums of products of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+
+from .adapters import Adapter, LowRank
+
+BISECTIONS = 48
+"""Of the search for a global threshold: each halves the range, which ends below the resolution of float32."""
+
+
+class Merged(NamedTuple):
+    """The merged update of one module, as a matrix or as a product."""
+
+    delta: torch.Tensor | None
+    """ΔW, shape (d_out, d_in), where the full matrix is kept."""
+    low_rank: LowRank | None
+    """B A of the chosen rank, where a truncated SVD is kept."""
+    error: float
+    """Relative Frobenius error of the truncation; 0 for the full matrix."""
+
+
+def trim(delta: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Reset the entries whose magnitude is below the threshold to zero."""
+    return torch.where(delta.abs() >= threshold, delta, 0.0)
+
+
+def elect_and_merge(trimmed: torch.Tensor) -> torch.Tensor:
+    """The sign that outweighs the other, entry by entry, and the mean of the values that have it.
+
+    Shapes:
+        trimmed: (E, d_out, d_in) → (d_out, d_in)
+    """
+    elected = trimmed.sum(0).sign()
+    agree = (trimmed.sign() == elected) & (trimmed != 0)
+    return (trimmed * agree).sum(0) / agree.sum(0).clamp(min=1)
+
+
+def module_threshold(delta: torch.Tensor, density: float) -> float:
+    """The magnitude above which `density` of a matrix's entries lie."""
+    kept = max(1, int(density * delta.numel()))
+    return float(delta.abs().flatten().kthvalue(delta.numel() - kept + 1).values)
+
+
+def global_threshold(deltas: Callable[[], Iterator[torch.Tensor]], density: float) -> float:
+    """The same over many matrices, which are made anew on each of the search's passes and never held together.
+
+    Args:
+        deltas: gives an iterator over all matrices of one expert.
+        density: share of entries to keep.
+    """
+    total, high = 0, 0.0
+    for delta in deltas():
+        total += delta.numel()
+        high = max(high, float(delta.abs().max()))
+    kept, low = max(1, int(density * total)), 0.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        if sum(int((delta.abs() >= middle).sum()) for delta in deltas()) >= kept:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def merge_adapters(
+    adapters: Sequence[Adapter], density: float, trim_over: str, rank: int | None = None
+) -> Mapping[str, Merged]:
+    """Merge the ΔW of several adapters, module by module.
+
+    An adapter that leaves a module alone has a ΔW of zeros there.
+
+    Args:
+        adapters: the experts.
+        density: share of entries that survive the trimming.
+        trim_over: `global` or `module`, see `fusion.Ties.trim`.
+        rank: keep a truncated SVD of this rank; `None` keeps the full matrices.
+    """
+
+    def deltas_of(adapter: Adapter) -> Callable[[], Iterator[torch.Tensor]]:
+        return lambda: (update.delta() for update in adapter.modules.values())
+
+    thresholds = None
+    if trim_over == "global":
+        thresholds = [global_threshold(deltas_of(adapter), density) for adapter in adapters]
+    merged = {}
+    for module in dict.fromkeys(name for adapter in adapters for name in adapter.modules):
+        trimmed = []
+        for i, adapter in enumerate(adapters):
+            if module in adapter.modules:
+                delta = adapter.modules[module].delta()
+                trimmed.append(trim(delta, thresholds[i] if thresholds else module_threshold(delta, density)))
+        delta = elect_and_merge(torch.stack(trimmed))
+        merged[module] = Merged(delta, None, 0.0) if rank is None else _truncated(delta, rank)
+    return merged
+
+
+def _truncated(delta: torch.Tensor, rank: int) -> Merged:
+    """The best product of that rank."""
+    u, s, v = torch.linalg.svd(delta, full_matrices=False)
+    kept = s[:rank]
+    error = float((s[rank:].square().sum() / s.square().sum().clamp(min=1e-30)).sqrt())
+    root = kept.sqrt()
+    return Merged(None, LowRank(root[:, None] * v[:rank], u[:, :rank] * root, 1.0), error)

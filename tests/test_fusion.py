@@ -1,0 +1,557 @@
+"""Routed LoRA on a tiny random Llama: every fusion against what it must equal."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from routedk_lite.adapters import read_adapter
+from routedk_lite.fusion import Average, Dynamic, OneHot, Static, Ties, fusion_from_json
+from routedk_lite.layers import RoutedLinear
+from routedk_lite.routed import RoutedModel
+from routedk_lite.ties import elect_and_merge, global_threshold, merge_adapters, trim
+
+RANKS = (2, 3, 4)
+TARGETS = ("all-linear", ["q_proj", "v_proj", "down_proj"], ["q_proj", "k_proj", "gate_proj"])
+PROMPTS = [[1, 40, 50, 60, 70, 80], [1, 90, 100], [1, 33, 44, 55]]
+
+
+def make_adapter(tiny_llama, folder, *, r, targets, seed, **options):
+    """A PEFT folder with a random adapter whose B is not zero."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    settings = {"r": r, "lora_alpha": 3 * r + seed, "target_modules": targets, "task_type": "CAUSAL_LM"} | options
+    peft = get_peft_model(model, LoraConfig(**settings))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in peft.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0, 0.3)
+    peft.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_llama, tmp_path_factory):
+    """Three experts that differ in rank, scale and target modules; one of them rsLoRA."""
+    top = tmp_path_factory.mktemp("experts")
+    return [
+        make_adapter(tiny_llama, top / f"expert{i}", r=RANKS[i], targets=TARGETS[i], seed=i + 1, use_rslora=i == 2)
+        for i in range(3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def alike(tiny_llama, tmp_path_factory):
+    """Three experts of equal shape on square modules, as PEFT's merges at one full rank need them."""
+    top = tmp_path_factory.mktemp("alike")
+    targets = ["q_proj", "o_proj"]
+    return [make_adapter(tiny_llama, top / f"e{i}", r=4, targets=targets, seed=i + 1) for i in range(3)]
+
+
+@pytest.fixture
+def load(tiny_llama):
+    def load(**options):
+        return AutoModelForCausalLM.from_pretrained(tiny_llama, **{"dtype": torch.float32} | options).eval()
+
+    return load
+
+
+def padded(prompts, *, width=None):
+    """Left-padded ids and mask."""
+    width = width or max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
+    return {"input_ids": ids, "attention_mask": torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])}
+
+
+def logits(model, prompts=PROMPTS, **options):
+    with torch.no_grad():
+        return model(**padded(prompts), **options).logits
+
+
+def learned(routed, *, seed=0, size=1.0):
+    """The same model with a router or θ that is not zero."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in routed.weigher.parameters():
+            parameter.normal_(0, size)
+    return routed
+
+
+def close(a, b, tolerance=2e-5):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+# --- what each fusion must equal ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("expert", range(3))
+def test_one_hot_equals_the_peft_model_with_that_adapter(load, folders, expert):
+    peft = logits(PeftModel.from_pretrained(load(), str(folders[expert])))
+    close(logits(RoutedModel(load(), folders, OneHot(expert=expert))), peft)
+    dynamic = RoutedModel(load(), folders, Dynamic())
+    with dynamic.override([float(i == expert) for i in range(3)]):
+        close(logits(dynamic), peft)
+
+
+def test_the_stacked_product_equals_the_sum_of_the_experts(load, folders):
+    routed = RoutedModel(load(), folders, Average())
+    alpha = torch.tensor([0.2, 0.5, 0.3])
+    adapters = [read_adapter(folder) for folder in folders]
+    x = torch.randn(2, 5, 32)
+    module = routed.model.get_submodule("model.layers.1.self_attn.q_proj")
+    assert isinstance(module, RoutedLinear)
+    module.gate.alpha = alpha.expand(2, -1)
+    expected = module.base(x)
+    for weight, adapter in zip(alpha, adapters, strict=True):
+        a, b, scale = adapter.modules["model.layers.1.self_attn.q_proj"]
+        expected = expected + weight * scale * x @ a.T @ b.T
+    close(module(x), expected)
+
+
+@pytest.mark.parametrize("fusion", [Dynamic(), Dynamic(scope="global"), Dynamic(pool="attention"), Static()])
+def test_a_zero_initialised_fusion_is_the_exact_average(load, folders, fusion):
+    routed = RoutedModel(load(), folders, fusion)
+    close(logits(routed), logits(RoutedModel(load(), folders, Average())))
+    np.testing.assert_allclose(routed.alpha, 1 / 3, atol=1e-7)
+
+
+def test_average_equals_the_mean_delta_in_the_weights_and_pefts_linear_does_not(load, alike):
+    model = load()
+    weights = dict(model.named_modules())
+    with torch.no_grad():
+        for folder in alike:
+            for name, update in read_adapter(folder).modules.items():
+                weights[name].weight += update.delta() / 3
+    average = logits(RoutedModel(load(), alike, Average()))
+    close(average, logits(model))
+    peft = PeftModel.from_pretrained(load(), str(alike[0]), adapter_name="e0")
+    for i in (1, 2):
+        peft.load_adapter(str(alike[i]), adapter_name=f"e{i}")
+    peft.add_weighted_adapter(["e0", "e1", "e2"], [1 / 3] * 3, "linear", combination_type="linear")
+    peft.set_adapter("linear")
+    assert (logits(peft) - average).abs().max() > 0.01
+
+
+def test_static_uses_the_softmax_of_theta(load, folders):
+    routed = RoutedModel(load(), folders, Static())
+    with torch.no_grad():
+        routed.weigher.theta.copy_(torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]]))
+    logits(routed)
+    expected = torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]]).softmax(-1)
+    for row in routed.alpha:
+        np.testing.assert_allclose(row, expected, atol=1e-6)
+    one = learned(RoutedModel(load(), folders, Static(scope="global")))
+    logits(one)
+    assert one.weigher.theta.shape == (1, 3)
+    np.testing.assert_allclose(one.alpha[:, 0], one.alpha[:, 1])
+
+
+def test_dynamic_equals_the_router_by_hand(load, folders):
+    """z is the mean of what enters the layer over the prompt; α its softmax."""
+    routed = learned(RoutedModel(load(), folders, Dynamic()), size=0.5)
+    seen = {}
+    layer = routed.model.model.layers[1]
+    layer.register_forward_pre_hook(lambda m, args, kwargs: seen.update(h=args[0]), with_kwargs=True)
+    logits(routed)
+    for row, prompt in enumerate(PROMPTS):
+        z = seen["h"][row, -len(prompt) :].mean(0)
+        expected = (routed.weigher.weight[1] @ z + routed.weigher.bias[1]).softmax(-1)
+        np.testing.assert_allclose(routed.alpha[row, 1], expected.detach(), atol=1e-6)
+    assert routed.alpha.std(0).max() > 1e-3  # the sessions differ
+
+
+# --- TIES ---------------------------------------------------------------------------------------------------------
+
+
+def ties_by_definition(vectors, density):
+    """The TIES paper's three steps on flat vectors, element by element."""
+    kept = []
+    for vector in vectors:
+        n = max(1, int(density * len(vector)))
+        smallest = sorted(abs(v) for v in vector)[-n]
+        kept.append([v if abs(v) >= smallest else 0.0 for v in vector])
+    merged = []
+    for column in zip(*kept, strict=True):
+        sign = np.sign(sum(column))
+        agreeing = [v for v in column if v != 0 and np.sign(v) == sign]
+        merged.append(sum(agreeing) / len(agreeing) if agreeing else 0.0)
+    return merged
+
+
+@pytest.mark.parametrize("density", [0.1, 0.35, 1.0])
+def test_ties_equals_its_definition_on_random_matrices(density):
+    torch.manual_seed(3)
+    matrices = torch.randn(3, 6, 7, dtype=torch.float64)
+    thresholds = [global_threshold(lambda m=m: iter([m]), density) for m in matrices]
+    merged = elect_and_merge(torch.stack([trim(m, t) for m, t in zip(matrices, thresholds, strict=True)]))
+    expected = ties_by_definition(matrices.flatten(1).tolist(), density)
+    np.testing.assert_allclose(merged.flatten(), expected, atol=1e-12)
+
+
+def test_global_trimming_looks_at_all_modules_together(folders):
+    adapters = [read_adapter(folder) for folder in folders[:1]]
+    merged = merge_adapters(adapters, 0.2, "global")
+    flat = torch.cat([adapters[0].modules[name].delta().flatten() for name in merged])
+    kept = torch.cat([m.delta.flatten() for m in merged.values()])
+    expected = ties_by_definition([flat.tolist()], 0.2)
+    np.testing.assert_allclose(kept, expected, atol=1e-6)
+    shares = [float((m.delta != 0).float().mean()) for m in merged.values()]
+    assert max(shares) - min(shares) > 0.05  # unlike `module`, where every share is the same
+    by_module = merge_adapters(adapters, 0.2, "module").values()
+    assert all(abs(float((m.delta != 0).float().mean()) - 0.2) < 0.01 for m in by_module)
+
+
+def test_ties_by_module_equals_pefts_ties_svd_at_full_rank(load, alike):
+    peft = PeftModel.from_pretrained(load(), str(alike[0]), adapter_name="e0")
+    for i in (1, 2):
+        peft.load_adapter(str(alike[i]), adapter_name=f"e{i}")
+    peft.add_weighted_adapter(
+        ["e0", "e1", "e2"], [1.0] * 3, "ties", combination_type="ties_svd", density=0.3, svd_rank=32
+    )
+    peft.set_adapter("ties")
+    close(logits(RoutedModel(load(), alike, Ties(density=0.3, trim="module"))), logits(peft), 1e-3)
+
+
+def test_truncated_ties_reports_its_error(load, alike):
+    full = logits(RoutedModel(load(), alike, Ties(density=0.3)))
+    whole = RoutedModel(load(), alike, Ties(density=0.3, rank=32))
+    assert max(whole.truncation_error.values()) < 1e-3
+    close(logits(whole), full, 1e-3)
+    small = RoutedModel(load(), alike, Ties(density=0.3, rank=2))
+    assert 0.1 < min(small.truncation_error.values()) < max(small.truncation_error.values()) < 1
+    assert (logits(small) - full).abs().max() > 1e-3
+
+
+# --- what α sees ----------------------------------------------------------------------------------------------------
+
+ROUTERS = [
+    Dynamic(),
+    Dynamic(scope="global"),
+    Dynamic(pool="last"),
+    Dynamic(pool="attention"),
+    Dynamic(normalize=True),
+    Dynamic(top_k=2),
+    Dynamic(temperature=0.5),
+]
+
+
+@pytest.mark.parametrize("fusion", [*ROUTERS, Dynamic(pool="token")], ids=str)
+def test_padding_and_company_change_nothing(load, folders, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.4)
+    together = logits(routed)
+    alpha = routed.alpha
+    for row, prompt in enumerate(PROMPTS):
+        alone = logits(routed, [prompt])
+        close(together[row, -len(prompt) :], alone[0], 1e-4)
+        np.testing.assert_allclose(alpha[row], routed.alpha[0], atol=1e-5)
+    wider = padded(PROMPTS, width=11)
+    with torch.no_grad():
+        close(routed(**wider).logits[:, -3:], together[:, -3:], 1e-4)
+
+
+@pytest.mark.parametrize("fusion", ROUTERS, ids=str)
+def test_alpha_does_not_depend_on_answer_tokens(load, folders, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.4)
+    alphas = []
+    for answer in ([66, 67], [200, 13]):
+        ids = torch.tensor([PROMPTS[0] + answer])
+        mask = torch.tensor([[1] * len(PROMPTS[0]) + [0, 0]])
+        with torch.no_grad():
+            routed(ids, attention_mask=torch.ones_like(ids), prompt_mask=mask)
+        alphas.append(routed.alpha)
+    np.testing.assert_allclose(alphas[0], alphas[1], atol=1e-7)
+    logits(routed, [PROMPTS[0]])
+    np.testing.assert_allclose(alphas[0], routed.alpha, atol=1e-6)
+
+
+def test_without_a_prompt_mask_the_answer_leaks_into_alpha(load, folders):
+    """Trap 1: why `prompt_mask` exists."""
+    routed = learned(RoutedModel(load(), folders, Dynamic()), size=0.4)
+    logits(routed, [[*PROMPTS[0], 66, 67]])
+    first = routed.alpha
+    logits(routed, [[*PROMPTS[0], 200, 13]])
+    assert np.abs(first - routed.alpha).max() > 1e-3
+
+
+@pytest.mark.parametrize("fusion", [*ROUTERS, Dynamic(pool="token"), Static(), Ties()], ids=str)
+def test_cached_decoding_equals_the_uncached_run(load, folders, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.4)
+    prompt, answer = PROMPTS[0], [66, 67, 68]
+    ids = torch.tensor([prompt + answer])
+    mask = torch.tensor([[1] * len(prompt) + [0] * len(answer)])
+    with torch.no_grad():
+        whole = routed(ids, attention_mask=torch.ones_like(ids), prompt_mask=mask, use_cache=False).logits
+        step = routed(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), use_cache=True)
+        cached = [step.logits[:, -1]]
+        for n, token in enumerate(answer, start=len(prompt) + 1):
+            step = routed(
+                torch.tensor([[token]]), attention_mask=torch.ones(1, n), past_key_values=step.past_key_values
+            )
+            cached.append(step.logits[:, -1])
+    close(torch.stack(cached, 1), whole[:, len(prompt) - 1 :], 1e-4)
+
+
+def test_alpha_stays_what_the_prompt_made_it(load, folders):
+    routed = learned(RoutedModel(load(), folders, Dynamic()), size=0.4)
+    batch = padded(PROMPTS)
+    logits(routed)
+    before = routed.alpha
+    routed.generate(**batch, max_new_tokens=4, do_sample=False)
+    np.testing.assert_allclose(routed.alpha, before, atol=1e-6)
+
+
+# --- generation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fusion", [Dynamic(), Dynamic(pool="token"), Static()], ids=str)
+def test_generation_of_a_batch_equals_one_by_one(load, folders, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.4)
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    together = routed.generate(**padded(PROMPTS), **options)[:, -5:]
+    for row, prompt in enumerate(PROMPTS):
+        assert torch.equal(routed.generate(**padded([prompt]), **options)[0, -5:], together[row])
+
+
+def test_beams_and_several_sequences_equal_those_of_the_merged_model(load, folders):
+    routed = learned(RoutedModel(load(), folders, Static()))
+    plain = routed.merge()
+    options = {"max_new_tokens": 4, "eos_token_id": None, "num_beams": 3, "num_return_sequences": 2, "do_sample": False}
+    assert torch.equal(routed.generate(**padded(PROMPTS), **options), plain.generate(**padded(PROMPTS), **options))
+    dynamic = learned(RoutedModel(load(), folders, Dynamic()), size=0.4)
+    rows = dynamic.generate(**padded(PROMPTS), **options)
+    for row, prompt in enumerate(PROMPTS):
+        alone = dynamic.generate(**padded([prompt]), **options)
+        assert torch.equal(rows[2 * row : 2 * row + 2, -4:], alone[:, -4:])
+
+
+def test_a_batch_that_alpha_was_not_made_for_is_refused(load, folders):
+    routed = RoutedModel(load(), folders, Dynamic())
+    with torch.no_grad():
+        step = routed(**padded(PROMPTS[:1]), use_cache=True)
+        step.past_key_values.batch_repeat_interleave(2)
+        later = {"attention_mask": torch.ones(2, 7), "past_key_values": step.past_key_values}
+        with pytest.raises(RuntimeError, match="2 rows are decoded.*made for 1.*repeat_alpha"):
+            routed(torch.tensor([[5], [6]]), **later)
+        routed.repeat_alpha(2)
+        assert routed(torch.tensor([[5], [6]]), **later).logits.shape[0] == 2
+
+
+# --- learning -------------------------------------------------------------------------------------------------------
+
+
+def training_batch():
+    ids = padded([[*p, 66, 67] for p in PROMPTS])
+    mask = ids["attention_mask"].clone()
+    mask[:, -2:] = 0
+    labels = ids["input_ids"].clone()
+    labels[:, :-2] = -100
+    return {**ids, "prompt_mask": mask, "labels": labels}
+
+
+@pytest.mark.parametrize("fusion", [Dynamic(), Dynamic(pool="attention"), Static(scope="global")], ids=str)
+def test_only_the_fusion_learns(load, folders, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.1)
+    frozen = {name: value.clone() for name, value in routed.model.state_dict().items()}
+    stacks = [m.a.clone() for m in routed.modules() if isinstance(m, RoutedLinear)]
+    trainable = [p for p in routed.parameters() if p.requires_grad]
+    assert {id(p) for p in trainable} == {id(p) for p in routed.weigher.parameters()}
+    optimizer = torch.optim.SGD(trainable, lr=0.5)
+    losses = []
+    for _ in range(12):
+        loss = routed(**training_batch()).loss
+        loss.backward()
+        assert all(p.grad.abs().sum() > 0 for p in trainable)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(value, frozen[name]) for name, value in routed.model.state_dict().items())
+    after = [m.a for m in routed.modules() if isinstance(m, RoutedLinear)]
+    assert all(torch.equal(a, b) for a, b in zip(stacks, after, strict=True))
+
+
+@pytest.mark.parametrize("fusion", [Dynamic(), Dynamic(scope="global"), Dynamic(pool="token")], ids=str)
+def test_gradients_with_and_without_checkpointing_agree(load, folders, fusion):
+    gradients = []
+    for checkpointing in (False, True):
+        routed = learned(RoutedModel(load(), folders, fusion), size=0.1)
+        if checkpointing:
+            routed.gradient_checkpointing_enable()
+            routed.train()
+        routed(**training_batch()).loss.backward()
+        gradients.append([p.grad for p in routed.weigher.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        close(recomputed, plain)
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        routed.gradient_checkpointing_enable({"use_reentrant": True})
+
+
+# --- options, files, errors -----------------------------------------------------------------------------------------
+
+
+def test_top_k_keeps_the_largest_and_skips_experts_that_no_row_uses(load, folders):
+    routed = RoutedModel(load(), folders, Dynamic(top_k=2))
+    with torch.no_grad():
+        routed.weigher.bias.copy_(torch.tensor([[2.0, 1.0, -3.0]] * 2))
+    logits(routed)
+    expected = torch.tensor([2.0, 1.0]).softmax(-1)
+    np.testing.assert_allclose(routed.alpha[0, 0], [*expected, 0], atol=1e-6)
+    assert all(gate.experts == [0, 1] for gate in routed.gates.values())
+    skipped = logits(routed)
+    for gate_layer in range(2):  # the same α without skipping
+        assert routed.gates[gate_layer].alpha[:, 2].abs().sum() == 0
+    with routed.override(routed.alpha[0, 0] + np.array([0, 0, 1e-30])):
+        close(logits(routed), skipped)
+
+
+def test_temperature_sharpens(load, folders):
+    entropies = []
+    for temperature in (0.3, 1.0, 4.0):
+        routed = learned(RoutedModel(load(), folders, Dynamic(temperature=temperature)), size=0.4)
+        logits(routed)
+        entropies.append(-(routed.alpha * np.log(routed.alpha)).sum(-1).mean())
+    assert entropies[0] < entropies[1] < entropies[2]
+
+
+def test_override_of_one_layer_leaves_the_others(load, folders):
+    routed = learned(RoutedModel(load(), folders, Dynamic()), size=0.4)
+    logits(routed)
+    before = routed.alpha
+    with routed.override([0.0, 0.0, 1.0], layer=1):
+        logits(routed)
+        np.testing.assert_allclose(routed.alpha[:, 1], [[0, 0, 1]] * 3)
+        np.testing.assert_allclose(routed.alpha[:, 0], before[:, 0])
+    logits(routed)
+    np.testing.assert_allclose(routed.alpha, before)
+    with pytest.raises(ValueError, match="layer 7 has no experts"), routed.override([1, 0, 0], layer=7):
+        pass
+    with pytest.raises(ValueError, match="2 weights.*expert0"), routed.override([1, 0]):
+        pass
+
+
+@pytest.mark.parametrize(
+    "fusion", [Dynamic(temperature=2.0, pool="attention"), Static(), Average(), OneHot(expert=1), Ties()], ids=str
+)
+def test_a_saved_model_comes_back_equal(load, folders, fusion, tmp_path):
+    routed = learned(RoutedModel(load(), folders, fusion))
+    expected = logits(routed)
+    routed.save_pretrained(tmp_path / "routed")
+    assert {p.suffix for p in (tmp_path / "routed").iterdir()} == {".json", ".safetensors"}
+    again = RoutedModel.from_pretrained(tmp_path / "routed", load())
+    assert again.fusion == fusion and again.expert_names == routed.expert_names
+    torch.testing.assert_close(logits(again), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fusion", [Static(), Average(), OneHot(expert=2), Ties(density=0.5)], ids=str)
+def test_merging_gives_an_ordinary_model_of_equal_logits(load, folders, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion))
+    expected = logits(routed)
+    merged = routed.merge()
+    assert not [m for m in merged.modules() if type(m).__module__.startswith("routedk_lite")]
+    close(logits(merged), expected, 1e-4)
+    close(logits(routed), expected)  # still what it was
+
+
+def test_a_dynamic_model_cannot_be_merged(load, folders):
+    with pytest.raises(ValueError, match="Dynamic: α depends on the input"):
+        RoutedModel(load(), folders, Dynamic()).merge()
+
+
+def test_unload_gives_the_student_back(load, folders):
+    model = load()
+    before, names = logits(model), [name for name, _ in model.named_modules()]
+    routed = RoutedModel(model, folders, Dynamic())
+    assert (logits(routed) - before).abs().max() > 1e-3
+    assert routed.unload() is model
+    assert [name for name, _ in model.named_modules()] == names
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
+
+
+def test_one_expert_is_a_routed_model_too(load, folders):
+    peft = logits(PeftModel.from_pretrained(load(), str(folders[0])))
+    close(logits(RoutedModel(load(), folders[:1], Dynamic())), peft)
+
+
+def test_bfloat16_routes(load, folders):
+    exact = learned(RoutedModel(load(), folders, Dynamic()), size=0.4)
+    rounded = learned(RoutedModel(load(dtype=torch.bfloat16), folders, Dynamic()), size=0.4)
+    close(logits(rounded).float(), logits(exact), 0.15)
+    assert rounded.weigher.weight.dtype == torch.float32
+    np.testing.assert_allclose(rounded.alpha, exact.alpha, atol=0.02)
+
+
+def test_experts_of_another_student_are_refused(load, folders, tmp_path):
+    with pytest.raises(ValueError, match="'expert0' was trained on '.*tiny_llama.*', this student is 'other'"):
+        RoutedModel(load(), folders, Average(), student="other")
+    RoutedModel(load(), folders, Average()).save_pretrained(tmp_path / "r")
+    with pytest.raises(ValueError, match="was trained on .*this student is 'other'"):
+        RoutedModel.from_pretrained(tmp_path / "r", load(), student="other")
+
+
+def test_adapters_that_do_not_fit_are_refused(load, folders, tiny_llama, tmp_path):
+    adapter = read_adapter(folders[0])
+    wrong = adapter._replace(modules={"model.layers.9.self_attn.q_proj": next(iter(adapter.modules.values()))})
+    with pytest.raises(ValueError, match="'expert0' adapts model.layers.9.*does not have"):
+        RoutedModel(load(), [wrong], Average())
+    name, update = next(iter(adapter.modules.items()))
+    bent = adapter._replace(modules={name: update._replace(a=update.a[:, :5])})
+    with pytest.raises(ValueError, match=r"'expert0' has a ΔW of \(32, 5\)"):
+        RoutedModel(load(), [bent], Average())
+    with pytest.raises(ValueError, match="experts is empty"):
+        RoutedModel(load(), [], Average())
+    dora = make_adapter(tiny_llama, tmp_path / "dora", r=2, targets=["q_proj"], seed=1, use_dora=True)
+    with pytest.raises(ValueError, match="uses use_dora"):
+        read_adapter(dora)
+    with pytest.raises(FileNotFoundError, match=r"no adapter_model\.safetensors"):
+        read_adapter(tmp_path)
+
+
+def test_rank_and_alpha_patterns_are_honoured(load, tiny_llama, tmp_path):
+    folder = make_adapter(
+        tiny_llama,
+        tmp_path / "patterns",
+        r=2,
+        targets=["q_proj", "v_proj"],
+        seed=4,
+        rank_pattern={"v_proj": 5},
+        alpha_pattern={r"layers\.1\.self_attn\.q_proj": 11},
+    )
+    close(logits(RoutedModel(load(), [folder], OneHot())), logits(PeftModel.from_pretrained(load(), str(folder))))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Dynamic(pool="max"), "pool='max'.*mean, last, attention, token"),
+        (lambda: Dynamic(scope="all"), "scope='all'"),
+        (lambda: Dynamic(temperature=0), "temperature=0"),
+        (lambda: Dynamic(top_k=0), "top_k=0"),
+        (lambda: Dynamic(top_k=4).weigher(2, 3, 8), "top_k=4.*at most 3"),
+        (lambda: OneHot(expert=3).weigher(2, 3, 8), "expert=3.*0 to 2"),
+        (lambda: Ties(density=0), "density=0"),
+        (lambda: Ties(trim="row"), "trim='row'"),
+        (lambda: Static(scope="token"), "scope='token'"),
+        (lambda: fusion_from_json({"fusion": "Sum"}), "unknown fusion 'Sum'.*Average"),
+        (lambda: fusion_from_json({"fusion": "Static", "pool": "mean"}), "Static has no setting 'pool'"),
+    ],
+)
+def test_bad_settings_are_named(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_settings_survive_json():
+    for fusion in (Average(), OneHot(expert=2), Static(scope="global"), Dynamic(top_k=1, pool="last"), Ties(rank=4)):
+        assert fusion_from_json(json.loads(json.dumps(fusion.to_json()))) == fusion
+
+
+def test_a_copy_has_gates_of_its_own(load, folders):
+    routed = learned(RoutedModel(load(), folders, Static()))
+    merged = copy.deepcopy(routed).merge()
+    close(logits(merged), logits(routed), 1e-4)
