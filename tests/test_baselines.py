@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.baselines import FLOORS, floor_predictions
+from routedk_lite.baselines import FLOORS, cluster, cluster_predictions, floor_predictions, minilm_similarity
 from routedk_lite.data import PUBLIC_DOMAINS, Session, load_domain
 from routedk_lite.metrics import evaluate
 
@@ -123,3 +123,55 @@ def test_strict_f1_of_the_floors(mirror, domain):
     for name in ("whole", "pairs"):
         metrics = evaluate(floor_predictions(name, sessions, seed=0), sessions, "strict")
         assert metrics.f1 == pytest.approx(STRICT_F1[domain, name], abs=LAST_DIGIT)
+
+
+# --- clustering ---
+
+SIMILAR = np.array([[1.0, 0.8, 0.1, 0.2], [0.8, 1.0, 0.5, 0.0], [0.1, 0.5, 1.0, 0.6], [0.2, 0.0, 0.6, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [(0.1, []), (0.3, [{1, 2}]), (0.5, [{1, 2}, {3, 4}]), (0.95, [{1, 2}, {3, 4}]), (1.01, [{1, 2, 3, 4}])],
+)
+def test_complete_linkage_joins_while_the_least_similar_items_are_close(threshold, expected):
+    assert sorted(map(sorted, cluster(SIMILAR, threshold))) == sorted(map(sorted, expected))
+
+
+def test_a_single_item_is_no_cluster():
+    assert cluster(np.ones((1, 1)), 0.9) == []
+
+
+def test_clustering_learns_its_threshold_on_validation():
+    def session(number: int, bundles) -> Session:
+        titles = ("red tea cup", "blue tea cup", "steel drill bit", "steel nail case")
+        return Session(id=number, items=tuple("abcd"), titles=titles, bundles=tuple(map(frozenset, bundles)))
+
+    pairs, one = [session(1, [{1, 2}, {3, 4}])], [session(2, [{1, 2}])]
+    found, threshold = cluster_predictions("tfidf", pairs, pairs, pairs)
+    assert sorted(map(sorted, found[1])) == [[1, 2], [3, 4]]
+    found, lower = cluster_predictions("tfidf", pairs, one, one)
+    assert found[2] == [{1, 2}]
+    assert lower < threshold
+
+
+def test_unknown_similarity():
+    with pytest.raises(ValueError, match="similarity is 'bm25'; choose one of tfidf, minilm"):
+        cluster_predictions("bm25", [], [], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "f1", "exact"), [("electronic", 0.557, 0.217), ("clothing", 0.581, 0.261), ("food", 0.635, 0.300)]
+)
+def test_tfidf_clustering_on_the_public_test_sets(mirror, name, f1, exact):
+    train, validation, test = (load_domain(name, split) for split in ("train", "validation", "test"))
+    predictions, _ = cluster_predictions("tfidf", train, validation, test)
+    found = evaluate(predictions, test, protocol="strict")
+    assert found.f1 == pytest.approx(f1, abs=0.0015)  # our own first run, made apart from the package
+    assert found.exact_match == pytest.approx(exact, abs=0.0015)
+
+
+def test_minilm_puts_paraphrases_closer_than_strangers(mirror):
+    similarity = minilm_similarity()(["wireless headphones", "bluetooth earbuds", "tomato soup"])
+    assert similarity[0, 1] > similarity[0, 2] + 0.2
+    assert np.allclose(similarity, similarity.T)

@@ -1,0 +1,272 @@
+"""What a teacher LLM knows about bundles: general *rules*, and *reasoning* about single sessions.
+
+The knowledge that ships with the package was recorded once from a large general-purpose LLM (`assets/teacher/`,
+provenance in every file); the toy shop knows its own. It belongs to training sessions only: a test session is
+always answered from its titles alone (RouteDK, inference).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .data import PUBLIC_DOMAINS, Bundle, DataError, Domain, Session
+from .files import asset
+
+KINDS = ("none", "rules", "reasoning", "both")
+"""What an expert may be told beside the session."""
+MASK = "some"
+"""What stands for item numbers where they are hidden."""
+
+
+class Rule(NamedTuple):
+    """One general rule that a teacher drew from its own mistakes."""
+
+    id: str
+    kind: str
+    """`alternative`, `complement`, `granularity`, `distractor`, `grouping` or `other`."""
+    text: str
+    """The rule itself: the only part that a student ever sees."""
+    why: str
+    """The mistakes behind it. Names sessions' answers, so it is for readers, not for students."""
+
+
+class Reasoning(NamedTuple):
+    """A teacher's thoughts on one training session. They lead to its annotated bundles, and name them."""
+
+    text: str
+    rules: tuple[str, ...]
+    """Ids of the rules that it rests on."""
+    noisy: bool
+    """Whether the teacher found the annotation wrong or arbitrary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """A teacher's knowledge of one domain."""
+
+    domain: str
+    rules: Mapping[str, Rule]
+    """By id, in the teacher's order."""
+    reasoning: Mapping[int, Reasoning]
+    """By id of the training session."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """Who said it, when, and what for."""
+
+    @property
+    def explicit(self) -> bool:
+        """Whether item numbers always follow the word item; the recorded teacher uses bare numbers."""
+        return self.domain == "toyshop"
+
+    def rules_text(self, session: Session) -> str:
+        """The texts of the rules that this session's reasoning cites, one a line."""
+        return "\n".join(self.rules[rule].text for rule in self._of(session).rules)
+
+    def reasoning_text(self, session: Session) -> str:
+        """The reasoning about this session."""
+        return self._of(session).text
+
+    def text(self, session: Session, kind: str) -> str:
+        """All that is known about a training session, of one of the `KINDS`; empty if nothing is.
+
+        Raises:
+            ValueError: unknown kind.
+            KeyError: nothing was recorded for this session: it is no training session.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind = {kind!r}: choose one of {', '.join(KINDS)}")
+        parts = []
+        if kind in ("rules", "both"):
+            parts.append(self.rules_text(session))
+        if kind in ("reasoning", "both"):
+            parts.append(self.reasoning_text(session))
+        return "\n".join(part for part in parts if part)
+
+    def _of(self, session: Session) -> Reasoning:
+        if session.id not in self.reasoning:
+            raise KeyError(f"{self.domain}: no reasoning for session {session.id}; knowledge covers training sessions")
+        return self.reasoning[session.id]
+
+
+# --- item references in free text ---------------------------------------------------------------------------------
+
+_BARE = re.compile(r"(?<![\w.,-])(?<!\d[.,])\d+(?![\w-]|[.,]\d)")
+_AFTER_ITEM = re.compile(r"\bitems? \d+(?:, \d+)*(?: and \d+)?", re.IGNORECASE)
+_AMOUNT = re.compile(r"\b(?:pack|set|box|case|lot)s? of $", re.IGNORECASE)
+
+
+def item_references(text: str, n_items: int, *, explicit: bool = False) -> Iterator[tuple[int, int]]:
+    """Where a text refers to items by number, as (start, end) of the digits.
+
+    A reference is a number of its own between 1 and `n_items`: the 14 of "14k", the 9 of "9-volt", the 2.5 of
+    "2.5 inch" and the 6 of "pack of 6" are none.
+
+    Args:
+        text: free text about a session.
+        n_items: number of items in the session.
+        explicit: numbers count only after the word item or items.
+    """
+    spans = [m.span() for m in _AFTER_ITEM.finditer(text)] if explicit else [(0, len(text))]
+    for start, end in spans:
+        for match in _BARE.finditer(text, start, end):
+            amount = _AMOUNT.search(text[max(0, match.start() - 10) : match.start()])
+            if 1 <= int(match.group()) <= n_items and not amount:
+                yield match.span()
+
+
+def rewrite_references(text: str, n_items: int, write: Callable[[int], str], *, explicit: bool = False) -> str:
+    """The text with every item number replaced by what `write` gives for it; other numerals stay.
+
+    >>> rewrite_references("3 is a 9-volt charger for 1", 3, {1: "2", 2: "3", 3: "1"}.get)
+    '1 is a 9-volt charger for 2'
+    """
+    pieces, at = [], 0
+    for start, end in item_references(text, n_items, explicit=explicit):
+        pieces += [text[at:start], write(int(text[start:end]))]
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+def mask_references(text: str, n_items: int, *, explicit: bool = False) -> str:
+    """The text with every list of item numbers replaced by one neutral word.
+
+    >>> mask_references("so bundle 3, 4 and 9", 9)
+    'so bundle some'
+    """
+    masked = rewrite_references(text, n_items, lambda n: "\0", explicit=explicit)
+    return re.sub("\0(?:(?:, and |, | and | or )\0)*", MASK, masked)
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+@cache
+def load_knowledge(domain: str, folder: str | Path | None = None) -> Knowledge:
+    """The recorded knowledge of a public domain, or the toy shop's own.
+
+    Args:
+        domain: a domain of `data.DOMAINS`.
+        folder: holds `rules.json` and `reasoning.jsonl`; by default what ships with the package.
+
+    Raises:
+        ValueError: unknown domain.
+        DataError: a file is malformed; the message names file, line and field.
+    """
+    if domain == "toyshop" and folder is None:
+        return _toy_knowledge()
+    if folder is None and domain not in PUBLIC_DOMAINS:
+        raise ValueError(f"no recorded knowledge of domain {domain!r}: choose one of {', '.join(PUBLIC_DOMAINS)}")
+    folder = Path(folder) if folder else asset("teacher", domain)
+    path = folder / "rules.json"
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        entries = table["rules"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a file of rules ({type(error).__name__}: {error})") from error
+    rules: dict[str, Rule] = {}
+    for entry in entries:
+        rule = Rule(**{name: _field(entry, name, str, path) for name in Rule._fields})
+        if rule.id in rules:
+            raise DataError(f"{path}: rule {rule.id} stands there twice")
+        rules[rule.id] = rule
+    reasoning: dict[int, Reasoning] = {}
+    for where, entry in _lines(folder / "reasoning.jsonl"):
+        id_ = _field(entry, "id", int, where)
+        if id_ in reasoning:
+            raise DataError(f"{where}: session {id_} stands there twice")
+        cited = tuple(_field(entry, "rules", list, where))
+        if unknown := [rule for rule in cited if rule not in rules]:
+            raise DataError(f"{where}: rules names {unknown[0]!r}, which {path} does not hold")
+        reasoning[id_] = Reasoning(_field(entry, "reasoning", str, where), cited, _field(entry, "noisy", bool, where))
+    return Knowledge(domain=domain, rules=rules, reasoning=reasoning, provenance=table.get("provenance", {}))
+
+
+def check_knowledge(knowledge: Knowledge, train: Domain) -> None:
+    """Hold the knowledge against the sessions it is about.
+
+    Raises:
+        DataError: it covers a session outside the training split, leaves one of them out, or a text names an item
+            that its session does not have.
+    """
+    name = f"knowledge of {knowledge.domain}"
+    if extra := sorted(knowledge.reasoning.keys() - train.by_id.keys()):
+        raise DataError(f"{name}: session {extra[0]} is not in the {train.split} split; remove it")
+    if missing := sorted(train.by_id.keys() - knowledge.reasoning.keys()):
+        raise DataError(f"{name}: no reasoning for training session {missing[0]}; record it")
+    for session in train:
+        text = knowledge.reasoning[session.id].text
+        known = set(item_references(text, len(session), explicit=knowledge.explicit))
+        for start, end in item_references(text, _HIGHEST, explicit=knowledge.explicit):
+            if (start, end) not in known:
+                raise DataError(
+                    f"{name}: the reasoning about session {session.id} names item {text[start:end]}, "
+                    f"the session has {len(session)}"
+                )
+
+
+_HIGHEST = 15
+"""Numbers above this are amounts (24 portions): no session has as many items."""
+
+
+def teacher_answers(domain: str) -> dict[int, tuple[Bundle, ...]]:
+    """The teacher's own zero-shot answers to the test sessions of a public domain, by session id.
+
+    Raises:
+        ValueError: unknown domain.
+        DataError: the file is malformed.
+    """
+    if domain not in PUBLIC_DOMAINS:
+        raise ValueError(f"no recorded answers for domain {domain!r}: choose one of {', '.join(PUBLIC_DOMAINS)}")
+    return {
+        _field(entry, "id", int, where): tuple(frozenset(b) for b in _field(entry, "bundles", list, where))
+        for where, entry in _lines(asset("teacher", domain, "teacher_test.jsonl"))
+    }
+
+
+def _lines(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """The entries of a file of JSON lines with their places; a line of provenance is passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where}: not JSON ({error})") from error
+        if not isinstance(entry, dict):
+            raise DataError(f"{where}: expected an object, found {line[:40]}")
+        if "provenance" not in entry:
+            yield where, entry
+
+
+def _field(entry: Mapping[str, Any], name: str, kind: type, where: object) -> Any:
+    value = entry.get(name)
+    if type(value) is not kind or value == "":
+        raise DataError(f"{where}: {name} is {value!r}; give a {kind.__name__}{' that is not empty' * (kind is str)}")
+    return value
+
+
+def _toy_knowledge() -> Knowledge:
+    """Rules and reasoning that follow from the toy shop's laws."""
+    from . import toyshop
+
+    rules = {
+        id_: Rule(id_, "alternative" if id_ == "R1" else "complement", text, "one of the toy shop's laws")
+        for id_, text in toyshop.RULES.items()
+    }
+    reasoning = {
+        session.id: Reasoning(
+            " ".join(why.reasoning for why in session.why),
+            tuple(dict.fromkeys(why.rule for why in session.why if why.rule)),
+            noisy=False,
+        )
+        for session in toyshop.load("train")
+    }
+    return Knowledge(domain="toyshop", rules=rules, reasoning=reasoning, provenance={"teacher": "the toy shop's laws"})
