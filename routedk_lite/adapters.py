@@ -6,6 +6,7 @@ included). Anything else that a PEFT folder can hold is refused by name, so that
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,18 @@ class Adapter(NamedTuple):
     """What it was trained on."""
     modules: Mapping[str, LowRank]
     """By the name of the linear module in the student, for example `model.layers.0.self_attn.q_proj`."""
+
+    @property
+    def sha256(self) -> str:
+        """Of all matrices and scales, whatever file they came from."""
+        import torch
+
+        digest = hashlib.sha256()
+        for module, update in sorted(self.modules.items()):
+            digest.update(f"{module} {update.scale!r}".encode())
+            for matrix in (update.a, update.b):
+                digest.update(matrix.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
 
 def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:

@@ -11,12 +11,19 @@ from typing import Any
 
 from .files import sha256_json
 
+KNOWLEDGE_KINDS = ("none", "rules", "reasoning", "both")
+KNOWLEDGE_PLACES = ("prompt", "masked", "target")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def _require(ok: bool, owner: object, name: str, rule: str) -> None:
     if not ok:
         raise ValueError(f"{type(owner).__name__}.{name} = {getattr(owner, name)!r}: must be {rule}")
+
+
+def _require_count(owner: object, name: str) -> None:
+    value = getattr(owner, name)
+    _require(isinstance(value, int) and not isinstance(value, bool) and value >= 1, owner, name, "an integer ≥ 1")
 
 
 def digest(*configs: Any) -> str:
@@ -76,17 +83,24 @@ class PromptConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """One LoRA expert's training. Neither paper states these values; they are ours."""
+class KnowledgeConfig:
+    """What an expert is told in training beside the raw session. At test time it sees the raw session only."""
 
-    r: int = 16
-    """LoRA rank."""
-    lora_alpha: int = 32
-    """LoRA scale: the update is multiplied by `lora_alpha / r`."""
-    lora_dropout: float = 0.05
-    """Dropout on the adapter's input."""
-    target_modules: str | tuple[str, ...] = "all-linear"
-    """Which linear modules get an adapter."""
+    kind: str = "none"
+    """`none` (the base expert), `rules`, `reasoning`, or `both`."""
+    place: str = "prompt"
+    """`prompt`: below the products. `masked`: the same with item numbers hidden, since recorded reasoning names the
+    bundles. `target`: before the answer, as something to learn to write."""
+
+    def __post_init__(self) -> None:
+        _require(self.kind in KNOWLEDGE_KINDS, self, "kind", "one of " + ", ".join(KNOWLEDGE_KINDS))
+        _require(self.place in KNOWLEDGE_PLACES, self, "place", "one of " + ", ".join(KNOWLEDGE_PLACES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How anything here is trained: steps, rates and batches. Neither paper states these values; they are ours."""
+
     learning_rate: float = 5e-4
     """Peak of a cosine schedule."""
     warmup_ratio: float = 0.05
@@ -103,17 +117,50 @@ class TrainConfig:
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
-        for name in ("r", "lora_alpha", "epochs", "micro_batch_size", "accumulation_steps", "max_length"):
-            _require(
-                isinstance(getattr(self, name), int) and getattr(self, name) >= 1,
-                self,
-                name,
-                "an integer ≥ 1",
-            )
-        _require(0 <= self.lora_dropout < 1, self, "lora_dropout", "in [0, 1)")
+        for name in ("epochs", "micro_batch_size", "accumulation_steps", "max_length"):
+            _require_count(self, name)
         _require(0 <= self.warmup_ratio < 1, self, "warmup_ratio", "in [0, 1)")
         _require(0 < self.learning_rate < 1, self, "learning_rate", "in (0, 1)")
         _require(self.weight_decay >= 0, self, "weight_decay", "≥ 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(OptimizerConfig):
+    """One LoRA expert's training."""
+
+    r: int = 16
+    """LoRA rank."""
+    lora_alpha: int = 32
+    """LoRA scale: the update is multiplied by `lora_alpha / r`."""
+    lora_dropout: float = 0.05
+    """Dropout on the adapter's input."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Which linear modules get an adapter."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("r", "lora_alpha"):
+            _require_count(self, name)
+        _require(0 <= self.lora_dropout < 1, self, "lora_dropout", "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterConfig(OptimizerConfig):
+    """The training of a fusion: of the router, or of static weights. Everything else is frozen."""
+
+    learning_rate: float = 1e-3
+    """Peak rate of the router; static weights have far fewer parameters and take `static_learning_rate`."""
+    static_learning_rate: float = 5e-2
+    epochs: int = 2
+    entropy_weight: float = 0.0
+    """Added to the loss: this much times the mean entropy of α, in nats. Above 0 sharpens α, below 0 flattens it."""
+    balance_weight: float = 0.0
+    """Added to the loss: this much times how far the experts' mean load is from even, KL(load ‖ uniform) in nats."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(0 < self.static_learning_rate < 1, self, "static_learning_rate", "in (0, 1)")
+        _require(self.balance_weight >= 0, self, "balance_weight", "≥ 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +174,7 @@ class DecodeConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_new_tokens"):
-            _require(
-                isinstance(getattr(self, name), int) and getattr(self, name) >= 1,
-                self,
-                name,
-                "an integer ≥ 1",
-            )
+            _require_count(self, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +185,7 @@ class Profile:
     student: StudentConfig
     prompt: PromptConfig = field(default_factory=PromptConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    router: RouterConfig = field(default_factory=RouterConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     domains: tuple[str, ...] = ("electronic", "clothing", "food", "toyshop")
     """Domains it is meant for, the default first."""

@@ -1,15 +1,22 @@
-"""Read bundles out of a model: greedy answers for many sessions at once."""
+"""Read bundles out of a model: greedy answers, or N sampled ones, for many sessions at once.
+
+Samples share work: each prompt is read once, and while samples of a session agree they are one row of the batch. A
+sample costs a row of its own only from the token on at which it differs from all others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from .config import DecodeConfig, PromptConfig
 from .data import Bundle, Session
 from .prompts import Problem, build_prompt, encode_prompt, parse_answer
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -25,6 +32,8 @@ class Answer(NamedTuple):
     """What it could not read."""
     n_tokens: int
     """Tokens generated, the end-of-sequence token included."""
+    log_prob: float | None = None
+    """Mean log-probability of these tokens at temperature 1, in nats; `None` where it was not asked for."""
 
     @classmethod
     def of_bundles(cls, id_: int, bundles: Iterable[Iterable[int]]) -> Answer:
@@ -39,7 +48,7 @@ class Answer(NamedTuple):
             "text": self.text,
             "problems": [list(p) for p in self.problems],
             "n_tokens": self.n_tokens,
-        }
+        } | ({} if self.log_prob is None else {"log_prob": round(self.log_prob, 5)})
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Answer:
@@ -50,7 +59,35 @@ class Answer(NamedTuple):
             bundles=tuple(frozenset(b) for b in row["bundles"]),
             problems=tuple(Problem(*p) for p in row["problems"]),
             n_tokens=row["n_tokens"],
+            log_prob=row.get("log_prob"),
         )
+
+
+class Samples(NamedTuple):
+    """Several answers to one session."""
+
+    id: int
+    """The session's."""
+    greedy: Answer
+    """The answer of always taking the most likely token."""
+    drawn: tuple[Answer, ...]
+    """N sampled answers, in the order of the draw: the first n of them are a draw of n."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a line of a samples file, each distinct answer once."""
+        distinct = list(dict.fromkeys(self.drawn))
+        return {
+            "id": self.id,
+            "greedy": self.greedy.to_json(),
+            "answers": [answer.to_json() for answer in distinct],
+            "drawn": [distinct.index(answer) for answer in self.drawn],
+        }
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Samples:
+        """Back from a line of a samples file."""
+        distinct = [Answer.from_json(answer) for answer in row["answers"]]
+        return cls(row["id"], Answer.from_json(row["greedy"]), tuple(distinct[k] for k in row["drawn"]))
 
 
 def greedy_answers(
@@ -115,6 +152,170 @@ def greedy_answers(
     return answers
 
 
+def sample_bundles(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sessions: Iterable[Session],
+    n: int,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    prompt: PromptConfig | None = None,
+    decode: DecodeConfig | None = None,
+    done: Collection[int] = (),
+    on_batch: Callable[[list[Samples]], object] = lambda samples: None,
+    progress: bool = True,
+) -> list[Samples]:
+    """Draw n answers to every session, and the greedy one with them (RouteDK, test-time scaling).
+
+    Chance depends on `seed`, the session's id and the number of the draw alone, so neither batches nor `n` change a
+    draw: the first 8 answers of a draw of 32 are what a draw of 8 gives.
+
+    Args:
+        model: the student, plain, with an expert, or routed.
+        tokenizer: its tokenizer, padding on the left.
+        sessions: what to answer.
+        n: answers per session.
+        temperature: above 1 more varied, below 1 closer to the greedy answer.
+        top_p: draw among the most likely tokens that together hold this much probability; 1 is all of them.
+        seed: of the draws.
+        prompt, decode, done, on_batch, progress: as for `greedy_answers`.
+
+    Returns:
+        Samples, longest prompt first.
+
+    Raises:
+        ValueError: `n`, `temperature` or `top_p` out of range.
+    """
+    import torch
+    from tqdm.auto import tqdm
+
+    for name, value, ok, rule in (
+        ("n", n, n >= 1, "1 or more"),
+        ("temperature", temperature, temperature > 0, "above 0 (greedy_answers is the limit at 0)"),
+        ("top_p", top_p, 0 < top_p <= 1, "above 0, at most 1"),
+    ):
+        if not ok:
+            raise ValueError(f"{name} = {value!r}: must be {rule}")
+    prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
+    batches = list(_batches(list(sessions), tokenizer, prompt, decode.batch_size))
+    result: list[Samples] = []
+    model.eval()
+    with tqdm(total=sum(map(len, batches)), unit="session", desc=f"{n} draws", disable=not progress) as bar:
+        for batch in batches:
+            if any(s.id not in done for s, _ in batch):
+                chance = np.stack(
+                    [np.random.default_rng([seed, s.id % 2**32]).random((n, decode.max_new_tokens)) for s, _ in batch]
+                )
+                with torch.inference_mode():
+                    rows = _draw(model, tokenizer, [ids for _, ids in batch], chance, temperature, top_p)
+                found = []
+                for (session, _), drawn in zip(batch, rows, strict=True):
+                    answers = [_answer(session, t, tokenizer, prompt.fmt, log_prob=p) for t, p in drawn]
+                    found.append(Samples(session.id, answers[0], tuple(answers[1:])))
+                found = [samples for samples in found if samples.id not in done]
+                on_batch(found)
+                result += found
+            bar.update(len(batch))
+    return result
+
+
+def _draw(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    chance: np.ndarray,
+    temperature: float,
+    top_p: float,
+) -> list[list[tuple[torch.Tensor, float]]]:
+    """Tokens and mean log-probability of one greedy and N sampled answers to each prompt.
+
+    Every row of the batch is one distinct beginning of an answer; `row[sample]` says on which of them a sample is.
+
+    Shapes:
+        chance: (B, N, steps), uniform in [0, 1)
+    """
+    import torch
+    from transformers import DynamicCache
+
+    n_prompts, n, n_steps = chance.shape
+    samples = n_prompts * (n + 1)  # the first of each prompt is the greedy one
+    uniform = torch.full((n_prompts, n + 1, n_steps), -1.0)
+    uniform[:, 1:] = torch.from_numpy(chance)
+    uniform = uniform.flatten(0, 1)  # (samples, steps); -1 marks greedy
+
+    padded = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
+    mask, cache = padded["attention_mask"], DynamicCache(config=model.config)
+    inputs, positions = padded["input_ids"], (mask.cumsum(1) - 1).clamp(min=0)
+    row = torch.arange(n_prompts).repeat_interleave(n + 1)  # (samples,)
+    live = torch.arange(samples)
+    tokens = torch.full((samples, n_steps), tokenizer.pad_token_id)
+    log_prob, length = torch.zeros(samples), torch.zeros(samples)
+    ends = _end_tokens(model, tokenizer)
+    for step in range(n_steps):
+        output = model(
+            input_ids=inputs,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        log_p = output.logits[:, -1].float().log_softmax(-1).cpu()  # (rows, V)
+        chosen = _choose(log_p, row[live], uniform[live, step], temperature, top_p)
+        tokens[live, step] = chosen
+        log_prob[live] += log_p[row[live], chosen]
+        length[live] += 1
+        going = ~torch.isin(chosen, ends)
+        live, chosen = live[going], chosen[going]
+        if not len(live):
+            break
+        pairs, inverse = torch.stack([row[live], chosen], 1).unique(dim=0, return_inverse=True)
+        parents, row[live] = pairs[:, 0].to(model.device), inverse
+        if not torch.equal(pairs[:, 0], torch.arange(len(mask))):
+            cache.batch_select_indices(parents)
+            mask = mask[parents]
+            if hasattr(model, "select_alpha"):
+                model.select_alpha(parents)
+        inputs = pairs[:, 1:].to(model.device)  # (rows, 1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        positions = mask.sum(1, keepdim=True) - 1
+    answers = list(zip(tokens, (log_prob / length).tolist(), strict=True))
+    return [answers[k : k + n + 1] for k in range(0, samples, n + 1)]
+
+
+def _choose(
+    log_p: torch.Tensor, row: torch.Tensor, uniform: torch.Tensor, temperature: float, top_p: float
+) -> torch.Tensor:
+    """One token per sample: where its uniform number falls in the cumulated probabilities of its row.
+
+    Shapes:
+        log_p: (rows, V); row, uniform: (samples,), uniform below 0 for the most likely token → (samples,)
+    """
+    import torch
+
+    chosen = log_p.argmax(-1)[row]
+    for r in row.unique().tolist():
+        mine = ((row == r) & (uniform >= 0)).nonzero()[:, 0]
+        if not len(mine):
+            continue
+        p, order = (log_p[r] / temperature).softmax(-1).double(), None
+        if top_p < 1:
+            p, order = p.sort(descending=True, stable=True)
+            p = torch.where(p.cumsum(-1) - p < top_p, p, 0.0)
+        below = p.cumsum(-1)
+        index = torch.searchsorted(below, uniform[mine].double() * below[-1], right=True).clamp(max=len(p) - 1)
+        chosen[mine] = index if order is None else order[index]
+    return chosen
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(model.generation_config.eos_token_id or tokenizer.eos_token_id).flatten()
+
+
 def _batches(
     sessions: list[Session], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, size: int
 ) -> Iterator[list[tuple[Session, list[int]]]]:
@@ -129,9 +330,11 @@ def _batches(
         yield rows[start : start + size]
 
 
-def _answer(session: Session, tokens: Any, tokenizer: PreTrainedTokenizerBase, fmt: str) -> Answer:
+def _answer(
+    session: Session, tokens: Any, tokenizer: PreTrainedTokenizerBase, fmt: str, log_prob: float | None = None
+) -> Answer:
     ended = (tokens == tokenizer.eos_token_id).nonzero()
     n_tokens = int(ended[0, 0]) + 1 if len(ended) else len(tokens)
     text = tokenizer.decode(tokens[:n_tokens], skip_special_tokens=True)
     bundles, problems = parse_answer(text, len(session), fmt)
-    return Answer(session.id, text, bundles, problems, n_tokens)
+    return Answer(session.id, text, bundles, problems, n_tokens, log_prob)

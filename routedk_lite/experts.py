@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .backbone import Student
-from .config import PromptConfig, TrainConfig, digest
+from .config import KnowledgeConfig, PromptConfig, TrainConfig, digest
 from .data import Session
 from .files import atomic_folder, sha256_json, write_json
+from .knowledge import Knowledge, mask_references
 from .prompts import build_prompt, encode_answer, encode_prompt, format_answer
-from .training import AnswerCollator, LengthGroupedSampler, MasterAdamW, TrainingProgress, answer_loss
+from .training import AnswerCollator, SessionTrainer, low_precision, make_trainer, run_trainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedTokenizerBase
 
 
 class Example(NamedTuple):
@@ -47,16 +48,32 @@ class ExpertResult(NamedTuple):
 
 
 def encode_example(
-    session: Session, tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, *, max_length: int
+    session: Session,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptConfig,
+    *,
+    max_length: int,
+    knowledge: Knowledge | None = None,
+    told: KnowledgeConfig | None = None,
 ) -> Example:
-    """A session's prompt and its annotated answer as tokens.
+    """A session's prompt and its annotated answer as tokens, with what a teacher knows about it if that is asked for.
 
     Raises:
+        KeyError: the teacher knows nothing about this session, which is no training session.
         ValueError: the text is longer than `max_length` tokens.
     """
-    text = build_prompt(session.titles, fmt=prompt.fmt, tokenizer=tokenizer, max_title_words=prompt.max_title_words)
+    hints = reasoning = ""
+    if knowledge is not None and told is not None:
+        hints = knowledge.text(session, told.kind)
+        if told.place == "masked":
+            hints = mask_references(hints, len(session), explicit=knowledge.explicit)
+        if told.place == "target":
+            hints, reasoning = "", hints
+    text = build_prompt(
+        session.titles, fmt=prompt.fmt, tokenizer=tokenizer, max_title_words=prompt.max_title_words, hints=hints
+    )
     prompt_ids = encode_prompt(text, tokenizer)
-    ids = prompt_ids + encode_answer(format_answer(session.bundles, fmt=prompt.fmt), tokenizer)
+    ids = prompt_ids + encode_answer(format_answer(session.bundles, fmt=prompt.fmt, reasoning=reasoning), tokenizer)
     if len(ids) > max_length:
         raise ValueError(
             f"session {session.id}: {len(ids)} tokens, more than TrainConfig.max_length = {max_length}. "
@@ -72,6 +89,8 @@ def train_expert(
     *,
     config: TrainConfig,
     prompt: PromptConfig | None = None,
+    knowledge: Knowledge | None = None,
+    told: KnowledgeConfig | None = None,
     validation: Iterable[Session] = (),
     seed: int = 0,
     progress: bool = True,
@@ -87,7 +106,9 @@ def train_expert(
         folder: where the adapter goes, with `training.json` (configuration, log, time) beside its weights.
         config: LoRA and optimizer settings.
         prompt: how sessions are written.
-        validation: sessions whose loss is measured after each epoch.
+        knowledge: a teacher's knowledge of the training sessions.
+        told: which part of it the expert is told, and where; nothing by default.
+        validation: sessions whose loss is measured after each epoch: raw, as at test time.
         seed: of the adapter's initial weights, the order of sessions, and dropout.
         progress: show a progress bar.
 
@@ -96,9 +117,10 @@ def train_expert(
         RuntimeError: no gradient reaches the adapter.
     """
     folder, prompt = Path(folder), prompt or PromptConfig()
+    teacher = {"knowledge": knowledge, "told": told}
     train, valid = (
-        [encode_example(s, student.tokenizer, prompt, max_length=config.max_length)._asdict() for s in part]
-        for part in (sessions, validation)
+        [encode_example(s, student.tokenizer, prompt, max_length=config.max_length, **extra)._asdict() for s in part]
+        for part, extra in ((sessions, teacher), (validation, {}))
     )
     if not train:
         raise ValueError("sessions is empty: an expert needs at least one training session")
@@ -109,17 +131,18 @@ def train_expert(
     work = folder.with_name(f".{folder.name}.{run_id}.training")
     model = _add_adapter(student, config, seed)
     try:
-        trainer = _trainer(model, student, config, train, valid, work, seed, progress)
-        started, before = time.perf_counter(), _seconds_so_far(work)
-        trainer.train(resume_from_checkpoint=any(work.glob("checkpoint-*")))
-        seconds = before + time.perf_counter() - started
-        history = [{k: float(v) for k, v in row.items()} for row in trainer.state.log_history]
+        parts = {"train": train, "valid": valid, "collator": AnswerCollator(student.tokenizer.pad_token_id)}
+        trainer = make_trainer(
+            SessionTrainer, model, student.info, config, **parts, work=work, seed=seed, progress=progress
+        )
+        history, seconds = run_trainer(trainer)
         tokens = config.epochs * sum(len(row["input_ids"]) for row in train)
         summary = {
             "digest": run_id,
             "config": {**config.__dict__, "seed": seed},
+            "knowledge": asdict(told or KnowledgeConfig()),
             "sessions": len(train),
-            "seconds": round(seconds, 1),
+            "seconds": seconds,
             "tokens_per_second": round(tokens / seconds, 1),
             "history": history,
         }
@@ -145,7 +168,7 @@ def load_expert(student: Student, folder: str | Path) -> PeftModel:
     trained_on = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     if trained_on != student.info.id:
         raise ValueError(f"the expert in {folder} was trained on {trained_on!r}, this student is {student.info.id!r}")
-    return PeftModel.from_pretrained(student.model, str(folder), autocast_adapter_dtype=not _low_precision(student))
+    return PeftModel.from_pretrained(student.model, str(folder), autocast_adapter_dtype=not low_precision(student.info))
 
 
 def _finished(folder: Path, run_id: str) -> ExpertResult | None:
@@ -156,11 +179,6 @@ def _finished(folder: Path, run_id: str) -> ExpertResult | None:
     if summary["digest"] != run_id:
         return None
     return ExpertResult(folder, summary["history"], summary["seconds"], summary["tokens_per_second"])
-
-
-def _low_precision(student: Student) -> bool:
-    """Whether adapters compute in the student's bfloat16; on a GPU autocast does that to float32 adapters."""
-    return student.info.device == "cpu" and student.info.dtype == "bfloat16"
 
 
 def _add_adapter(student: Student, config: TrainConfig, seed: int) -> PeftModel:
@@ -181,84 +199,4 @@ def _add_adapter(student: Student, config: TrainConfig, seed: int) -> PeftModel:
         lora_dropout=config.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
     )
-    return get_peft_model(model, lora, autocast_adapter_dtype=not _low_precision(student))
-
-
-def _trainer(
-    model: PeftModel,
-    student: Student,
-    config: TrainConfig,
-    train: list[dict[str, Any]],
-    valid: list[dict[str, Any]],
-    work: Path,
-    seed: int,
-    progress: bool,
-) -> Trainer:
-    from transformers import Trainer, TrainingArguments
-    from transformers.trainer_callback import PrinterCallback
-
-    class ExpertTrainer(Trainer):
-        """A Trainer whose order of sessions is ours."""
-
-        def _get_train_sampler(self, train_dataset=None):
-            return sampler
-
-    sampler = LengthGroupedSampler([len(row["input_ids"]) for row in train], config.micro_batch_size, seed=seed)
-
-    on_gpu = student.info.device != "cpu"
-    checkpointing = {}
-    if config.gradient_checkpointing:
-        checkpointing = {
-            "gradient_checkpointing": True,
-            "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        }
-    steps = -(-len(train) // (config.micro_batch_size * config.accumulation_steps))  # of one epoch
-    arguments = TrainingArguments(
-        output_dir=str(work),
-        num_train_epochs=config.epochs,
-        per_device_train_batch_size=config.micro_batch_size,
-        per_device_eval_batch_size=config.micro_batch_size,
-        gradient_accumulation_steps=config.accumulation_steps,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=round(config.warmup_ratio * steps * config.epochs),
-        weight_decay=config.weight_decay,
-        eval_strategy="epoch" if valid else "no",
-        save_strategy="steps",
-        save_steps=max(1, steps // 4),
-        save_total_limit=1,
-        logging_steps=max(1, steps // 10),
-        **checkpointing,
-        use_cpu=not on_gpu,
-        bf16=on_gpu and student.info.dtype == "bfloat16",
-        fp16=on_gpu and student.info.dtype == "float16",
-        dataloader_pin_memory=on_gpu,
-        remove_unused_columns=False,
-        prediction_loss_only=True,
-        label_names=["labels"],
-        seed=seed,
-        data_seed=seed,
-        report_to="none",
-        disable_tqdm=True,
-    )
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    trainer = ExpertTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=valid or None,
-        data_collator=AnswerCollator(student.tokenizer.pad_token_id),
-        compute_loss_func=answer_loss,
-        optimizers=(MasterAdamW(trainable, **options) if _low_precision(student) else None, None),
-        callbacks=[TrainingProgress(work, sampler, shown=progress)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _seconds_so_far(work: Path) -> float:
-    """Training time of the parts that were interrupted, up to the last checkpoint."""
-    checkpoints = sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.partition("-")[2]))
-    clock = checkpoints[-1] / "seconds.json" if checkpoints else None
-    return json.loads(clock.read_text()) if clock and clock.exists() else 0.0
+    return get_peft_model(model, lora, autocast_adapter_dtype=not low_precision(student.info))

@@ -15,11 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .config import KNOWLEDGE_KINDS
 from .data import PUBLIC_DOMAINS, Bundle, DataError, Domain, Session
 from .files import asset
 
-KINDS = ("none", "rules", "reasoning", "both")
-"""What an expert may be told beside the session."""
 MASK = "some"
 """What stands for item numbers where they are hidden."""
 
@@ -72,14 +71,14 @@ class Knowledge:
         return self._of(session).text
 
     def text(self, session: Session, kind: str) -> str:
-        """All that is known about a training session, of one of the `KINDS`; empty if nothing is.
+        """All that is known about a training session, of one of `config.KNOWLEDGE_KINDS`; empty if nothing is.
 
         Raises:
             ValueError: unknown kind.
             KeyError: nothing was recorded for this session: it is no training session.
         """
-        if kind not in KINDS:
-            raise ValueError(f"kind = {kind!r}: choose one of {', '.join(KINDS)}")
+        if kind not in KNOWLEDGE_KINDS:
+            raise ValueError(f"kind = {kind!r}: choose one of {', '.join(KNOWLEDGE_KINDS)}")
         parts = []
         if kind in ("rules", "both"):
             parts.append(self.rules_text(session))

@@ -20,6 +20,9 @@ _TASK = (
     "complement each other. Find the bundles among the numbered products of one shopping session. "
 )
 
+ANSWER_MARK = "Bundles:\n"
+"""Stands before the bundles: at the end of a plain prompt, and after the reasoning where a student writes its own."""
+
 
 class Problem(NamedTuple):
     """One thing that was wrong with a model's answer."""
@@ -55,6 +58,7 @@ def build_prompt(
     fmt: str = "compact",
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_title_words: int | None = None,
+    hints: str = "",
 ) -> str:
     """The prompt text for one session.
 
@@ -63,6 +67,7 @@ def build_prompt(
         fmt: answer format, a key of `FORMATS`.
         tokenizer: if it has a chat template, the prompt is a system and a user turn; otherwise plain text.
         max_title_words: titles are cut to this many words; `None` keeps them whole.
+        hints: a teacher's knowledge about this session, put below the products.
 
     >>> print(build_prompt(["tea pot", "tea cup"]), end="")
     Products:
@@ -74,8 +79,10 @@ def build_prompt(
     if max_title_words is not None:
         titles = [" ".join(title.split()[:max_title_words]) for title in titles]
     body = f"Products:\n{style.write_titles(titles)}\n"
+    if hints:
+        body += f"Hints:\n{hints}\n"
     if tokenizer is None or not tokenizer.chat_template:
-        return body + "Bundles:\n"
+        return body + ANSWER_MARK
     turns = [
         {"role": "system", "content": _TASK + style.instruction},
         {"role": "user", "content": body.rstrip()},
@@ -93,17 +100,22 @@ def encode_answer(answer: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
-def format_answer(bundles: Iterable[Iterable[int]], *, fmt: str = "compact") -> str:
+def format_answer(bundles: Iterable[Iterable[int]], *, fmt: str = "compact", reasoning: str = "") -> str:
     """Bundles as answer text: each distinct bundle once, items and bundles sorted, so that one answer has one text.
+
+    With `reasoning`, that stands before the bundles.
 
     >>> format_answer([{5, 2}, {3, 1}, {1, 3}])
     '1 3\\n2 5'
     """
-    return _format(fmt).write_bundles(sorted(sorted(b) for b in {frozenset(b) for b in bundles}))
+    answer = _format(fmt).write_bundles(sorted(sorted(b) for b in {frozenset(b) for b in bundles}))
+    return f"{reasoning}\n{ANSWER_MARK}{answer}" if reasoning else answer
 
 
 def parse_answer(text: str, n_items: int, fmt: str = "compact") -> ParsedAnswer:
     """Read the bundles in a model's answer. Never raises, whatever the model wrote.
+
+    Where the answer holds the line "Bundles:", only what follows its last occurrence is read.
 
     Item numbers beyond the session are dropped, then bundles with fewer than two items; groups that are no list of
     items are skipped. Each of these, and every repetition, is reported. More forgiving than AICL's parser, which
@@ -119,7 +131,7 @@ def parse_answer(text: str, n_items: int, fmt: str = "compact") -> ParsedAnswer:
     """
     bundles: list[Bundle] = []
     problems: list[Problem] = []
-    for group in _format(fmt).read_groups(text):
+    for group in _format(fmt).read_groups(text.rpartition(ANSWER_MARK)[2]):
         if isinstance(group, str):
             problems.append(Problem("unreadable", group[:60]))
             continue

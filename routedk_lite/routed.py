@@ -185,11 +185,15 @@ class RoutedModel(nn.Module):
         finally:
             self._override = before
 
-    def repeat_alpha(self, n: int) -> None:
-        """Repeat each row's α n times in place, for a KV cache whose rows were repeated after the prefill."""
+    def select_alpha(self, rows: torch.Tensor) -> None:
+        """Keep, repeat or reorder the rows of α as those of the KV cache were.
+
+        Shapes:
+            rows: (new B,), indices into the present rows
+        """
         for gate in self.gates.values():
             if gate.alpha is not None:
-                gate.alpha = gate.alpha.repeat_interleave(n, 0)
+                gate.alpha = gate.alpha[rows]
 
     def merge(self) -> PreTrainedModel:
         """An ordinary model with the fused experts in its weights; this one stays as it is.
@@ -236,6 +240,11 @@ class RoutedModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write experts and fusion, not the student: `routed.json` and two safetensors files."""
+        with atomic_folder(Path(folder)) as target:
+            self.write(target)
+
+    def write(self, folder: Path) -> None:
+        """As `save_pretrained`, into a folder that exists."""
         from safetensors.torch import save_file
 
         tensors, experts = {}, []
@@ -244,10 +253,9 @@ class RoutedModel(nn.Module):
             for module, update in adapter.modules.items():
                 tensors[f"{i}.{module}.a"], tensors[f"{i}.{module}.b"] = update.a.contiguous(), update.b.contiguous()
                 experts[-1]["scales"][module] = update.scale
-        with atomic_folder(Path(folder)) as target:
-            save_file(tensors, target / "experts.safetensors")
-            save_file({k: v.contiguous() for k, v in self.weigher.state_dict().items()}, target / "fusion.safetensors")
-            write_json(target / "routed.json", {**self.fusion.to_json(), "experts": experts})
+        save_file(tensors, folder / "experts.safetensors")
+        save_file({k: v.contiguous() for k, v in self.weigher.state_dict().items()}, folder / "fusion.safetensors")
+        write_json(folder / "routed.json", {**self.fusion.to_json(), "experts": experts})
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, model: PreTrainedModel, *, student: str | None = None) -> RoutedModel:
@@ -329,8 +337,8 @@ class RoutedModel(nn.Module):
                 gate.alpha = self.weigher.alpha(index, hidden, self._mask)
             elif gate.alpha.shape[0] != hidden.shape[0]:
                 raise RuntimeError(
-                    f"{hidden.shape[0]} rows are decoded, but α was made for {gate.alpha.shape[0]}: call repeat_alpha "
-                    "after repeating the rows of the KV cache"
+                    f"{hidden.shape[0]} rows are decoded, but α was made for {gate.alpha.shape[0]}: call select_alpha "
+                    "after selecting rows of the KV cache"
                 )
             gate.experts = None
             if sparse or overridden is not None or not self.fusion.depends_on_input:

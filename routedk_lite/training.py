@@ -17,7 +17,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from .backbone import StudentInfo
+from .config import OptimizerConfig
 
 IGNORE = -100
 """Label of a position that is not learned from."""
@@ -29,10 +33,11 @@ class AnswerCollator:
     Shapes:
         input_ids, attention_mask, position_ids: (B, T); labels: (B, K) for the last K = longest answer + 1 positions;
         logits_to_keep: (K,), their positions. The first label is never an answer token: shifting by one loses none.
+        prompt_mask: (B, T), on demand: 1 at the tokens that a router may see.
     """
 
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
+    def __init__(self, pad_token_id: int, *, prompt_mask: bool = False) -> None:
+        self.pad_token_id, self.prompt_mask = pad_token_id, prompt_mask
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         width = max(len(row["input_ids"]) for row in rows)
@@ -40,11 +45,13 @@ class AnswerCollator:
         ids = torch.full((len(rows), width), self.pad_token_id)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         labels = torch.full((len(rows), width), IGNORE)
+        prompt = torch.zeros_like(mask)
         for i, row in enumerate(rows):
             tokens = torch.tensor(row["input_ids"])
             start = width - len(tokens)
             ids[i, start:] = tokens
             mask[i, start:] = 1
+            prompt[i, start : start + row["n_prompt"]] = 1
             labels[i, start + row["n_prompt"] :] = tokens[row["n_prompt"] :]
         return {
             "input_ids": ids,
@@ -54,7 +61,7 @@ class AnswerCollator:
             # Positions instead of their number: an index copies the hidden states, a slice would leave them strided,
             # and the product with the vocabulary would first copy the whole embedding for every row.
             "logits_to_keep": torch.arange(width - keep, width),
-        }
+        } | ({"prompt_mask": prompt} if self.prompt_mask else {})
 
 
 class LengthGroupedSampler(torch.utils.data.Sampler[int]):
@@ -162,7 +169,7 @@ class TrainingProgress(TrainerCallback):
         # 4-bit layers on some CPUs lose their backward pass after an evaluation, without an error.
         if all(p.grad is None for p in model.parameters() if p.requires_grad):
             raise RuntimeError(
-                "no gradient reaches the adapter: load the student afresh before training (4-bit weights that were "
+                "no gradient reaches what is trained: load the student afresh before training (4-bit weights that were "
                 "used for evaluation on a CPU cannot be trained through)."
             )
 
@@ -183,3 +190,112 @@ class TrainingProgress(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         self.bar.close()
+
+
+class SessionTrainer(Trainer):
+    """A Trainer whose order of sessions is ours."""
+
+    sampler: LengthGroupedSampler
+
+    def _get_train_sampler(self, train_dataset=None):
+        return self.sampler
+
+
+def low_precision(info: StudentInfo) -> bool:
+    """Whether what is trained computes in the student's bfloat16; on a GPU autocast does that to float32 weights."""
+    return info.device == "cpu" and info.dtype == "bfloat16"
+
+
+def make_trainer(
+    kind: type[SessionTrainer],
+    model: torch.nn.Module,
+    info: StudentInfo,
+    config: OptimizerConfig,
+    *,
+    train: Sequence[dict[str, Any]],
+    valid: Sequence[dict[str, Any]],
+    collator: AnswerCollator,
+    work: Path,
+    seed: int,
+    progress: bool,
+) -> SessionTrainer:
+    """A Trainer for all parameters of `model` that require gradients, with checkpoints in `work`.
+
+    Args:
+        kind: the class of the trainer.
+        model: what is trained, on its student.
+        info: the student's.
+        config: steps, rates, batches.
+        train, valid: examples as `AnswerCollator` takes them; without `valid` nothing is validated.
+        collator: makes batches of them.
+        work: checkpoints; a Trainer that is made again with the same arguments goes on from the last.
+        seed: of the order of sessions, and dropout.
+        progress: show a progress bar.
+    """
+    sampler = LengthGroupedSampler([len(row["input_ids"]) for row in train], config.micro_batch_size, seed=seed)
+    on_gpu = info.device != "cpu"
+    checkpointing = {}
+    if config.gradient_checkpointing:
+        checkpointing = {
+            "gradient_checkpointing": True,
+            "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        }
+    steps = -(-len(train) // (config.micro_batch_size * config.accumulation_steps))  # of one epoch
+    arguments = TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.micro_batch_size,
+        per_device_eval_batch_size=config.micro_batch_size,
+        gradient_accumulation_steps=config.accumulation_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(config.warmup_ratio * steps * config.epochs),
+        weight_decay=config.weight_decay,
+        eval_strategy="epoch" if valid else "no",
+        save_strategy="steps",
+        save_steps=max(1, steps // 4),
+        save_total_limit=1,
+        logging_steps=max(1, steps // 10),
+        **checkpointing,
+        use_cpu=not on_gpu,
+        bf16=on_gpu and info.dtype == "bfloat16",
+        fp16=on_gpu and info.dtype == "float16",
+        dataloader_pin_memory=on_gpu,
+        remove_unused_columns=False,
+        prediction_loss_only=True,
+        label_names=["labels"],
+        seed=seed,
+        data_seed=seed,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    masters = None
+    if any(p.dtype == torch.bfloat16 for p in trainable) and low_precision(info):
+        masters = MasterAdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+    trainer = kind(
+        model=model,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=valid or None,
+        data_collator=collator,
+        compute_loss_func=answer_loss,
+        optimizers=(masters, None),
+        callbacks=[TrainingProgress(work, sampler, shown=progress)],
+    )
+    trainer.sampler = sampler
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def run_trainer(trainer: Trainer) -> tuple[list[dict[str, float]], float]:
+    """Train to the end, from the last checkpoint if there is one; Trainer's log and the seconds, all parts included."""
+    work = Path(trainer.args.output_dir)
+    checkpoints = sorted(work.glob("checkpoint-*"), key=lambda p: int(p.name.partition("-")[2]))
+    clock = checkpoints[-1] / "seconds.json" if checkpoints else None
+    before = json.loads(clock.read_text()) if clock and clock.exists() else 0.0
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=bool(checkpoints))
+    seconds = before + time.perf_counter() - started
+    history = [{k: float(v) for k, v in row.items()} for row in trainer.state.log_history]
+    return history, round(seconds, 1)

@@ -1,6 +1,6 @@
 """Write the results table between the README's markers, from the run records.
 
-    python scripts/fill_readme.py
+python scripts/fill_readme.py
 """
 
 from __future__ import annotations

@@ -52,7 +52,12 @@ Answers = dict[str, str]  # question to answer
 
 
 def listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers)) or "none"
+    return ", ".join(map(str, numbers))
+
+
+def lines(*rows: str) -> str:
+    """Numbers stand on lines below the question, one group a line, and an empty line ends them."""
+    return "\n" + "".join(f"{row}\n" for row in rows if row)
 
 
 def activities(product: Product) -> set[str]:
@@ -76,9 +81,9 @@ def recall(products: list[Product]) -> Answers:
     answers = {}
     for n, product in enumerate(products, start=1):
         uses = " and ".join(sorted(activities(product)))
-        answers[f"{n}."] = product.title
-        answers[f"kind {n}."] = product.kind
-        answers[f"use {n}."] = uses or (FITTING[product.kind][0]["name"] if product.target else "any day")
+        answers[f"{n}."] = f" {product.title}"
+        answers[f"kind {n}."] = f" {product.kind}"
+        answers[f"use {n}."] = f" {uses or (FITTING[product.kind][0]['name'] if product.target else 'any day')}"
     return answers
 
 
@@ -88,14 +93,14 @@ def index(products: list[Product]) -> Answers:
     words = sorted({word for product in products for word in product if word})
     found = {word: [n for n, p in numbered if word in p] for word in words}
     found |= {activity: [n for n, p in numbered if activity in activities(p)] for activity in ACTIVITIES}
-    return {f"{word}:": listed(numbers) for word, numbers in found.items()}
+    return {f"{word}:": lines(listed(numbers)) for word, numbers in found.items()}
 
 
 def relation(products: list[Product]) -> Answers:
     """From a number to the numbers of related items."""
     numbered = list(enumerate(products, start=1))
     return {
-        f"{words} {n}.": listed(m for m, b in numbered if m != n and relates(a, b))
+        f"{words} {n}.": lines(listed(m for m, b in numbered if m != n and relates(a, b)))
         for words, relates in RELATIONS.items()
         for n, a in numbered
     }
@@ -107,6 +112,7 @@ def grouping(products: list[Product]) -> Answers:
     devices = dict.fromkeys(product.line for product in products if product.maker in MODELS)
     keys: dict[str, Callable[[Product], Iterable[object]]] = {
         "kind": lambda p: [p.kind],
+        "line": lambda p: [p.line],
         "maker": lambda p: [p.maker],
         "colour": lambda p: [p.variant] if p.variant else [],
         "use": activities,
@@ -120,20 +126,20 @@ def grouping(products: list[Product]) -> Answers:
             for key in keys_of(product):
                 groups.setdefault(key, []).append(n)
         several = sorted(group for group in groups.values() if len(group) > 1)
-        answers[f"by {criterion}:"] = "; ".join(map(listed, several)) or "none"
+        answers[f"by {criterion}:"] = lines(*map(listed, several))
     return answers
 
 
-SKILLS = {recall: 5, index: 4, relation: 6, grouping: 8}
+SKILLS = {recall: 4, index: 3, relation: 5, grouping: 10}
 """What is asked, and how often relative to each other."""
 
 
 def questions(products: list[Product], rng: random.Random) -> Answers:
-    """Different questions about one listing; of those that are answered by none, a few."""
+    """Different questions about one listing; of those that nothing answers, a few."""
     pools = {}
     for skill in SKILLS:
         answers = list(skill(products).items())
-        pools[skill] = [(q, a) for q, a in answers if a != "none" or rng.random() < 0.1]
+        pools[skill] = [(q, a) for q, a in answers if a.strip() or rng.random() < 0.1]
     chosen = {}
     for skill in rng.choices(list(SKILLS), list(SKILLS.values()), k=QUESTIONS_PER_LISTING):
         if pools[skill]:
@@ -164,12 +170,12 @@ def document(
     products = toyshop.draw_products(rng)[:longest]
     while frozenset(product.title for product in products) in known:
         products = toyshop.draw_products(rng)[:longest]
-    titles = {f"{n}.": product.title for n, product in enumerate(products, start=1)}
-    listing = "\n".join(f"{number} {title}" for number, title in titles.items())
+    titles = {f"{n}.": f" {product.title}" for n, product in enumerate(products, start=1)}
+    listing = "\n".join(number + title for number, title in titles.items())
     asked = titles if rng.random() < copies else questions(products, rng)
     pieces: Document = [(f"Products:\n{listing}\n", False)]
     for question, answer in rng.sample(list(asked.items()), len(asked)):
-        pieces += [(question, False), (f" {answer}\n", True)]
+        pieces += [(question, False), (f"{answer}\n", True)]
     return pieces
 
 

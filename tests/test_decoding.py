@@ -1,9 +1,12 @@
+import numpy as np
 import pytest
 import torch
 
 from routedk_lite.config import DecodeConfig
-from routedk_lite.decoding import Answer, greedy_answers
+from routedk_lite.decoding import Answer, greedy_answers, sample_bundles
+from routedk_lite.fusion import Dynamic
 from routedk_lite.prompts import build_prompt, encode_prompt
+from routedk_lite.routed import RoutedModel
 
 SETTINGS = DecodeConfig(batch_size=4, max_new_tokens=6)
 
@@ -54,3 +57,105 @@ def test_an_answer_survives_its_file(tiny_student, sessions):
     by_hand = Answer.of_bundles(7, [[2, 1], {3, 4}])
     assert Answer.from_json(by_hand.to_json()) == by_hand
     assert by_hand.bundles == (frozenset({1, 2}), frozenset({3, 4}))
+
+
+# --- samples ---
+
+
+def draws(student, sessions, n=5, model=None, **options):
+    settings = {"decode": SETTINGS, "progress": False, "temperature": 1.5, "seed": 3} | options
+    return sample_bundles(model or student.model, student.tokenizer, sessions, n, **settings)
+
+
+def separately(model, tokenizer, session, numbers, temperature, top_p=1.0):
+    """One sample by itself, without cache: tokens by inverse cumulated probability, and their log-probability."""
+    ids = encode_prompt(build_prompt(session.titles, tokenizer=tokenizer), tokenizer)
+    start, log_probs = len(ids), []
+    for number in numbers:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1].double()
+        p = (logits / temperature).softmax(-1)
+        order = torch.arange(len(p))
+        if top_p < 1:
+            order = p.argsort(descending=True, stable=True)
+            kept = p[order].cumsum(-1) - p[order] < top_p
+            order = order[kept]
+        below = p[order].cumsum(-1)
+        token = int(order[int((below <= number * below[-1]).sum())])
+        log_probs.append(float(logits.log_softmax(-1)[token]))
+        ids.append(token)
+        if token == tokenizer.eos_token_id:
+            break
+    return tokenizer.decode(ids[start:], skip_special_tokens=True), sum(log_probs) / len(log_probs)
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.6])
+def test_samples_of_a_shared_prefill_equal_separate_runs_with_the_same_random_numbers(tiny_student, sessions, top_p):
+    for found in draws(tiny_student, sessions, top_p=top_p):
+        numbers = np.random.default_rng([3, found.id]).random((5, 6))
+        for answer_, row in zip(found.drawn, numbers, strict=True):
+            text, log_prob = separately(*tiny_student[:2], sessions[found.id], row, 1.5, top_p)
+            assert answer_.text == text
+            assert answer_.log_prob == pytest.approx(log_prob, abs=1e-4)
+    assert len({a.text for s in draws(tiny_student, sessions) for a in s.drawn}) > len(sessions)
+
+
+def test_the_greedy_answer_comes_with_the_samples(tiny_student, sessions):
+    greedy = {a.id: a for a in answer(tiny_student, sessions)}
+    for found in draws(tiny_student, sessions):
+        assert found.greedy._replace(log_prob=None) == greedy[found.id]
+
+
+def test_a_smaller_draw_is_the_beginning_of_a_larger_one_in_any_batch(tiny_student, sessions):
+    large = {s.id: s for s in draws(tiny_student, sessions, n=8)}
+    small = draws(tiny_student, sessions[3:7], n=3, decode=DecodeConfig(batch_size=2, max_new_tokens=6))
+    for found in small:
+        assert [a.text for a in found.drawn] == [a.text for a in large[found.id].drawn[:3]]
+
+
+def test_a_cold_draw_is_greedy_and_another_seed_is_another_draw(tiny_student, sessions):
+    for found in draws(tiny_student, sessions, temperature=1e-4):
+        assert all(a.text == found.greedy.text for a in found.drawn)
+    texts = [[a.text for s in draws(tiny_student, sessions, seed=seed) for a in s.drawn] for seed in (3, 4)]
+    assert texts[0] != texts[1]
+
+
+def test_a_routed_model_keeps_every_samples_alpha(tiny_student, sessions, tmp_path):
+    """Batches of several sessions, whose rows are split and reordered, against one session at a time."""
+    from peft import LoraConfig, get_peft_model
+
+    for k in range(2):
+        torch.manual_seed(k)
+        model = get_peft_model(tiny_student.model, LoraConfig(r=2, target_modules=["q_proj", "up_proj"]))
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(p, std=0.3)
+        model.save_pretrained(tmp_path / str(k))
+        model.unload()
+    routed = RoutedModel(tiny_student.model, [tmp_path / "0", tmp_path / "1"], Dynamic())
+    try:
+        torch.nn.init.normal_(routed.weigher.weight, std=60.0)
+        together = {s.id: s for s in draws(tiny_student, sessions, model=routed)}
+        spread = np.ptp(routed.alpha, axis=0).max()
+        for session in sessions:
+            (alone,) = draws(tiny_student, [session], model=routed)
+            assert [a.text for a in alone.drawn] == [a.text for a in together[session.id].drawn]
+    finally:
+        routed.unload()
+    assert spread > 0.05
+
+
+def test_an_interrupted_draw_goes_on(tiny_student, sessions):
+    whole = {s.id: s for s in draws(tiny_student, sessions)}
+    kept = list(whole.values())[:6]  # a batch and a half
+    rest = draws(tiny_student, sessions, done={s.id for s in kept})
+    assert {s.id: s for s in kept + rest} == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"n": 0}, "n = 0"), ({"temperature": 0}, "temperature = 0"), ({"top_p": 1.5}, "top_p = 1.5")],
+)
+def test_bad_settings_of_a_draw_are_refused(tiny_student, sessions, options, message):
+    with pytest.raises(ValueError, match=message):
+        draws(tiny_student, sessions, **options)

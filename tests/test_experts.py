@@ -7,9 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from routedk_lite.config import PromptConfig
+from routedk_lite.backbone import load_student
+from routedk_lite.config import KnowledgeConfig, PromptConfig
+from routedk_lite.data import load_domain
 from routedk_lite.experts import encode_example, load_expert, train_expert
 from routedk_lite.files import sha256_folder
+from routedk_lite.knowledge import load_knowledge
+from routedk_lite.prompts import parse_answer
 from routedk_lite.training import IGNORE, AnswerCollator, LengthGroupedSampler, MasterAdamW, answer_loss
 
 
@@ -163,19 +167,17 @@ def test_no_sessions_is_an_error(tiny_student, tiny_profile, tmp_path):
 
 
 def test_missing_gradients_are_an_error_not_silence(train, monkeypatch):
-    from routedk_lite import experts
+    from routedk_lite import training
 
     def detached(outputs, labels, num_items_in_batch=None):
         return torch.ones((), requires_grad=True) * 1
 
-    monkeypatch.setattr(experts, "answer_loss", detached)
-    with pytest.raises(RuntimeError, match="no gradient reaches the adapter"):
+    monkeypatch.setattr(training, "answer_loss", detached)
+    with pytest.raises(RuntimeError, match="no gradient reaches what is trained"):
         train()
 
 
 def test_bfloat16_trains_with_float32_masters(tiny_profile, sessions, tmp_path):
-    from routedk_lite.backbone import load_student
-
     profile = replace(tiny_profile, student=replace(tiny_profile.student, dtype="bfloat16"))
     student = load_student(profile, device="cpu")
     # So small a rate that bfloat16 alone would round every single update away from weights of this size.
@@ -224,3 +226,51 @@ def test_the_configuration_is_kept_beside_the_weights(train):
     summary = json.loads((result.folder / "training.json").read_text())
     assert summary["config"]["seed"] == 0 and summary["config"]["r"] == 2
     assert summary["sessions"] == 8
+
+
+# --- what an expert is told ---
+
+
+@pytest.mark.parametrize("place", ["prompt", "masked", "target"])
+def test_the_three_experts_learn_from_different_texts(place):
+    """The toy shop's knowledge: rules and reasoning reach the student's text, and only where they should."""
+    student, train = load_student("toy", device="cpu"), load_domain("toyshop", "train")
+    knowledge = load_knowledge("toyshop")
+    session = next(s for s in train if {"R1"} < set(knowledge.reasoning[s.id].rules))
+    texts, answers = {}, {}
+    for kind in ("none", "rules", "reasoning", "both"):
+        told = KnowledgeConfig(kind=kind, place=place)
+        example = encode_example(
+            session, student.tokenizer, PromptConfig(), max_length=2000, knowledge=knowledge, told=told
+        )
+        texts[kind] = student.tokenizer.decode(example.input_ids, skip_special_tokens=True)
+        answers[kind] = student.tokenizer.decode(example.input_ids[example.n_prompt :], skip_special_tokens=True)
+        assert set(parse_answer(answers[kind], len(session)).bundles) == set(session.bundles)
+        assert not parse_answer(answers[kind], len(session)).problems
+    assert len(set(texts.values())) == 4
+    raw = encode_example(session, student.tokenizer, PromptConfig(), max_length=2000)
+    assert texts["none"] == student.tokenizer.decode(raw.input_ids, skip_special_tokens=True)
+    reasoning, rules = knowledge.reasoning_text(session), knowledge.rules_text(session)
+    assert rules in texts["rules"] and rules not in texts["reasoning"]
+    assert (reasoning in texts["reasoning"]) == (place != "masked") and reasoning not in texts["rules"]
+    for kind in ("rules", "reasoning"):
+        assert (answers[kind] == answers["none"]) == (place != "target")
+
+
+def test_experts_that_are_told_different_things_are_trained_apart(tiny_student, tiny_profile, tmp_path):
+    knowledge = load_knowledge("toyshop")
+    train = [s for s in load_domain("toyshop", "train") if knowledge.reasoning[s.id].rules][:4]
+    prints = set()
+    for kind in ("none", "rules", "reasoning"):
+        found = train_expert(
+            tiny_student,
+            train,
+            tmp_path / "expert",
+            config=replace(tiny_profile.train, epochs=1, max_length=4000),
+            knowledge=knowledge,
+            told=KnowledgeConfig(kind=kind),
+            progress=False,
+        )
+        prints.add(sha256_folder(found.folder))
+        assert json.loads((found.folder / "training.json").read_text())["knowledge"]["kind"] == kind
+    assert len(prints) == 3

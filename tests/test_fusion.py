@@ -336,9 +336,9 @@ def test_a_batch_that_alpha_was_not_made_for_is_refused(load, folders):
         step = routed(**padded(PROMPTS[:1]), use_cache=True)
         step.past_key_values.batch_repeat_interleave(2)
         later = {"attention_mask": torch.ones(2, 7), "past_key_values": step.past_key_values}
-        with pytest.raises(RuntimeError, match="2 rows are decoded.*made for 1.*repeat_alpha"):
+        with pytest.raises(RuntimeError, match="2 rows are decoded.*made for 1.*select_alpha"):
             routed(torch.tensor([[5], [6]]), **later)
-        routed.repeat_alpha(2)
+        routed.select_alpha(torch.tensor([0, 0]))
         assert routed(torch.tensor([[5], [6]]), **later).logits.shape[0] == 2
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routedk_lite.config import KNOWLEDGE_KINDS
 from routedk_lite.data import PUBLIC_DOMAINS, DataError, load_domain
 from routedk_lite.files import asset
 from routedk_lite.knowledge import (
-    KINDS,
     check_knowledge,
     item_references,
     load_knowledge,
@@ -100,8 +100,8 @@ def test_the_three_kinds_of_knowledge_differ_and_rules_hide_their_reasons(name, 
     knowledge, train = load_knowledge(name), load_domain(name, "train")
     check_knowledge(knowledge, train)
     session = next(s for s in train if knowledge.reasoning[s.id].rules)
-    texts = {kind: knowledge.text(session, kind) for kind in KINDS}
-    assert len(set(texts.values())) == len(KINDS)
+    texts = {kind: knowledge.text(session, kind) for kind in KNOWLEDGE_KINDS}
+    assert len(set(texts.values())) == len(KNOWLEDGE_KINDS)
     assert texts["none"] == ""
     assert texts["both"] == texts["rules"] + "\n" + texts["reasoning"]
     for rule in knowledge.reasoning[session.id].rules:

@@ -305,7 +305,7 @@ def test_student_recalls_a_title_by_its_number(student):
     right = 0
     sessions = toyshop.load("validation")[:40]
     for session in sessions:
-        question = build_prompt(session.titles).removesuffix("Bundles:\n") + "What is item 2?"
+        question = build_prompt(session.titles).removesuffix("Bundles:\n") + "2."
         ids = torch.tensor([encode_prompt(question, student.tokenizer)])
         with torch.no_grad():
             answer = student.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=20)

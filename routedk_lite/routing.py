@@ -1,0 +1,314 @@
+"""Train a fusion: the router's weights, or the static ones, and nothing else (RouteDK, router training).
+
+The experts are frozen, the sessions raw, the loss the likelihood of the annotated answer. Beside the loss we log what
+the weights α do, since a router can fail quietly: the same weights everywhere, one expert for everything, or a router
+that knows its training sessions by heart.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .backbone import Student
+from .config import PromptConfig, RouterConfig, digest
+from .data import Session
+from .experts import encode_example
+from .files import atomic_folder, sha256_json, write_json
+from .fusion import Dynamic, Static
+from .prompts import build_prompt, encode_prompt
+from .routed import RoutedModel
+from .training import AnswerCollator, SessionTrainer, make_trainer, run_trainer
+
+UNIFORM_ENTROPY, UNIFORM_VARIANCE = 0.99, 1e-4
+"""Share of the largest possible entropy, and variance between sessions, that look like a router that does nothing."""
+DOMINANT_LOAD = 0.9
+"""Mean weight above which one expert has taken over a layer."""
+OVERFITTING = 1.2
+"""Validation loss over training loss, above which the router learns sessions by heart."""
+
+
+class RoutingStatistics(NamedTuple):
+    """What the weights of many sessions look like, layer by layer."""
+
+    entropy: np.ndarray
+    """(L,): mean over sessions of the entropy of α, in nats; ln E is uniform."""
+    load: np.ndarray
+    """(L, E): mean weight of each expert."""
+    variance: np.ndarray
+    """(L,): variance of a weight between sessions, mean over experts."""
+    mutual_information: np.ndarray
+    """(L,): between session and expert, in nats: entropy of the mean α minus mean entropy of α."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain lists, five decimals."""
+        return {name: np.round(value, 5).tolist() for name, value in self._asdict().items()}
+
+
+class FusionResult(NamedTuple):
+    """What the training of a fusion leaves behind."""
+
+    folder: Path
+    """Experts and fusion, for `RoutedModel.from_pretrained`; `routing.json` beside them."""
+    history: list[dict[str, float]]
+    """Trainer's log: `loss`, `eval_loss`, and of each epoch's α on validation `entropy`, `variance`,
+    `mutual_information`, `load_<expert>`, means over layers."""
+    seconds: float
+    """Wall time, resumed parts included."""
+    warnings: tuple[str, ...]
+    """Signs of failure that were found at the end."""
+
+
+def routing_statistics(alpha: np.ndarray) -> RoutingStatistics:
+    """Entropy, load, variance and mutual information of the weights of many sessions.
+
+    Shapes:
+        alpha: (sessions, L, E)
+
+    Raises:
+        ValueError: another shape, or no sessions.
+    """
+    alpha = np.asarray(alpha, dtype=float)
+    if alpha.ndim != 3 or not len(alpha):
+        raise ValueError(f"alpha has shape {alpha.shape}: give (sessions, layers, experts), at least one session")
+
+    def entropy(p: np.ndarray) -> np.ndarray:
+        return -np.sum(p * np.log(np.clip(p, 1e-12, None)), axis=-1)
+
+    load = alpha.mean(0)
+    mean_entropy = entropy(alpha).mean(0)
+    return RoutingStatistics(
+        entropy=mean_entropy,
+        load=load,
+        variance=alpha.var(0).mean(-1),
+        mutual_information=np.maximum(entropy(load) - mean_entropy, 0.0),
+    )
+
+
+def failure_signs(
+    statistics: RoutingStatistics, names: Sequence[str], losses: tuple[float, float] | None = None
+) -> list[str]:
+    """The published signs of a router that failed, in words; none of them proves it.
+
+    Args:
+        statistics: of the validation sessions.
+        names: the experts'.
+        losses: last training and validation loss, if there was a validation.
+    """
+    signs = []
+    n_experts = statistics.load.shape[1]
+    if n_experts > 1:
+        uniform = statistics.entropy > UNIFORM_ENTROPY * math.log(n_experts)
+        if uniform.all() and (statistics.variance < UNIFORM_VARIANCE).all():
+            signs.append(
+                f"α is uniform in every layer (entropy {statistics.entropy.mean():.3f} of ln {n_experts} = "
+                f"{math.log(n_experts):.3f}, no variance between sessions): the router learned nothing beyond averaging"
+            )
+        for name, load in zip(names, statistics.load.T, strict=True):
+            if (load > DOMINANT_LOAD).all():
+                signs.append(f"the expert {name!r} has more than {DOMINANT_LOAD} of the weight in every layer")
+    if losses is not None and losses[1] > OVERFITTING * losses[0]:
+        signs.append(
+            f"the validation loss {losses[1]:.3f} stays behind the training loss {losses[0]:.3f}: "
+            "the router learns its training sessions by heart"
+        )
+    return signs
+
+
+def trace_alpha(
+    model: RoutedModel,
+    tokenizer,
+    sessions: Iterable[Session],
+    *,
+    prompt: PromptConfig | None = None,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> np.ndarray:
+    """α of every session's prompt, in the order of the sessions.
+
+    Shapes:
+        → (sessions, L, E)
+    """
+    from tqdm.auto import tqdm
+
+    prompt, sessions = prompt or PromptConfig(), list(sessions)
+    options = {"fmt": prompt.fmt, "tokenizer": tokenizer, "max_title_words": prompt.max_title_words}
+    rows = [encode_prompt(build_prompt(s.titles, **options), tokenizer) for s in sessions]
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    found: list[np.ndarray | None] = [None] * len(rows)
+    model.eval()
+    with tqdm(total=len(rows), unit="session", desc="tracing α", disable=not progress) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = tokenizer.pad({"input_ids": [rows[i] for i in chosen]}, return_tensors="pt").to(model.device)
+            with torch.inference_mode():
+                model(**batch, use_cache=False, logits_to_keep=1)
+            for i, alpha in zip(chosen, model.alpha, strict=True):
+                found[i] = alpha
+            bar.update(len(chosen))
+    return np.stack(found)
+
+
+class _FusionTrainer(SessionTrainer):
+    """Adds penalties to the loss, watches α during validation, and keeps only what is learned in checkpoints."""
+
+    config: RouterConfig
+    names: Sequence[str]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outcome = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        loss, outputs = outcome
+        gates = torch.stack([gate.alpha for gate in model.gates.values()], -2).flatten(0, -3)  # (B or B·T, L, E)
+        if not model.training:
+            self.seen.append(model.alpha)
+        elif self.config.entropy_weight or self.config.balance_weight:
+            loss = loss + self._penalty(gates) / self.args.gradient_accumulation_steps
+        return (loss, outputs) if return_outputs else loss
+
+    def _penalty(self, alpha: torch.Tensor) -> torch.Tensor:
+        entropy = torch.special.entr(alpha).sum(-1).mean()
+        load = alpha.mean(0)  # (L, E)
+        imbalance = (math.log(load.shape[-1]) - torch.special.entr(load).sum(-1)).mean()  # KL(load ‖ uniform)
+        return self.config.entropy_weight * entropy + self.config.balance_weight * imbalance
+
+    def evaluation_loop(self, *args, **kwargs):
+        self.seen: list[np.ndarray] = []
+        output = super().evaluation_loop(*args, **kwargs)
+        self.statistics = routing_statistics(np.concatenate(self.seen))
+        means = {name: float(np.mean(getattr(self.statistics, name))) for name in ("entropy", "variance")}
+        means["mutual_information"] = float(self.statistics.mutual_information.mean())
+        loads = zip(self.names, self.statistics.load.mean(0).tolist(), strict=True)
+        output.metrics.update(means | {f"load_{name}": load for name, load in loads})
+        return output
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        from safetensors.torch import save_file
+
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        learned = self.model.weigher.state_dict()
+        save_file({name: value.contiguous() for name, value in learned.items()}, folder / "fusion.safetensors")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        from safetensors.torch import load_file
+
+        self.model.weigher.load_state_dict(load_file(Path(resume_from_checkpoint) / "fusion.safetensors"))
+
+
+def train_fusion(
+    model: RoutedModel,
+    student: Student,
+    sessions: Iterable[Session],
+    folder: str | Path,
+    *,
+    config: RouterConfig | None = None,
+    prompt: PromptConfig | None = None,
+    validation: Iterable[Session] = (),
+    seed: int = 0,
+    progress: bool = True,
+) -> FusionResult:
+    """Learn the fusion's weights from raw sessions, and save experts and fusion.
+
+    A finished training with the same configuration is loaded instead of repeated; an interrupted one goes on.
+
+    Args:
+        model: the student with its experts and a fusion that can learn; trained in place.
+        student: the student inside it.
+        sessions: training sessions.
+        folder: where experts and fusion go, with `routing.json` (configuration, log, statistics) beside them.
+        config: optimizer settings and penalties.
+        prompt: how sessions are written.
+        validation: sessions whose loss and α are looked at after each epoch.
+        seed: of the order of sessions.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: the fusion has nothing to learn, or cannot learn (`top_k=1`); no sessions, or one too long.
+        RuntimeError: no gradient reaches the fusion.
+    """
+    folder, config, prompt = Path(folder), config or RouterConfig(), prompt or PromptConfig()
+    _check_fusion(model)
+    train, valid = (
+        [encode_example(s, student.tokenizer, prompt, max_length=config.max_length)._asdict() for s in part]
+        for part in (sessions, validation)
+    )
+    if not train:
+        raise ValueError("sessions is empty: a fusion needs at least one training session")
+    experts = [adapter.sha256 for adapter in model.adapters]
+    about = [model.fusion.to_json(), experts, seed, student.info.sha256, student.info.dtype]
+    run_id = digest(config, prompt, *about, sha256_json([train, valid]))
+    if (done := _finished(model, folder, run_id)) is not None:
+        return done
+
+    work = folder.with_name(f".{folder.name}.{run_id}.training")
+    static = isinstance(model.fusion, Static)
+    rate = config.static_learning_rate if static else config.learning_rate
+    trainer = make_trainer(
+        _FusionTrainer,
+        model,
+        student.info,
+        replace(config, learning_rate=rate),
+        train=train,
+        valid=valid,
+        collator=AnswerCollator(student.tokenizer.pad_token_id, prompt_mask=True),
+        work=work,
+        seed=seed,
+        progress=progress,
+    )
+    trainer.config, trainer.names, trainer.statistics = config, model.expert_names, None
+    history, seconds = run_trainer(trainer)
+    signs = []
+    if trainer.statistics is not None:
+        losses = [next(row[k] for row in reversed(history) if k in row) for k in ("loss", "eval_loss")]
+        signs = failure_signs(trainer.statistics, model.expert_names, (losses[0], losses[1]))
+    summary = {
+        "digest": run_id,
+        "config": {**config.__dict__, "seed": seed},
+        "sessions": len(train),
+        "seconds": seconds,
+        "statistics": trainer.statistics.to_json() if trainer.statistics is not None else None,
+        "warnings": signs,
+        "history": history,
+    }
+    model.eval()
+    with atomic_folder(folder) as target:
+        model.write(target)
+        write_json(target / "routing.json", summary)
+    shutil.rmtree(work, ignore_errors=True)
+    for sign in signs:
+        warnings.warn(sign, stacklevel=2)
+    return FusionResult(folder, history, seconds, tuple(signs))
+
+
+def _check_fusion(model: RoutedModel) -> None:
+    fusion = model.fusion
+    if not list(model.weigher.parameters()):
+        raise ValueError(f"{type(fusion).__name__} has nothing to learn: train a Static or a Dynamic fusion")
+    if isinstance(fusion, Dynamic) and fusion.top_k == 1:
+        raise ValueError(
+            "top_k = 1: the one weight that is left is always 1, so no gradient reaches the router. "
+            "Train with top_k = 2 or None, and set top_k = 1 afterwards."
+        )
+
+
+def _finished(model: RoutedModel, folder: Path, run_id: str) -> FusionResult | None:
+    from safetensors.torch import load_file
+
+    path = folder / "routing.json"
+    if not path.exists():
+        return None
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    if summary["digest"] != run_id:
+        return None
+    model.weigher.load_state_dict(load_file(folder / "fusion.safetensors"))
+    model.eval()
+    return FusionResult(folder, summary["history"], summary["seconds"], tuple(summary["warnings"]))

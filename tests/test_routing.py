@@ -1,0 +1,237 @@
+"""The training of a fusion: what learns, what is logged, what is warned of."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+
+from routedk_lite.config import RouterConfig
+from routedk_lite.fusion import Average, Dynamic, Static, Ties
+from routedk_lite.prompts import build_prompt, encode_prompt
+from routedk_lite.routed import RoutedModel
+from routedk_lite.routing import failure_signs, routing_statistics, trace_alpha, train_fusion
+
+QUICK = RouterConfig(epochs=2, micro_batch_size=2, accumulation_steps=2, max_length=256, learning_rate=0.05)
+
+
+@pytest.fixture
+def experts(tiny_student, tmp_path):
+    """Two random adapters on the tiny student."""
+    top = tmp_path / "experts"
+    for k in range(2):
+        torch.manual_seed(k)
+        model = get_peft_model(tiny_student.model, LoraConfig(r=2, target_modules=["q_proj", "up_proj"]))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(0, 0.5)
+        model.peft_config["default"].base_model_name_or_path = tiny_student.info.id
+        model.save_pretrained(top / f"expert{k}")
+        model.unload()
+    return [top / "expert0", top / "expert1"]
+
+
+@pytest.fixture
+def routed(tiny_student, experts):
+    """Makes routed models; the student is bare again afterwards."""
+    made = []
+
+    def make(fusion=None):
+        while made:
+            made.pop().unload()
+        made.append(RoutedModel(tiny_student.model, experts, fusion or Dynamic()))
+        return made[-1]
+
+    yield make
+    while made:
+        made.pop().unload()
+
+
+@pytest.fixture
+def train(tiny_student, sessions, tmp_path):
+    def run(model, folder="fusion", **changes):
+        options = {"validation": sessions[8:], "progress": False, "seed": 0}
+        config = replace(QUICK, **{k: changes.pop(k) for k in list(changes) if k not in options})
+        return train_fusion(model, tiny_student, sessions[:8], tmp_path / folder, config=config, **options | changes)
+
+    return run
+
+
+@pytest.mark.parametrize("fusion", [Dynamic(), Static()])
+@pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
+def test_only_the_fusion_learns_and_the_loss_falls(routed, train, sessions, fusion):
+    model = routed(fusion)
+    before = {name: p.clone() for name, p in model.model.state_dict().items()}
+    found = train(model, epochs=8, validation=sessions[:8])
+    assert all(torch.equal(before[name], p) for name, p in model.model.state_dict().items())
+    assert any(p.abs().max() > 0 for p in model.weigher.parameters())
+    losses = [row["eval_loss"] for row in found.history if "eval_loss" in row]
+    assert losses[-1] < losses[0]  # of the sessions it learns from
+    assert all(p.grad is None or p in set(model.weigher.parameters()) for p in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
+def test_the_log_tells_what_alpha_does(routed, train, tiny_student, sessions):
+    model = routed()
+    found = train(model)
+    row = [r for r in found.history if "eval_loss" in r][-1]
+    alpha = trace_alpha(model, tiny_student.tokenizer, sessions[8:], progress=False)
+    by_hand = routing_statistics(alpha)
+    assert row["entropy"] == pytest.approx(by_hand.entropy.mean(), abs=1e-4)
+    assert row["variance"] == pytest.approx(by_hand.variance.mean(), abs=1e-4)
+    assert row["load_expert0"] + row["load_expert1"] == pytest.approx(1, abs=1e-5)
+    assert row["load_expert1"] == pytest.approx(by_hand.load[:, 1].mean(), abs=1e-4)
+    saved = json.loads((found.folder / "routing.json").read_text())
+    assert np.allclose(saved["statistics"]["load"], by_hand.load, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
+def test_a_finished_training_is_loaded_and_a_changed_one_repeated(routed, train):
+    first = train(routed())
+    weights = load_file(first.folder / "fusion.safetensors")
+    model = routed()
+    again = train(model)
+    assert (again.seconds, again.history) == (first.seconds, first.history)
+    assert all(torch.equal(weights[name], p) for name, p in model.weigher.state_dict().items())
+    other = train(routed(), learning_rate=0.01)
+    assert not torch.equal(load_file(other.folder / "fusion.safetensors")["weight"], weights["weight"])
+
+
+@pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
+def test_a_saved_fusion_comes_back(routed, train, tiny_student, sessions):
+    model = routed()
+    found = train(model)
+    alpha = trace_alpha(model, tiny_student.tokenizer, sessions, progress=False)
+    model.unload()
+    again = RoutedModel.from_pretrained(found.folder, tiny_student.model, student=tiny_student.info.id)
+    try:
+        assert np.allclose(trace_alpha(again, tiny_student.tokenizer, sessions, progress=False), alpha, atol=1e-6)
+    finally:
+        again.unload()
+
+
+@pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
+def test_an_interrupted_training_ends_where_an_unbroken_one_does(routed, train, monkeypatch):
+    from routedk_lite.training import TrainingProgress
+
+    whole = load_file(train(routed(), "whole").folder / "fusion.safetensors")
+    on_step_end = TrainingProgress.on_step_end
+
+    def killed(self, args, state, control, **kwargs):
+        on_step_end(self, args, state, control, **kwargs)
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "on_step_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(routed(), "broken")
+    model = routed()
+    resumed = load_file(train(model, "broken").folder / "fusion.safetensors")
+    assert all(torch.allclose(resumed[name], whole[name], atol=1e-6) for name in whole)
+    checkpoints = list(model.weigher.parameters())
+    assert sum(p.numel() for p in checkpoints) < 1000  # and a checkpoint holds nothing else
+
+
+def test_traces_do_not_depend_on_batches_or_order(routed, tiny_student, sessions):
+    model = routed()
+    torch.nn.init.normal_(model.weigher.weight, std=60.0)
+    whole = trace_alpha(model, tiny_student.tokenizer, sessions, progress=False)
+    assert whole.shape == (len(sessions), 2, 2)
+    single = trace_alpha(model, tiny_student.tokenizer, sessions[::-1], batch_size=1, progress=False)
+    assert np.allclose(single[::-1], whole, atol=1e-5)
+    prompt = encode_prompt(build_prompt(sessions[3].titles, tokenizer=tiny_student.tokenizer), tiny_student.tokenizer)
+    with torch.no_grad():
+        model(torch.tensor([prompt]))
+    assert np.allclose(model.alpha[0], whole[3], atol=1e-5)
+    assert np.ptp(whole, axis=0).max() > 0.05
+
+
+@pytest.mark.parametrize(("name", "sign"), [("entropy_weight", 1.0), ("balance_weight", 1.0)])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_penalties_move_alpha_the_way_they_say(routed, train, tiny_student, sessions, name, sign):
+    found = {}
+    for weight in (0.0, 5.0):
+        model = routed()
+        with torch.no_grad():
+            model.weigher.bias.copy_(torch.tensor([1.0, 0.0]))
+        train(model, f"{name}-{weight}", **{name: weight, "epochs": 4})
+        found[weight] = routing_statistics(trace_alpha(model, tiny_student.tokenizer, sessions, progress=False))
+    if name == "entropy_weight":
+        assert found[5.0].entropy.mean() < found[0.0].entropy.mean() - 0.05
+    else:
+        assert abs(found[5.0].load - 0.5).mean() < abs(found[0.0].load - 0.5).mean() - 0.02
+
+
+@pytest.mark.parametrize(
+    ("fusion", "words"),
+    [(Average(), "Average has nothing to learn"), (Ties(), "Ties has nothing"), (Dynamic(top_k=1), "top_k = 1")],
+)
+def test_fusions_that_cannot_learn_are_refused(routed, train, fusion, words):
+    with pytest.raises(ValueError, match=words):
+        train(routed(fusion))
+
+
+def test_no_sessions_is_an_error(routed, tiny_student, tmp_path):
+    with pytest.raises(ValueError, match="sessions is empty"):
+        train_fusion(routed(), tiny_student, [], tmp_path / "x", config=QUICK)
+
+
+# --- statistics ---
+
+
+def test_statistics_of_a_router_that_decides_by_session():
+    decided = np.zeros((2, 1, 2))
+    decided[0, 0, 0] = decided[1, 0, 1] = 1.0
+    found = routing_statistics(decided)
+    assert found.entropy == pytest.approx([0.0])
+    assert found.load.tolist() == [[0.5, 0.5]]
+    assert found.variance == pytest.approx([0.25])
+    assert found.mutual_information == pytest.approx([math.log(2)])
+
+
+def test_statistics_of_a_uniform_router():
+    found = routing_statistics(np.full((5, 3, 3), 1 / 3))
+    assert found.entropy == pytest.approx([math.log(3)] * 3)
+    assert found.variance == pytest.approx([0] * 3)
+    assert found.mutual_information == pytest.approx([0] * 3, abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (0, 2, 3)])
+def test_statistics_need_sessions(shape):
+    with pytest.raises(ValueError, match="give \\(sessions, layers, experts\\)"):
+        routing_statistics(np.zeros(shape))
+
+
+NAMES = ("base", "rules", "reasoning")
+
+
+def test_each_sign_of_failure_is_told_and_a_sound_router_has_none():
+    chance = np.random.default_rng(0)
+    sound = chance.dirichlet([2, 2, 2], size=(50, 4))
+    assert failure_signs(routing_statistics(sound), NAMES, (1.0, 1.1)) == []
+    (uniform,) = failure_signs(routing_statistics(np.full((50, 4, 3), 1 / 3)), NAMES)
+    assert "uniform in every layer" in uniform
+    one = np.broadcast_to([0.02, 0.95, 0.03], (50, 4, 3))
+    (dominant,) = failure_signs(routing_statistics(one), NAMES)
+    assert "'rules' has more than 0.9" in dominant
+    (behind,) = failure_signs(routing_statistics(sound), NAMES, (1.0, 1.5))
+    assert "stays behind" in behind
+
+
+def test_static_weights_of_equal_size_are_uniform_but_learned_ones_are_no_failure():
+    learned = np.broadcast_to([0.2, 0.5, 0.3], (50, 4, 3))
+    assert failure_signs(routing_statistics(learned), NAMES) == []
+
+
+def test_a_failing_router_warns(routed, train):
+    with pytest.warns(UserWarning, match="uniform in every layer"):
+        found = train(routed(), learning_rate=1e-9)
+    assert any("uniform" in sign for sign in found.warnings)
