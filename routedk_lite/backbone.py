@@ -241,6 +241,21 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
         raise RuntimeError("the converted student still calls itself quantised: this transformers is not supported")
 
 
+def lost_backward(module: torch.nn.Module) -> bool:
+    """Whether a 4-bit module lets no correct gradient through.
+
+    bitsandbytes repacks 4-bit weights for a faster forward pass at the first evaluation on some CPUs, and does not
+    undo it for training; gradients then vanish or are wrong, without an error.
+    """
+    state = getattr(getattr(module, "weight", None), "quant_state", None)
+    return bool(getattr(state, "packing_format_for_cpu", False))
+
+
+LOST_BACKWARD = (
+    "these 4-bit weights were repacked by an evaluation on this CPU and let no gradient through: load the student "
+    "afresh before training, and evaluate on another load"
+)
+
 # --- helpers ------------------------------------------------------------------------------------------------------
 
 

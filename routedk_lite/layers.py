@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .adapters import Adapter, LowRank
+from .backbone import LOST_BACKWARD, lost_backward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,6 +51,8 @@ class RoutedLinear(nn.Module):
         self.register_buffer("scale", scale.to(device), persistent=False)  # (R,): its s
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad and torch.is_grad_enabled() and lost_backward(self.base):
+            raise RuntimeError(LOST_BACKWARD)
         y = self.base(x)
         a, b, owner, scale = self.a, self.b, self.owner, self.scale
         if self.gate.experts is not None:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from .backbone import StudentInfo
+from .backbone import LOST_BACKWARD, StudentInfo, lost_backward
 from .config import OptimizerConfig
 
 IGNORE = -100
@@ -166,12 +166,10 @@ class TrainingProgress(TrainerCallback):
         self.sampler.epoch = int(state.epoch)  # in a resumed run the epoch may begin in its middle
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        # 4-bit layers on some CPUs lose their backward pass after an evaluation, without an error.
+        if any(lost_backward(module) for module in model.modules()):
+            raise RuntimeError(LOST_BACKWARD)
         if all(p.grad is None for p in model.parameters() if p.requires_grad):
-            raise RuntimeError(
-                "no gradient reaches what is trained: load the student afresh before training (4-bit weights that were "
-                "used for evaluation on a CPU cannot be trained through)."
-            )
+            raise RuntimeError("no gradient reaches what is trained: is the loss computed from the model's logits?")
 
     def on_step_end(self, args, state, control, **kwargs):
         self.bar.update(state.global_step - self.bar.n)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 
 import numpy as np
 import pytest
 import torch
+from conftest import require
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from routedk_lite.adapters import read_adapter
 from routedk_lite.fusion import Average, Dynamic, OneHot, Static, Ties, fusion_from_json
@@ -484,6 +486,79 @@ def test_bfloat16_routes(load, folders):
     close(logits(rounded).float(), logits(exact), 0.15)
     assert rounded.weigher.weight.dtype == torch.float32
     np.testing.assert_allclose(rounded.alpha, exact.alpha, atol=0.02)
+
+
+# --- 4-bit weights --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wider(tmp_path_factory):
+    """A random Llama whose modules are wide enough for blocks of 64 weights, and three experts on it."""
+    top = tmp_path_factory.mktemp("wider")
+    sizes = {"hidden_size": 128, "intermediate_size": 192, "num_attention_heads": 2, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=259, num_hidden_layers=2, pad_token_id=0, **sizes)).save_pretrained(top)
+    return top, [make_adapter(top, top / f"e{i}", r=RANKS[i], targets=TARGETS[i], seed=i + 1) for i in range(3)]
+
+
+@pytest.fixture
+def route_4bit(wider):
+    """Makes dynamic models on freshly loaded 4-bit weights, in evaluation mode."""
+    require(importlib.util.find_spec("bitsandbytes"), "4-bit weights need bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    folder, experts = wider
+
+    def make():
+        settings = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        )
+        options = {"quantization_config": settings, "device_map": {"": "cpu"}, "dtype": torch.bfloat16}
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        return learned(RoutedModel(model, experts, Dynamic())).eval()
+
+    return make
+
+
+def test_four_bit_weights_are_routed(route_4bit, wider):
+    """Near an ordinary model with the weights that the 4-bit ones stand for, and moved by α."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    folder, experts = wider
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    for name, module in route_4bit().unload().named_modules():
+        if hasattr(getattr(module, "weight", None), "quant_state"):
+            weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+            plain.get_submodule(name).weight.data = weight.float()
+    reference = logits(learned(RoutedModel(plain, experts, Dynamic())))
+    routed = route_4bit()
+    assert (logits(routed).float() - reference).abs().max() < 0.05 * reference.abs().max()
+    with routed.override([1, 0, 0]):
+        first = logits(routed)
+    with routed.override([0, 0, 1]):
+        assert (logits(routed) - first).abs().max() > 0.2 * reference.abs().max()
+
+
+def test_four_bit_weights_train_after_an_evaluation_or_say_that_they_cannot(route_4bit):
+    batch = training_batch()
+    fresh = route_4bit().train()
+    fresh(**batch).logits.float().square().mean().backward()
+    assert all(p.grad.abs().max() > 0 for p in fresh.weigher.parameters())
+
+    used = route_4bit()
+    logits(used)
+    states = [getattr(m.base.weight, "quant_state", None) for m in used.modules() if isinstance(m, RoutedLinear)]
+    used.train()
+    if any(getattr(state, "packing_format_for_cpu", False) for state in states):
+        with pytest.raises(RuntimeError, match="repacked by an evaluation.*load the student afresh"):
+            used(**batch)
+    else:
+        used(**batch).logits.float().square().mean().backward()
+        for p, expected in zip(used.weigher.parameters(), fresh.weigher.parameters(), strict=True):
+            assert torch.allclose(p.grad, expected.grad, rtol=0.1, atol=1e-3 * float(expected.grad.abs().max()))
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
 
 
 def test_experts_of_another_student_are_refused(load, folders, tmp_path):
