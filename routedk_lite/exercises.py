@@ -194,3 +194,135 @@ def check_learning_curve(
 def _read(metrics: Metrics, question: str) -> float:
     name = question.split()[1]
     return getattr(metrics, {"F1": "f1", "exact": "exact_match", "valid": "valid_rate"}.get(name, name))
+
+
+# --- chapter 04 ------------------------------------------------------------------------------------------
+
+
+def check_lora_size(lora_size: Callable[[int, int, int], float], break_even: Callable[[int, int], float]) -> None:
+    """Check the number of weights of an adapter, and the rank from which on it saves nothing.
+
+    Args:
+        lora_size: takes d_in, d_out and r, and returns a number of weights.
+        break_even: takes d_in and d_out, and returns a rank, not rounded.
+
+    Raises:
+        AssertionError: one of them is wrong for some size; the message shows it.
+    """
+    for d_in, d_out, r in ((64, 64, 4), (576, 1536, 16), (14336, 4096, 64)):
+        size, rank = lora_size(d_in, d_out, r), break_even(d_in, d_out)
+        if size is ... or rank is ...:
+            print(UNANSWERED)
+            return
+        expected = np.empty((r, d_in)).size + np.empty((d_out, r)).size
+        assert size == expected, f"lora_size({d_in}, {d_out}, {r}) gave {size}; A and B have {expected} entries"
+        assert abs(rank * (d_in + d_out) - d_in * d_out) < d_in + d_out, (
+            f"break_even_rank({d_in}, {d_out}) gave {rank:.1f}: an adapter of that rank has "
+            f"{rank * (d_in + d_out):,.0f} weights, the layer {d_in * d_out:,}"
+        )
+        print(f"ok: {d_in} → {d_out}: {size:,} weights at rank {r}, no saving from rank {rank:.0f} on")
+
+
+def check_merge(merged: Callable) -> None:
+    """Check a function that merges several experts into one weight.
+
+    Args:
+        merged: takes W (d_out, d_in), a list of experts (A, B, scale) and the list of their shares.
+
+    Raises:
+        AssertionError: the merged layer answers otherwise than the layer with its experts.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    for alpha in ([1.0], [0.2, 0.8], [1 / 3] * 3):
+        W, x = draw(6, 5), draw(4, 5)
+        experts = [(draw(r, 5), draw(6, r), scale) for r, scale in zip((2, 2, 2), (2.0, 0.5, 1.0), strict=True)]
+        experts = experts[: len(alpha)]
+        found = merged(W.clone(), experts, alpha)
+        if found is ...:
+            print(UNANSWERED)
+            return
+        expected = x @ W.T + sum(a * s * (x @ A.T @ B.T) for a, (A, B, s) in zip(alpha, experts, strict=True))
+        assert getattr(found, "shape", None) == W.shape, f"merged gave {found!r:.60}, not a matrix of W's shape"
+        gap = float((x @ found.T - expected).abs().max())
+        assert gap < 1e-4, (
+            f"with shares {alpha} the merged layer is off by {gap:.2f}: every expert adds its share times its scale "
+            "times B A, and products must be averaged, not factors"
+        )
+        print(f"ok: {len(alpha)} expert(s), largest difference {gap:.1e}")
+
+
+# --- chapter 05 ------------------------------------------------------------------------------------------
+
+
+def check_elect(elect: Callable) -> None:
+    """Compare a reader's election and merge of trimmed matrices with that of `ties`.
+
+    Args:
+        elect: takes a tensor (experts, rows, columns) and returns one (rows, columns).
+
+    Raises:
+        AssertionError: an entry differs; the message shows it.
+    """
+    import torch
+
+    from .ties import elect_and_merge
+
+    generator = torch.Generator().manual_seed(0)
+    for case in range(20):
+        trimmed = torch.randn(3, 4, 5, generator=generator) * (torch.rand(3, 4, 5, generator=generator) > 0.4)
+        found = elect(trimmed.clone())
+        if found is ...:
+            print(UNANSWERED)
+            return
+        expected = elect_and_merge(trimmed)
+        assert getattr(found, "shape", None) == expected.shape, f"elect gave {found!r:.60}, not rows × columns"
+        wrong = (found - expected).abs() > 1e-5
+        if wrong.any():
+            r, c = wrong.nonzero()[0].tolist()
+            raise AssertionError(
+                f"case {case}: the experts have {[round(v, 2) for v in trimmed[:, r, c].tolist()]}, you merge "
+                f"{float(found[r, c]):.2f}, TIES {float(expected[r, c]):.2f}"
+            )
+    print("ok: equal to ties.elect_and_merge on 20 random stacks")
+
+
+def three_routers(n_sessions: int = 200, n_layers: int = 4) -> dict[str, np.ndarray]:
+    """α of three made-up routers, by a name that tells nothing.
+
+    Shapes:
+        each: (sessions, layers, 3)
+    """
+    generator = np.random.default_rng(0)
+    shape = (n_sessions, n_layers)
+    idle = generator.dirichlet([300, 300, 300], size=shape)
+    stubborn = generator.dirichlet([8, 1, 1], size=shape)
+    listening = generator.dirichlet([8, 1, 1], size=shape)
+    turned = np.stack([np.roll(rows, generator.integers(3), axis=-1) for rows in listening])
+    return {"A": turned, "B": idle, "C": stubborn}
+
+
+def check_routers(verdicts: Mapping[str, str]) -> None:
+    """Check which of `three_routers` learned nothing, always prefers one expert, or listens to the session.
+
+    Args:
+        verdicts: name → `idle`, `stubborn` or `listening`.
+
+    Raises:
+        AssertionError: a word is none of the three, or wrong; all wrong ones are named.
+    """
+    if any(verdict in ("?", ...) for verdict in verdicts.values()):
+        print(UNANSWERED)
+        return
+    truth = {"A": "listening", "B": "idle", "C": "stubborn"}
+    words = sorted(truth.values())
+    for name, verdict in verdicts.items():
+        assert verdict in words, f"router {name}: {verdict!r} is none of {', '.join(words)}"
+    wrong = [name for name in truth if verdicts.get(name) != truth[name]]
+    assert not wrong, f"router {', '.join(wrong)}: look again. What would knowing the session tell about the expert?"
+    print("ok: A listens, B is idle, C is stubborn")

@@ -77,7 +77,7 @@ def session_figure(session: Session, predictions: Iterable[Iterable[int]] | None
 
 
 def _true_columns(session: Session) -> list[_Column]:
-    colours = _palette()
+    colours = palette()
     return [
         _Column(bundle, chr(ord("A") + i % 26), colours[i % len(colours)], "-", "o")
         for i, bundle in enumerate(session.bundles)
@@ -99,7 +99,7 @@ def _predicted_columns(predictions: Iterable[Iterable[int]], true: Sequence[_Col
 
 def _sheet(height: float) -> Axes:
     """Axes without a frame, measured in inches from the upper left corner."""
-    figure = _figure(height)
+    figure = new_figure(height)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
     axes.set_axis_off()
@@ -150,7 +150,7 @@ def length_figure(facts: pd.DataFrame, *, note: str = "") -> Figure:
     counted = facts[facts["split"].isin(("train", "test"))].groupby(["domain", "split"])["items"]
     shares = (100 * counted.value_counts(normalize=True)).rename("share").reset_index()
     figure, panels = _panels(len(domains), height=2.9, sharey=True)
-    order = {"hue_order": ("train", "test"), "style_order": ("train", "test"), "palette": _palette()[:2]}
+    order = {"hue_order": ("train", "test"), "style_order": ("train", "test"), "palette": palette()[:2]}
     for axes, domain in zip(panels, domains, strict=True):
         lines = shares[shares["domain"] == domain]
         sns.lineplot(lines, x="items", y="share", hue="split", style="split", markers=True, ax=axes, **order)
@@ -158,7 +158,7 @@ def length_figure(facts: pd.DataFrame, *, note: str = "") -> Figure:
         axes.set(title=domain, xlabel="products in the session", ylabel="sessions (%)")
         axes.set_xticks(range(facts["items"].min(), facts["items"].max() + 1, 2))
     panels[0].set_ylim(bottom=0)  # shared by all panels
-    return _finish(figure, note, legend_of=panels[0])
+    return finish(figure, note, legend_of=panels[0])
 
 
 def distribution_figure(facts: pd.DataFrame, labels: Mapping[str, str], *, note: str = "") -> Figure:
@@ -177,7 +177,7 @@ def distribution_figure(facts: pd.DataFrame, labels: Mapping[str, str], *, note:
         values[column] = values[column].astype(float)
         whole = (values[column] % 1 == 0).all() and values[column].nunique() <= 12
         n_domains = values["domain"].nunique()
-        look = {"legend": n_domains > 1 and axes is panels[0], "palette": _palette()[:n_domains]}
+        look = {"legend": n_domains > 1 and axes is panels[0], "palette": palette()[:n_domains]}
         if whole:
             look |= {"discrete": True, "multiple": "dodge", "shrink": 0.8}
         else:
@@ -187,7 +187,7 @@ def distribution_figure(facts: pd.DataFrame, labels: Mapping[str, str], *, note:
         axes.set(xlabel=label, ylabel="share of all (%)")
         if whole:
             axes.set_xticks(range(int(values[column].min()), int(values[column].max()) + 1))
-    return _finish(figure, note)
+    return finish(figure, note)
 
 
 def share_figure(shares: Mapping[str, Mapping[str, tuple[int, int]]], *, note: str = "") -> Figure:
@@ -199,14 +199,14 @@ def share_figure(shares: Mapping[str, Mapping[str, tuple[int, int]]], *, note: s
     figure, panels = _panels(len(shares), n_columns=1, height=0.75 + 0.34 * max(map(len, shares.values())))
     for axes, (question, by_domain) in zip(panels, shares.items(), strict=True):
         values = [100 * part / whole if whole else 0 for part, whole in by_domain.values()]
-        axes.barh(list(by_domain), values, color=_palette()[: len(values)], height=0.62)
+        axes.barh(list(by_domain), values, color=palette()[: len(values)], height=0.62)
         for y, (value, (part, whole)) in enumerate(zip(values, by_domain.values(), strict=True)):
             axes.text(value + 1, y, f"{value:.0f} %  ({part:,} of {whole:,})", va="center", fontsize=10)
         axes.set(xlim=(0, 100), xlabel="share (%)" if axes is panels[-1] else "")
         axes.set_title(question, loc="left", fontsize=11)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-    return _finish(figure, note)
+    return finish(figure, note)
 
 
 def leak_figure(tables: Mapping[str, pd.DataFrame], *, note: str = "") -> Figure:
@@ -223,7 +223,7 @@ def leak_figure(tables: Mapping[str, pd.DataFrame], *, note: str = "") -> Figure
         sns.heatmap(table, ax=axes, annot=True, fmt=",d", **look)
         axes.set(title=domain, xlabel="", ylabel="")
         axes.tick_params(axis="both", rotation=0)
-    return _finish(figure, note)
+    return finish(figure, note)
 
 
 # --- scores -------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def protocol_figure(scores: pd.DataFrame, *, note: str = "") -> Figure:
     for axes, domain in zip(panels, domains, strict=True):
         axes.axhspan(1, top, color="0.93", zorder=0)
         table = scores[scores["domain"] == domain].set_index(["floor", "protocol"])
-        for floor, colour, marker in zip(FLOOR_ORDER, _palette(), "sDo^", strict=False):
+        for floor, colour, marker in zip(FLOOR_ORDER, palette(), "sDo^", strict=False):
             points = [table.loc[(floor, p), ["precision", "recall"]] for p in ("official", "strict")]
             arrow = {"arrowstyle": "->", "color": colour, "linewidth": 1.6}
             axes.annotate("", points[1], points[0], arrowprops=arrow)
@@ -256,7 +256,7 @@ def protocol_figure(scores: pd.DataFrame, *, note: str = "") -> Figure:
         axes.minorticks_off()
     panels[0].set_ylabel("recall (log scale)")
     panels[0].text(0.02, 0.9 * top, "more found\nthan there is", va="top", fontsize=9, color=QUIET)
-    return _finish(figure, f"hollow: official, filled: strict · {note}", legend_of=panels[0])
+    return finish(figure, f"hollow: official, filled: strict · {note}", legend_of=panels[0])
 
 
 def interval_figure(estimates: pd.DataFrame, *, note: str = "") -> Figure:
@@ -269,7 +269,7 @@ def interval_figure(estimates: pd.DataFrame, *, note: str = "") -> Figure:
     metrics = list(dict.fromkeys(estimates["metric"]))
     figure, panels = _panels(len(domains), height=2.9, sharey=True)
     for axes, domain in zip(panels, domains, strict=True):
-        for k, (metric, colour, marker) in enumerate(zip(metrics, _palette(), "os^D", strict=False)):
+        for k, (metric, colour, marker) in enumerate(zip(metrics, palette(), "os^D", strict=False)):
             chosen = estimates[(estimates["domain"] == domain) & (estimates["metric"] == metric)]
             rows = chosen.set_index("floor").loc[list(FLOOR_ORDER)]
             y = [place + 0.24 * (k - (len(metrics) - 1) / 2) for place in range(len(rows))]
@@ -279,19 +279,21 @@ def interval_figure(estimates: pd.DataFrame, *, note: str = "") -> Figure:
         axes.set_yticklabels(FLOOR_ORDER)
         axes.set_xlim(left=-0.02)
     panels[0].invert_yaxis()  # shared by all panels
-    return _finish(figure, note, legend_of=panels[0])
+    return finish(figure, note, legend_of=panels[0])
 
 
 # --- what they share ----------------------------------------------------------------------------------------
 
 
-def _palette() -> list:
+def palette() -> list:
+    """Colours that colour-blind readers can tell apart."""
     import seaborn as sns
 
     return list(sns.color_palette("colorblind"))
 
 
-def _figure(height: float, **settings) -> Figure:
+def new_figure(height: float, **settings) -> Figure:
+    """A figure of the book's width that pyplot does not know; `height` in inches."""
     import matplotlib.pyplot as plt
 
     figure = plt.figure(figsize=(WIDTH, height), facecolor="white", **settings)
@@ -303,14 +305,14 @@ def _panels(n: int, *, height: float, n_columns: int = 3, sharey: bool = False) 
     """A figure of `n` panels in rows of `n_columns`, each row `height` inches high."""
     n_columns = min(n, n_columns)
     n_rows = -(-n // n_columns)
-    figure = _figure(height * n_rows, layout="constrained")
+    figure = new_figure(height * n_rows, layout="constrained")
     panels = figure.subplots(n_rows, n_columns, sharey=sharey, squeeze=False).ravel()
     for empty in panels[n:]:
         empty.set_axis_off()
     return figure, list(panels[:n])
 
 
-def _finish(figure: Figure, note: str, legend_of: Axes | None = None) -> Figure:
+def finish(figure: Figure, note: str, legend_of: Axes | None = None) -> Figure:
     """Add the note below and, if asked for, one legend above all panels."""
     if legend_of:
         handles, names = legend_of.get_legend_handles_labels()

@@ -1,0 +1,191 @@
+"""What a student has learned, measured cheaply: nats below a reader of numbers, pairs told apart, learning curves.
+
+Whether an answer is right says little while a student is weak. Its likelihood says more: a model that never read a
+title can still know how many bundles sessions of seven products have and how large they are. `ContentFree` is that
+model; only nats *below* it were learned from the products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, permutations
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .config import PromptConfig
+from .data import Bundle, Session
+from .statistics import Interval, bootstrap_interval
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .backbone import Student
+
+
+class LearningPoint(NamedTuple):
+    """One measurement on the validation sessions while a student learns."""
+
+    sessions: int
+    """Training sessions seen, repetitions counted."""
+    nats: float
+    """Mean negative log-likelihood of the annotated answers, per item."""
+    below: Interval
+    """How far that is below the content-free model, per item, with its interval over sessions."""
+    auc: float
+    """Of telling pairs that share a bundle from those that do not; NaN where it was not measured."""
+    f1: float
+    """Strict F1; NaN where it was not measured."""
+
+
+class Pattern(NamedTuple):
+    """A session's bundles with the names of the items forgotten."""
+
+    n_items: int
+    masks: tuple[int, ...]
+    """For each item in some order, the bundles that hold it as bits; in the smallest order there is."""
+    arrangements: int
+    """Different sets of bundles with this pattern."""
+
+
+def pattern(n_items: int, bundles: Iterable[Bundle]) -> Pattern:
+    """What is left of a session's bundles when items are not told apart.
+
+    >>> pattern(4, [frozenset({1, 2}), frozenset({3, 4})])
+    Pattern(n_items=4, masks=(1, 1, 2, 2), arrangements=3)
+    """
+    bundles = list(dict.fromkeys(bundles))
+    members = [[item in bundle for bundle in bundles] for item in range(1, n_items + 1)]
+    orders = list(permutations(range(len(bundles)))) if len(bundles) < 7 else [tuple(range(len(bundles)))]
+    shapes = Counter(
+        tuple(sorted(sum(row[old] << new for new, old in enumerate(order)) for row in members)) for order in orders
+    )
+    smallest = min(shapes)
+    labelled = math.factorial(n_items)  # ways to give the items of this shape their places …
+    for count in Counter(smallest).values():
+        labelled //= math.factorial(count)
+    return Pattern(n_items, smallest, labelled // shapes[smallest])  # … each counted once per symmetry of the bundles
+
+
+class ContentFree:
+    """Likelihood of an answer given everything but the titles: how patterns are distributed among sessions of a length.
+
+    A pattern seen in training has its share of the sessions with as many items, spread evenly over its arrangements.
+    For patterns never seen some probability is put aside: bundles drawn one after another at random, half of the
+    time another one.
+
+    Args:
+        sessions: training sessions.
+        smoothing: weight of the random bundles, in sessions per length.
+    """
+
+    def __init__(self, sessions: Iterable[Session], *, smoothing: float = 1.0) -> None:
+        self.smoothing = smoothing
+        self.counts: dict[int, Counter[Pattern]] = {}
+        for session in sessions:
+            self.counts.setdefault(len(session), Counter())[pattern(len(session), _clean(session))] += 1
+
+    def nats(self, session: Session) -> float:
+        """Negative log-likelihood of a session's bundles."""
+        bundles, n = _clean(session), len(session)
+        if n < 2:
+            return 0.0
+        counts, found = self.counts.get(n, Counter()), pattern(n, bundles)
+        total = sum(counts.values())
+        k, choices = max(len(bundles), 1), 2**n - n - 1
+        random = math.exp(math.lgamma(k + 1) - k * math.log(2 * choices))
+        seen = counts[found] / found.arrangements
+        return -math.log((seen + self.smoothing * random) / (total + self.smoothing))
+
+
+def answer_nats(
+    student: Student,
+    sessions: Iterable[Session],
+    *,
+    model: PreTrainedModel | None = None,
+    prompt: PromptConfig | None = None,
+    batch_size: int = 4,
+    progress: bool = True,
+) -> np.ndarray:
+    """Negative log-likelihood of each session's annotated answer, in nats; the closing token is counted.
+
+    Args:
+        student: gives tokenizer and, by default, the model.
+        sessions: what is answered.
+        model: the student with an expert on it, or routed.
+        prompt: how sessions are written.
+        batch_size: sessions at a time, sorted by length.
+        progress: show a progress bar.
+
+    Shapes:
+        → (sessions,)
+    """
+    import torch
+    from tqdm.auto import tqdm
+
+    from .experts import encode_example
+    from .training import IGNORE, AnswerCollator
+
+    prompt, model = prompt or PromptConfig(), model or student.model
+    rows = [encode_example(s, student.tokenizer, prompt, max_length=10**6)._asdict() for s in sessions]
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
+    collate = AnswerCollator(student.tokenizer.pad_token_id, prompt_mask=hasattr(model, "weigher"))
+    nats = np.zeros(len(rows))
+    model.eval()
+    with tqdm(total=len(rows), unit="session", desc="likelihood", disable=not progress) as bar:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = {k: v.to(student.model.device) for k, v in collate([rows[i] for i in chosen]).items()}
+            labels = batch.pop("labels")[:, 1:]
+            with torch.inference_mode():
+                log_p = model(**batch, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+            counts = labels != IGNORE
+            token = log_p.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+            nats[chosen] = -(token * counts).sum(1).cpu().numpy()
+            bar.update(len(chosen))
+    return nats
+
+
+def nats_below(
+    nats: np.ndarray, sessions: Sequence[Session], content_free: ContentFree, *, generator: np.random.Generator
+) -> Interval:
+    """How many nats per item a student is below the content-free model: what it learned from the products.
+
+    Args:
+        nats: of each session's answer, from `answer_nats`.
+        sessions: the same sessions.
+        content_free: made from the training sessions.
+        generator: of the bootstrap over sessions.
+    """
+    gains = np.array([content_free.nats(s) for s in sessions]) - np.asarray(nats)
+    items = np.array([len(s) for s in sessions], dtype=float)
+    return bootstrap_interval(gains / items, weights=items, generator=generator)
+
+
+def pair_auc(scores: Mapping[int, np.ndarray], sessions: Iterable[Session]) -> float:
+    """Area under the ROC curve of telling pairs of items that share a bundle from those that do not.
+
+    Args:
+        scores: session id → (items, items), higher where two items rather belong together; the upper half is read.
+        sessions: the sessions with their annotated bundles.
+
+    Raises:
+        ValueError: all pairs are alike.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    together, score = [], []
+    for session in sessions:
+        for i, j in combinations(range(len(session)), 2):
+            together.append(any({i + 1, j + 1} <= bundle for bundle in session.bundles))
+            score.append(scores[session.id][i, j])
+    if len(set(together)) < 2:
+        raise ValueError("every pair shares a bundle, or none does: an AUC needs both kinds of pairs")
+    return float(roc_auc_score(together, score))
+
+
+def _clean(session: Session) -> list[Bundle]:
+    """Distinct bundles of two or more items, as the answer text and the strict protocol have them."""
+    return [b for b in dict.fromkeys(session.bundles) if len(b) > 1]

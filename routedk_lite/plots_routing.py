@@ -1,0 +1,96 @@
+"""Figures of experts and routers: TIES step by step, the map of α, the drift of α while an answer is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .plots import QUIET, finish, new_figure, palette
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def ties_figure(deltas: Sequence[torch.Tensor], *, density: float, names: Sequence[str], note: str = "") -> Figure:
+    """TIES on small matrices: the ΔW of the experts, the same trimmed, the elected signs, the merge and the average.
+
+    Args:
+        deltas: one small matrix per expert.
+        density: share of each matrix's entries that survive the trimming.
+        names: the experts'.
+    """
+    import torch
+
+    from .ties import elect_and_merge, module_threshold, trim
+
+    trimmed = torch.stack([trim(d, module_threshold(d, density)) for d in deltas])
+    signs = trimmed.sum(0).sign()
+    limit = float(torch.stack(list(deltas)).abs().max())
+    figure = new_figure(4.4, layout="constrained")
+    panels = figure.subplots(3, len(deltas))
+    for axes, delta, name in zip(panels[0], deltas, names, strict=True):
+        _matrix(axes, delta, limit, f"ΔW of {name}")
+    for axes, delta, name in zip(panels[1], trimmed, names, strict=True):
+        _matrix(axes, delta, limit, f"1. {name} trimmed", blank_zero=True)
+    for axes in panels[2]:
+        axes.set_axis_off()
+    _matrix(panels[2][0], signs * limit * 0.6, limit, "2. elected signs", texts=["−", "", "+"])
+    _matrix(panels[2][1], elect_and_merge(trimmed), limit, "3. merged", blank_zero=True)
+    _matrix(panels[2][2], torch.stack(list(deltas)).mean(0), limit, "the plain average")
+    return finish(figure, note)
+
+
+def _matrix(
+    axes: Axes, values: torch.Tensor, limit: float, title: str, *, blank_zero: bool = False, texts: Sequence[str] = ()
+) -> None:
+    axes.set_axis_on()
+    axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    axes.set_title(title, fontsize=10)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    for (row, column), value in np.ndenumerate(np.asarray(values)):
+        text = texts[int(np.sign(value)) + 1] if texts else "" if blank_zero and value == 0 else f"{value:+.1f}"
+        axes.text(column, row, text, ha="center", va="center", color="white" if abs(value) > 0.65 * limit else "black")
+
+
+def routing_figure(alpha: np.ndarray, names: Sequence[str], *, note: str = "") -> Figure:
+    """Two maps with a row per layer and a column per expert: mean α, and its standard deviation between sessions.
+
+    Shapes:
+        alpha: (sessions, L, E)
+    """
+    import seaborn as sns
+
+    n_layers = alpha.shape[1]
+    figure = new_figure(min(7.0, 1.5 + 0.42 * n_layers), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    look = {"xticklabels": list(names), "annot": n_layers <= 12, "linewidths": 0.5}
+    sns.heatmap(alpha.mean(0), ax=left, vmin=0, vmax=1, cmap="Blues", fmt=".2f", **look)
+    sns.heatmap(alpha.std(0), ax=right, vmin=0, cmap="Oranges", fmt=".3f", **look)
+    left.set(title="mean α", ylabel="layer")
+    right.set(title="standard deviation between sessions")
+    for axes in (left, right):
+        axes.tick_params(axis="both", rotation=0)
+    left.invert_yaxis()  # layer 0 reads the input: at the bottom; shared by both panels
+    return finish(figure, note)
+
+
+def drift_figure(kept: np.ndarray, pooled: np.ndarray, names: Sequence[str], *, note: str = "") -> Figure:
+    """One layer's α while an answer is written: kept from the prompt (dashed), or pooled anew at every step.
+
+    Shapes:
+        kept: (E,); pooled: (steps, E), the first step being the prompt
+    """
+    figure = new_figure(3.0, layout="constrained")
+    axes = figure.subplots()
+    steps = np.arange(len(pooled))
+    for name, colour, marker, before, values in zip(names, palette(), "os^Dv", kept, pooled.T, strict=False):
+        axes.axhline(before, color=colour, linestyle="--", linewidth=1.5)
+        axes.plot(steps, values, f"{marker}-", color=colour, label=name)
+    axes.set(xlabel="token of the answer (0: the prompt has been read)", ylabel="α", ylim=(0, 1))
+    axes.text(0.99, 0.97, "dashed: kept", transform=axes.transAxes, ha="right", va="top", fontsize=9, color=QUIET)
+    return finish(figure, note, legend_of=axes)
