@@ -24,7 +24,7 @@ from routedk_lite.backbone import load_student
 from routedk_lite.config import get_profile
 from routedk_lite.data import load_domain
 from routedk_lite.experts import encode_example, train_expert
-from routedk_lite.records import hardware, package_versions, peak_memory_mb
+from routedk_lite.machine import hardware, package_versions, peak_memory_mb
 from routedk_lite.report import text_table
 from routedk_lite.training import IGNORE
 

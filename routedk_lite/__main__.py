@@ -29,6 +29,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
     results: Results = Path("results"),
     work: Annotated[Path, typer.Option(help="Folder of adapters and unfinished work.")] = Path("runs"),
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this stage, or a pattern: 'fusion-*'. Repeat it.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the plan with estimates, run nothing.")] = False,
 ) -> None:
     """Run the stages of one study that are not done yet. Stop it with Ctrl-C and start it again as you like."""
@@ -40,7 +43,8 @@ def run(
         typer.echo(plan_table(study))
         return
     found = study.run(
-        lambda stage, done: typer.echo(f"{'done   ' if done else 'running'}  {stage.name}: {stage.about}")
+        lambda stage, done: typer.echo(f"{'done   ' if done else 'running'}  {stage.name}: {stage.about}"),
+        only=only or (),
     )
     typer.echo(results_table(found))
 

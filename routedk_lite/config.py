@@ -178,6 +178,26 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VoteConfig:
+    """How answers are sampled for a vote. The papers do not state temperature or N; these are ours."""
+
+    n: int = 32
+    """Answers per session; votes among fewer are taken from the same draw."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    sizes: tuple[int, ...] = (1, 4, 8, 16, 32)
+    """Numbers of voters that are compared, rising."""
+
+    def __post_init__(self) -> None:
+        _require_count(self, "n")
+        _require(self.temperature > 0, self, "temperature", "above 0")
+        _require(0 < self.top_p <= 1, self, "top_p", "above 0, at most 1")
+        rising = list(self.sizes) == sorted(set(self.sizes))
+        _require(bool(self.sizes) and rising and self.sizes[0] >= 1 and self.sizes[-1] <= self.n, self, "sizes",
+                 f"rising numbers from 1 to n = {self.n}")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """A student with everything that is chosen to fit it and the machine it runs on."""
 
@@ -187,6 +207,11 @@ class Profile:
     train: TrainConfig = field(default_factory=TrainConfig)
     router: RouterConfig = field(default_factory=RouterConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    vote: VoteConfig = field(default_factory=VoteConfig)
+    place: str = "prompt"
+    """Where rules and reasoning stand in training, see `KnowledgeConfig.place`."""
+    ties_rank: int | None = None
+    """Rank of the merged update of TIES; `None` keeps it whole, which needs as much memory as the student."""
     domains: tuple[str, ...] = ("electronic", "clothing", "food", "toyshop")
     """Domains it is meant for, the default first."""
     parameters: float = 0.0

@@ -10,7 +10,7 @@ from .backbone import choose_dtype, has_fast_bf16, is_cached
 from .config import PROFILES, Profile
 from .data import PUBLIC_DOMAINS, domain_is_cached
 from .files import cache_dir
-from .records import hardware, package_versions
+from .machine import hardware, package_versions
 from .report import text_table
 
 _GPU_MEMORY_GB = {"t4": 12, "paper": 20}

@@ -7,6 +7,7 @@ activations; the adapters are small), a read token two. A generated token must r
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     memory = (1.0 if basis else 0) + weights / 1e9
     if stage.kind == "answer":
         return Estimate(answer, memory + 0.3, 0.1, basis)
-    tokens = n_train * (prompt + ANSWER_TOKENS) * profile.train.epochs
+    if stage.kind == "sample":  # while samples agree they are one row; in the end every one may stand alone
+        return Estimate(2.5 * answer, memory + 1.0, 1.0, basis)
+    epochs = profile.router.epochs if stage.kind == "router" else profile.train.epochs
+    tokens = n_train * (prompt + ANSWER_TOKENS) * epochs
     train = tokens * 4 * profile.parameters / (speed * utilisation)
     train *= 4 / 3 if profile.train.gradient_checkpointing else 1
     # All linear layers of a Llama get r·(inputs + outputs) weights: about r/200 of the model at these widths.
@@ -104,6 +108,7 @@ def _machine(profile) -> tuple[float, float, float, str, float]:
     return speed, bandwidth, UTILISATION[device], basis, dtype.itemsize
 
 
+@cache
 def _measure(device: str, dtype: torch.dtype, seconds: float = 0.3) -> tuple[float, float]:
     """Speed of a matrix product as in a small model's MLP, and of reading memory."""
     import torch

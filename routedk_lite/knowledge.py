@@ -11,13 +11,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .config import KNOWLEDGE_KINDS
 from .data import PUBLIC_DOMAINS, Bundle, DataError, Domain, Session
-from .files import asset
+from .files import asset, sha256_json
 
 MASK = "some"
 """What stands for item numbers where they are hidden."""
@@ -61,6 +61,12 @@ class Knowledge:
     def explicit(self) -> bool:
         """Whether item numbers always follow the word item; the recorded teacher uses bare numbers."""
         return self.domain == "toyshop"
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of all that a student may be told."""
+        rules = [[rule.id, rule.text] for rule in self.rules.values()]
+        return sha256_json([rules, [[id_, r.text, r.rules] for id_, r in self.reasoning.items()]])
 
     def rules_text(self, session: Session) -> str:
         """The texts of the rules that this session's reasoning cites, one a line."""

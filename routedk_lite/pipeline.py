@@ -6,28 +6,26 @@ and can be asked for alone. A failed or stopped run is continued by running it a
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from . import experiments
 from .backbone import Student, is_cached, load_student, student_files
-from .baselines import FLOORS, floor_predictions
+from .baselines import FLOORS, SIMILARITIES
 from .config import Profile, digest, get_profile
-from .data import Domain, domain_is_cached, fetch_all, load_domain
-from .decoding import Answer, greedy_answers
-from .experts import ExpertResult, load_expert, train_expert
-from .files import sha256_folder
+from .data import PUBLIC_DOMAINS, Domain, domain_is_cached, fetch_all, load_domain
+from .experiments import EXPERTS, FLOOR_SEED, fusions
+from .experts import ExpertResult
+from .knowledge import load_knowledge
 from .records import RunRecord, load_all, write_record
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-FLOOR_SEED = 0
-"""Of the floors that draw at random."""
+VOTERS = ("dynamic", "base")
+"""What answers in the voting sweeps: the routed model, and the base expert alone."""
 
 
 class Stage(NamedTuple):
@@ -36,7 +34,7 @@ class Stage(NamedTuple):
     name: str
     about: str
     kind: str
-    """`fetch`, `floor`, `answer` or `train`: what the time estimate goes by."""
+    """`fetch`, `floor`, `answer`, `train`, `router` or `sample`: what the time estimate goes by."""
     is_done: Callable[[], bool]
     run: Callable[[], object]
 
@@ -89,17 +87,9 @@ class Study:
         return load_domain(self.domain, name)
 
     @property
-    def base_name(self) -> str:
-        """Name of the base expert's run."""
-        return f"base-seed{self.seed}"
-
-    @property
     def stages(self) -> list[Stage]:
         """The stages that exist, in order."""
         source = self.profile.student
-        answering = {"prompt": asdict(self.profile.prompt), "decode": asdict(self.profile.decode)}
-        zero_shot = {"student": asdict(source), **answering}
-        base = {**zero_shot, "train": asdict(self.profile.train)}
         return [
             Stage(
                 "data", f"download and verify {self.domain}", "fetch",
@@ -109,26 +99,73 @@ class Study:
             Stage(
                 "student", f"fetch {source.id}", "fetch", lambda: is_cached(source), lambda: student_files(source)
             ),
-            *(
-                self._recorded_stage(f"floor-{name}", "bundles without reading titles", "floor", None,
-                                     {"floor": name, "seed": FLOOR_SEED}, self._floor)
-                for name in FLOORS
-            ),
-            self._recorded_stage("zero-shot", "the student as it is", "answer", None, zero_shot, self._zero_shot),
-            self._recorded_stage(self.base_name, "train the base expert, answer the test sessions", "train", self.seed,
-                                 base, self._base_expert),
+            *self._without_student(),
+            *self._with_student(),
         ]  # fmt: skip
 
-    def run(self, on_stage: Callable[[Stage, bool], object] = lambda stage, done: None) -> list[RunRecord]:
+    def _without_student(self) -> Iterator[Stage]:
+        for name in FLOORS:
+            config = {"floor": name, "seed": FLOOR_SEED}
+            yield self._recorded_stage(
+                f"floor-{name}", "bundles without reading titles", "floor", None, config, experiments.floor
+            )
+        for name in SIMILARITIES:
+            # The sentence encoder must be fetched, which the toy shop's readers should not have to wait for.
+            if name == "tfidf" or self.domain in PUBLIC_DOMAINS:
+                yield self._recorded_stage(
+                    f"cluster-{name}", "clusters of titles", "floor", None, {"similarity": name},
+                    experiments.clustering,
+                )  # fmt: skip
+        if self.domain in PUBLIC_DOMAINS:
+            yield self._recorded_stage(
+                "teacher", "the recorded teacher's own answers", "floor", None, {"teacher": "recorded"},
+                experiments.teacher,
+            )  # fmt: skip
+
+    def _with_student(self) -> Iterator[Stage]:
+        profile, seed = self.profile, self.seed
+        asked = {"student": asdict(profile.student), "prompt": asdict(profile.prompt), "decode": asdict(profile.decode)}
+        trained = {**asked, "train": asdict(profile.train)}
+        told = {"place": profile.place, "knowledge": load_knowledge(self.domain).sha256}
+        yield self._recorded_stage("zero-shot", "the student as it is", "answer", None, asked, experiments.zero_shot)
+        for name, kind in EXPERTS.items():
+            config = {**trained, "expert": name, **(told if kind != "none" else {})}
+            about = f"train an expert on {kind if kind != 'none' else 'raw sessions'}, ask it alone"
+            yield self._recorded_stage(f"{name}-seed{seed}", about, "train", seed, config, experiments.expert)
+        routed = {**trained, **told, "router": asdict(profile.router)}
+        for name, (fusion, experts) in fusions(self).items():
+            config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
+            kind = "router" if name.startswith(("static", "dynamic")) else "answer"
+            yield self._recorded_stage(
+                f"fusion-{name}-seed{seed}", f"fuse {len(experts)} experts", kind, seed, config, experiments.fusion
+            )
+        for name in VOTERS:
+            config = {**routed, "model": name, "vote": asdict(profile.vote)}
+            about = f"sample {profile.vote.n} answers, let them vote"
+            yield self._recorded_stage(f"voting-{name}-seed{seed}", about, "sample", seed, config, experiments.voting)
+
+    def run(
+        self, on_stage: Callable[[Stage, bool], object] = lambda stage, done: None, *, only: Sequence[str] = ()
+    ) -> list[RunRecord]:
         """Run every stage that is not done.
 
         Args:
             on_stage: called before each stage, with whether it is skipped because it is done.
+            only: names of stages, or patterns such as `fusion-*`; data and student are fetched in any case.
 
         Returns:
             The records of this profile and domain.
+
+        Raises:
+            ValueError: a pattern fits no stage.
         """
-        for stage in self.stages:
+        stages = self.stages
+        for pattern in only:
+            if not any(fnmatch(stage.name, pattern) for stage in stages):
+                raise ValueError(f"no stage {pattern!r}: choose among {', '.join(s.name for s in stages)}")
+        for stage in stages:
+            if only and stage.kind != "fetch" and not any(fnmatch(stage.name, pattern) for pattern in only):
+                continue
             done = stage.is_done()
             on_stage(stage, done)
             if not done:
@@ -141,16 +178,7 @@ class Study:
 
     def train_base(self) -> ExpertResult:
         """Train the base expert (raw sessions only), or find it trained."""
-        return train_expert(
-            self.student,
-            self.split("train"),
-            self.work / self.base_name,
-            config=self.profile.train,
-            prompt=self.profile.prompt,
-            validation=self.split("validation"),
-            seed=self.seed,
-            progress=self.progress,
-        )
+        return experiments.train(self, "base")
 
     # --- how a recorded stage works ---------------------------------------------------------------------------
 
@@ -159,7 +187,7 @@ class Study:
     ) -> Stage:
         """A stage that is done when a record with its configuration exists, and that ends with writing it.
 
-        `make(name, config, key)` gives the fields of the record that differ between stages.
+        `make(study, config, key)` gives the fields of the record that differ between stages.
         """
 
         def key() -> str:
@@ -173,7 +201,7 @@ class Study:
 
         def run() -> RunRecord:
             started = time.perf_counter()
-            made = make(name, config, key())
+            made = make(self, config, key())
             earlier = made.get("training", {}).get("seconds_before", 0.0)
             return write_record(
                 self.results,
@@ -188,66 +216,3 @@ class Study:
             )
 
         return Stage(name, about, kind, is_done, run)
-
-    def _floor(self, name: str, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-        predictions = floor_predictions(config["floor"], self.split("test"), seed=FLOOR_SEED)
-        return {"answers": [Answer.of_bundles(i, bundles) for i, bundles in predictions.items()]}
-
-    def _zero_shot(self, name: str, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-        answers = self._answer(self.student.model, name, key)
-        return {"answers": answers, "student": asdict(self.student.info)}
-
-    def _base_expert(self, name: str, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-        started = time.perf_counter()
-        expert = self.train_base()
-        spent = time.perf_counter() - started
-        model = load_expert(self.student, expert.folder)
-        try:
-            answers = self._answer(model, name, key)
-        finally:
-            model.unload()
-        return {
-            "answers": answers,
-            "student": asdict(self.student.info),
-            "adapter_sha256": {"base": sha256_folder(expert.folder)},
-            "training": {
-                "seconds": expert.seconds,
-                "seconds_before": max(0.0, round(expert.seconds - spent, 1)),
-                "tokens_per_second": expert.tokens_per_second,
-                "history": expert.history,
-            },
-        }
-
-    def _answer(self, model: PreTrainedModel, name: str, key: str) -> list[Answer]:
-        """Greedy answers to the test sessions; those of an interrupted run are kept in a file and not made again."""
-        partial = self.work / f"{name}-{key}.partial.jsonl"
-        known = _read_partial(partial)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "a", encoding="utf-8") as file:
-
-            def keep(answers: Sequence[Answer]) -> None:
-                file.writelines(json.dumps(answer.to_json()) + "\n" for answer in answers)
-                file.flush()
-
-            new = greedy_answers(
-                model,
-                self.student.tokenizer,
-                self.split("test"),
-                prompt=self.profile.prompt,
-                decode=self.profile.decode,
-                done={answer.id for answer in known},
-                on_batch=keep,
-                progress=self.progress,
-            )
-        return known + new
-
-
-def _read_partial(path: Path) -> list[Answer]:
-    """Answers of an interrupted run; a last line that was cut off is dropped from the file as well."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-        path.write_text("".join(lines), encoding="utf-8")
-    return [Answer.from_json(json.loads(line)) for line in lines]

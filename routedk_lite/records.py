@@ -7,22 +7,18 @@ A record is one JSON file `results/<profile>/<domain>/<run>.json`; the predictio
 from __future__ import annotations
 
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from .data import Domain, load_domain
 from .decoding import Answer
 from .files import atomic_write, sha256_file, write_json
+from .machine import git_state, hardware, package_versions, peak_memory_mb
 from .metrics import PROTOCOLS, evaluate, per_session
 
-VERSIONS_OF = ("routedk-lite", "torch", "transformers", "peft", "datasets", "numpy", "bitsandbytes")
 INTERVAL_OF = ("precision", "recall", "f1", "exact_match")
 
 
@@ -75,6 +71,11 @@ class RunRecord:
     predictions: str
     """File name of the predictions, beside the record."""
     predictions_sha256: str
+    analysis: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers of a fusion (what α does) or a vote (curves, diversity), where there are any."""
+    attachments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Further files beside the record: what → `file`, `sha256`. `alpha`: weights of every test session. `samples`:
+    all sampled answers."""
     path: Path | None = field(default=None, compare=False)
     """Where the record was read from."""
 
@@ -93,13 +94,16 @@ def write_record(
     student: Mapping[str, Any] | None = None,
     adapter_sha256: Mapping[str, str] | None = None,
     training: Mapping[str, Any] | None = None,
+    analysis: Mapping[str, Any] | None = None,
+    attachments: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
 ) -> RunRecord:
-    """Measure a run's answers and write its record and predictions.
+    """Measure a run's answers and write its record, predictions and attachments.
 
     Args:
         folder: the results folder; the record goes to `<folder>/<profile>/<domain>/<run>.json`.
         test: the sessions that were answered.
         answers: one per session.
+        attachments: what → rows, written to `<run>.<what>.jsonl`.
 
     Raises:
         RecordError: sessions without an answer.
@@ -109,9 +113,12 @@ def write_record(
         raise RecordError(f"{run}: no answer for {len(missing)} sessions of {test.name}, {missing[0]} the first")
     place = Path(folder, profile, test.name)
     predictions = place / f"{run}.predictions.jsonl"
-    with atomic_write(predictions) as file:
-        for session in test:
-            file.write(json.dumps(by_id[session.id].to_json(), ensure_ascii=False) + "\n")
+    _write_lines(predictions, (by_id[session.id].to_json() for session in test))
+    attached = {}
+    for what, rows in (attachments or {}).items():
+        path = place / f"{run}.{what}.jsonl"
+        _write_lines(path, rows)
+        attached[what] = {"file": path.name, "sha256": sha256_file(path)}
     kinds = [problem.kind for answer in by_id.values() for problem in answer.problems]
     commit, dirty = git_state()
     record = RunRecord(
@@ -138,11 +145,19 @@ def write_record(
         problems={kind: kinds.count(kind) for kind in sorted(set(kinds))},
         predictions=predictions.name,
         predictions_sha256=sha256_file(predictions),
+        analysis=analysis or {},
+        attachments=attached,
         **measure({i: a.bundles for i, a in by_id.items()}, test),
         path=place / f"{run}.json",
     )
     write_json(record.path, {k: v for k, v in asdict(record).items() if k != "path"})
     return record
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with atomic_write(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def measure(predictions: Mapping[int, Sequence[Iterable[int]]], test: Domain) -> dict[str, Any]:
@@ -199,14 +214,30 @@ def load_predictions(record: RunRecord) -> dict[int, Answer]:
     Raises:
         RecordError: the file is missing or is not the one that the record was made from.
     """
-    path = record.path.with_name(record.predictions)
+    rows = _read_lines(record, record.predictions, record.predictions_sha256)
+    return {row["id"]: Answer.from_json(row) for row in rows}
+
+
+def load_attachment(record: RunRecord, what: str) -> list[dict[str, Any]]:
+    """The rows of a file that a record names beside its predictions.
+
+    Raises:
+        RecordError: there is no such file, or it is not the one that the record was made with.
+    """
+    if what not in record.attachments:
+        known = ", ".join(record.attachments) or "none"
+        raise RecordError(f"{record.path}: no attachment {what!r}; there is: {known}")
+    return _read_lines(record, record.attachments[what]["file"], record.attachments[what]["sha256"])
+
+
+def _read_lines(record: RunRecord, name: str, sha256: str) -> list[dict[str, Any]]:
+    path = record.path.with_name(name)
     if not path.exists():
-        raise RecordError(f"{record.path}: its predictions {path.name} are missing")
-    if sha256_file(path) != record.predictions_sha256:
+        raise RecordError(f"{record.path}: its file {name} is missing")
+    if sha256_file(path) != sha256:
         raise RecordError(f"{path}: changed since the record was written")
     with open(path, encoding="utf-8") as file:
-        answers = [Answer.from_json(json.loads(line)) for line in file]
-    return {answer.id: answer for answer in answers}
+        return [json.loads(line) for line in file]
 
 
 def verify(record: RunRecord) -> None:
@@ -222,78 +253,3 @@ def verify(record: RunRecord) -> None:
     for name in ("metrics", "intervals"):
         if again[name] != getattr(record, name):
             raise RecordError(f"{record.path}: {name} do not follow from {record.predictions}")
-
-
-# --- where it ran -------------------------------------------------------------------------------------------------
-
-
-def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the package's checkout, and whether tracked files differ from it."""
-    root = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout
-
-    try:
-        commit = git("rev-parse", "HEAD").strip()
-        return commit, bool(git("status", "--porcelain", "--untracked-files=no").strip())
-    except (OSError, subprocess.CalledProcessError):
-        return None, None
-
-
-def package_versions() -> dict[str, str]:
-    """Python's version and those of the packages that shape results."""
-    found = {"python": platform.python_version()}
-    for name in VERSIONS_OF:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, cores, memory and GPU."""
-    import psutil
-    import torch
-
-    found = {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-    if torch.cuda.is_available():
-        major, minor = torch.cuda.get_device_capability()
-        found |= {
-            "gpu": torch.cuda.get_device_name(),
-            "capability": f"{major}.{minor}",
-            "cuda": torch.version.cuda,
-        }
-    return found
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def peak_memory_mb() -> float:
-    """Largest memory so far: of the GPU if one is in use, else of this process."""
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 2**20
-    import psutil
-
-    info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):  # Windows
-        return info.peak_wset / 2**20
-    import resource
-
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

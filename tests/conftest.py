@@ -72,7 +72,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_profile(tiny_llama: Path):
     """The toy profile with the random Llama as its student, and so little training that a test can wait for it."""
     from dataclasses import replace

@@ -1,30 +1,59 @@
+import shutil
 from dataclasses import replace
 
 import pytest
 
-from routedk_lite import data, pipeline, records
-from routedk_lite.decoding import Answer
+from routedk_lite import data, experiments, pipeline, records
+from routedk_lite.config import VoteConfig
+from routedk_lite.decoding import Answer, Samples
 from routedk_lite.pipeline import Study
 from routedk_lite.report import plan_table, results_table
 
+N_RUNS = 17
+"""Records of one study of the toy shop."""
 LIMIT = {"train": 12, "validation": 4, "test": 10}
 
 
+def small(name, split):
+    """A handful of toy sessions."""
+    domain = data.load_domain(name, split)
+    return replace(domain, sessions=domain.sessions[: LIMIT[split]])
+
+
+@pytest.fixture(scope="module")
+def profile(tiny_profile):
+    """A random student; rules and reasoning are long in its tokens, which are bytes."""
+    train = replace(tiny_profile.train, max_length=4000)
+    return replace(tiny_profile, train=train, vote=VoteConfig(n=8, sizes=(1, 4, 8)))
+
+
+@pytest.fixture(scope="module")
+def finished(profile, tmp_path_factory):
+    """The folder of a study that has been run to its end."""
+    top = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "load_domain", small)
+        Study(profile, results=top / "results", work=top / "runs", progress=False).run()
+    return top
+
+
 @pytest.fixture
-def study(tiny_profile, tmp_path, monkeypatch):
-    """A study of a random student on a handful of toy sessions."""
-
-    def small(name, split):
-        domain = data.load_domain(name, split)
-        return replace(domain, sessions=domain.sessions[: LIMIT[split]])
-
+def study(profile, tmp_path, monkeypatch):
+    """Makes studies that begin with nothing."""
     monkeypatch.setattr(pipeline, "load_domain", small)
     monkeypatch.setattr(records, "load_domain", small)
 
-    def make(profile=tiny_profile, **options):
-        return Study(profile, results=tmp_path / "results", work=tmp_path / "runs", progress=False, **options)
+    def make(changed=profile, **options):
+        return Study(changed, results=tmp_path / "results", work=tmp_path / "runs", progress=False, **options)
 
     return make
+
+
+@pytest.fixture
+def done(study, finished, tmp_path):
+    """The same, beginning where a finished one ends."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return study
 
 
 def follow(study):
@@ -34,10 +63,13 @@ def follow(study):
     return ran
 
 
-def test_a_study_ends_in_records_that_verify(study):
-    found = study().run()
+def test_a_study_ends_in_records_that_verify(done):
+    found = done().run()
     assert [r.run for r in found] == [
-        "base-seed0", "floor-all_pairs", "floor-pairs", "floor-random", "floor-whole", "zero-shot"
+        "base-seed0", "both-seed0", "cluster-tfidf", "floor-all_pairs", "floor-pairs", "floor-random", "floor-whole",
+        "fusion-average-seed0", "fusion-dynamic-k2-seed0", "fusion-dynamic-seed0", "fusion-static-seed0",
+        "fusion-ties-seed0", "reasoning-seed0", "rules-seed0", "voting-base-seed0", "voting-dynamic-seed0",
+        "zero-shot",
     ]  # fmt: skip
     for record in found:
         records.verify(record)
@@ -45,23 +77,62 @@ def test_a_study_ends_in_records_that_verify(study):
     assert base.seed == 0 and base.student["revision"] == "local" and base.n_sessions == LIMIT["test"]
     assert len(base.adapter_sha256["base"]) == 64
     assert base.training["history"] and base.wall_seconds >= base.training["seconds"]
-    assert all(r.student is None for r in found if r.run.startswith("floor"))
+    assert all(r.student is None for r in found if r.run.startswith(("floor", "cluster")))
 
 
-def test_finished_stages_are_skipped_and_changed_ones_are_not(study, tiny_profile):
-    assert len(follow(study())) == 6
-    assert follow(study()) == []
-    assert follow(study(seed=1)) == ["base-seed1"]
-    changed = replace(tiny_profile, train=replace(tiny_profile.train, learning_rate=1e-3))
-    assert follow(study(changed)) == ["base-seed0"]
-    longer = replace(tiny_profile, decode=replace(tiny_profile.decode, max_new_tokens=9))
-    assert follow(study(longer)) == ["zero-shot", "base-seed0"]
+def test_experts_differ_and_fusions_use_all_of_them(done):
+    found = {r.run: r for r in done().run()}
+    alone = [found[f"{name}-seed0"].adapter_sha256[name] for name in ("base", "rules", "reasoning", "both")]
+    assert len(set(alone)) == 4
+    dynamic = found["fusion-dynamic-seed0"]
+    assert list(dynamic.adapter_sha256) == ["base-seed0", "rules-seed0", "reasoning-seed0"]
+    assert list(found["fusion-dynamic-k2-seed0"].adapter_sha256) == ["base-seed0", "both-seed0"]
+    traces = records.load_attachment(dynamic, "alpha")
+    assert [row["id"] for row in traces] == [s.id for s in done().split("test")]
+    for row in traces:
+        assert len(row["alpha"]) == len(dynamic.analysis["layers"]) == 2
+        assert all(sum(weights) == pytest.approx(1, abs=1e-3) for weights in row["alpha"])
+    assert len(dynamic.analysis["entropy"]) == 2 and dynamic.training["history"]
+    assert found["fusion-average-seed0"].analysis["mutual_information"] == [0, 0]
+    assert "alpha" not in found["fusion-ties-seed0"].attachments
 
 
-def test_answering_that_was_stopped_goes_on(study, tiny_profile, tmp_path, monkeypatch):
+def test_one_draw_gives_the_whole_sweep(done):
+    found = {r.run: r for r in done().run()}
+    for name in ("dynamic", "base"):
+        record = found[f"voting-{name}-seed0"]
+        samples = [Samples.from_json(row) for row in records.load_attachment(record, "samples")]
+        assert all(len(s.drawn) == 8 for s in samples) and len(samples) == LIMIT["test"]
+        assert [p["n"] for p in record.analysis["curves"]["f1"]] == [1, 4, 8]
+        last = record.analysis["curves"]["f1"][-1]
+        assert last["nested"] == pytest.approx(record.metrics["strict"]["f1"], abs=1e-5)
+        assert record.analysis["fallbacks"] >= 0 and 0 < record.analysis["diversity"]["share"] <= 1
+
+
+def test_only_some_stages(study):
+    ran = []
+    study().run(lambda stage, done: ran.append(stage.name), only=["floor-*", "zero-shot"])
+    assert ran == ["data", "student", "floor-whole", "floor-pairs", "floor-random", "floor-all_pairs", "zero-shot"]
+    with pytest.raises(ValueError, match="no stage 'flor'"):
+        study().run(only=["flor"])
+
+
+def test_finished_stages_are_skipped_and_changed_ones_are_not(done, profile):
+    assert follow(done()) == []
+    assert {name.rpartition("-")[2] for name in follow(done(seed=1))} == {"seed1"}
+    router = replace(profile, router=replace(profile.router, learning_rate=0.1))
+    assert all(name.startswith(("fusion", "voting")) for name in follow(done(router)))
+    changed = replace(profile, train=replace(profile.train, learning_rate=1e-3))
+    ran = follow(done(changed))
+    assert "base-seed0" in ran and "zero-shot" not in ran
+    longer = replace(profile, decode=replace(profile.decode, max_new_tokens=9))
+    assert follow(done(longer))[:2] == ["zero-shot", "base-seed0"]
+
+
+def test_answering_that_was_stopped_goes_on(study, profile, tmp_path, monkeypatch):
     """Ctrl-C in the middle of the test sessions: what was answered is kept, the rest is answered later."""
-    profile = replace(tiny_profile, decode=replace(tiny_profile.decode, batch_size=4))
-    real = pipeline.greedy_answers
+    profile = replace(profile, decode=replace(profile.decode, batch_size=4))
+    real = experiments.greedy_answers
 
     def interrupted(*args, on_batch, **options):
         def stop_after_first(answers):
@@ -70,9 +141,9 @@ def test_answering_that_was_stopped_goes_on(study, tiny_profile, tmp_path, monke
 
         return real(*args, on_batch=stop_after_first, **options)
 
-    monkeypatch.setattr(pipeline, "greedy_answers", interrupted)
+    monkeypatch.setattr(experiments, "greedy_answers", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        study(profile).run()
+        study(profile).run(only=["zero-shot"])
     partial = next((tmp_path / "runs").rglob("zero-shot-*.partial.jsonl"))
     assert len(partial.read_text().splitlines()) == 4
     partial.write_text(partial.read_text() + '{"id": 1, "bun')  # a line that was cut off
@@ -82,8 +153,8 @@ def test_answering_that_was_stopped_goes_on(study, tiny_profile, tmp_path, monke
         answered.append(len(done))
         return real(*args, done=done, **options)
 
-    monkeypatch.setattr(pipeline, "greedy_answers", counted)
-    found = study(profile).run()
+    monkeypatch.setattr(experiments, "greedy_answers", counted)
+    found = study(profile).run(only=["zero-shot", "base-*"])
     assert answered == [4, 0]
     assert next(r for r in found if r.run == "zero-shot").n_sessions == LIMIT["test"]
 
@@ -95,27 +166,27 @@ def test_bad_choices_name_the_good_ones(study):
         study(seed=-1)
 
 
-def test_the_plan_lists_every_stage_and_what_is_done(study):
+def test_the_plan_lists_every_stage_and_what_is_done(study, finished, tmp_path):
     plan = plan_table(study())
     assert all(stage.name in plan for stage in study().stages)
     assert plan.count("done") == 2  # data and student are local
-    study().run()
-    assert plan_table(study()).count("done") == 8
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    assert plan_table(study()).count("done") == N_RUNS + 2
 
 
-def test_the_results_table_is_sorted_and_labelled(study):
-    found = study().run()
+def test_the_results_table_is_sorted_and_labelled(done):
+    found = done().run()
     table = results_table(found)
     assert "toy, toyshop (test, 10 sessions)" in table
     best = max(found, key=lambda r: r.metrics["strict"]["f1"])
     rows = [line for line in table.splitlines() if any(r.run in line for r in found)]
-    assert len(rows) == 6 and best.run in rows[-1]
+    assert len(rows) == N_RUNS and best.run in rows[-1]
     markdown = results_table(found, markdown=True)
-    assert markdown.count("\n|") == 8 and f"{best.metrics['strict']['f1']:.3f}" in markdown
+    assert markdown.count("\n|") == N_RUNS + 2 and f"{best.metrics['strict']['f1']:.3f}" in markdown
 
 
-def test_floors_are_answers_without_text(study):
-    found = study().run()
+def test_floors_are_answers_without_text(done):
+    found = done().run()
     pairs = records.load_predictions(next(r for r in found if r.run == "floor-pairs"))
-    first = study().split("test").sessions[0]
+    first = done().split("test").sessions[0]
     assert pairs[first.id] == Answer.of_bundles(first.id, [(i, i + 1) for i in range(1, len(first), 2)])

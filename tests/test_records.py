@@ -8,7 +8,15 @@ from routedk_lite.data import Domain, load_domain
 from routedk_lite.decoding import Answer
 from routedk_lite.metrics import evaluate
 from routedk_lite.prompts import Problem
-from routedk_lite.records import RecordError, load_all, load_predictions, read_record, verify, write_record
+from routedk_lite.records import (
+    RecordError,
+    load_all,
+    load_attachment,
+    load_predictions,
+    read_record,
+    verify,
+    write_record,
+)
 
 
 @pytest.fixture
@@ -74,11 +82,11 @@ def test_predictions_stand_beside_the_record_and_verify_it(write, answers):
 def test_changed_predictions_are_noticed(write):
     record = write()
     path = record.path.with_name(record.predictions)
-    path.write_text(path.read_text().replace("[1, 2]", "[1, 3]", 1))
+    path.write_text(path.read_text().replace("[1,2]", "[1,3]", 1))
     with pytest.raises(RecordError, match="changed since the record was written"):
         verify(record)
     path.unlink()
-    with pytest.raises(RecordError, match=r"predictions base-seed0\.predictions\.jsonl are missing"):
+    with pytest.raises(RecordError, match=r"its file base-seed0\.predictions\.jsonl is missing"):
         verify(record)
 
 
@@ -122,3 +130,14 @@ def test_no_folder_means_no_records(tmp_path):
 
 def test_records_differ_by_their_fields(write):
     assert replace(write(), seed=1) != write()
+
+
+def test_attachments_are_kept_and_checked(write):
+    record = write(attachments={"alpha": [{"id": 1, "alpha": [[0.5, 0.5]]}]})
+    assert load_attachment(record, "alpha") == [{"id": 1, "alpha": [[0.5, 0.5]]}]
+    with pytest.raises(RecordError, match="no attachment 'samples'; there is: alpha"):
+        load_attachment(record, "samples")
+    path = record.path.with_name("base-seed0.alpha.jsonl")
+    path.write_text(path.read_text().replace("0.5", "0.6"))
+    with pytest.raises(RecordError, match="changed since the record was written"):
+        load_attachment(record, "alpha")

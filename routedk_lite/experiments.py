@@ -1,0 +1,279 @@
+"""How each recorded run is made: from a study's data, student and settings to answers.
+
+Every function here gives the fields of a run record that differ between runs (`answers`, `student`, `training`,
+`analysis`, …). What is long is kept as it comes: an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .baselines import cluster_predictions, floor_predictions
+from .config import KnowledgeConfig
+from .decoding import Answer, Samples, greedy_answers, sample_bundles
+from .experts import ExpertResult, load_expert, train_expert
+from .files import sha256_folder
+from .fusion import Average, Dynamic, Fusion, Static, Ties
+from .knowledge import load_knowledge, teacher_answers
+from .routed import RoutedModel
+from .routing import routing_statistics, trace_alpha, train_fusion
+from .voting import diversity, reliability, vote_all, voting_curve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .pipeline import Study
+
+FLOOR_SEED = 0
+"""Of the floors that draw at random."""
+EXPERTS = {"base": "none", "rules": "rules", "reasoning": "reasoning", "both": "both"}
+"""Experts by name, and what each is told. `both` is the second of two experts, where K = 2."""
+
+
+def fusions(study: Study) -> dict[str, tuple[Fusion, tuple[str, ...]]]:
+    """The fusions of a study by name, each with its experts."""
+    three = ("base", "rules", "reasoning")
+    return {
+        "average": (Average(), three),
+        "ties": (Ties(rank=study.profile.ties_rank), three),
+        "static": (Static(), three),
+        "dynamic": (Dynamic(), three),
+        "dynamic-k2": (Dynamic(), ("base", "both")),
+    }
+
+
+# --- runs without a student -----------------------------------------------------------------------------------
+
+
+def floor(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A predictor that reads no title."""
+    predictions = floor_predictions(config["floor"], study.split("test"), seed=FLOOR_SEED)
+    return {"answers": _plain(predictions)}
+
+
+def clustering(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Clustering of titles, its threshold chosen on validation."""
+    splits = [study.split(name) for name in ("train", "validation", "test")]
+    predictions, threshold = cluster_predictions(config["similarity"], *splits)
+    return {"answers": _plain(predictions), "analysis": {"threshold": threshold}}
+
+
+def teacher(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The recorded teacher's own answers."""
+    return {"answers": _plain(teacher_answers(study.domain))}
+
+
+def _plain(predictions: Mapping[int, Sequence]) -> list[Answer]:
+    return [Answer.of_bundles(id_, bundles) for id_, bundles in predictions.items()]
+
+
+# --- one model ------------------------------------------------------------------------------------------------
+
+
+def zero_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The student as it is."""
+    answers = _greedy(study, study.student.model, f"zero-shot-{key}")
+    return {"answers": answers, "student": asdict(study.student.info)}
+
+
+def train(study: Study, name: str) -> ExpertResult:
+    """Train one of the `EXPERTS`, or find it trained."""
+    kind = EXPERTS[name]
+    return train_expert(
+        study.student,
+        study.split("train"),
+        study.work / f"{name}-seed{study.seed}",
+        config=study.profile.train,
+        prompt=study.profile.prompt,
+        knowledge=load_knowledge(study.domain) if kind != "none" else None,
+        told=KnowledgeConfig(kind=kind, place=study.profile.place),
+        validation=study.split("validation"),
+        seed=study.seed,
+        progress=study.progress,
+    )
+
+
+def expert(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """One expert, trained and asked alone."""
+    name, started = config["expert"], time.perf_counter()
+    result = train(study, name)
+    spent = time.perf_counter() - started
+    model = load_expert(study.student, result.folder)
+    try:
+        answers = _greedy(study, model, f"{name}-{key}")
+    finally:
+        model.unload()
+    return {
+        "answers": answers,
+        "student": asdict(study.student.info),
+        "adapter_sha256": {name: sha256_folder(result.folder)},
+        "training": _training(result.seconds, spent, result.history, tokens_per_second=result.tokens_per_second),
+    }
+
+
+def _training(seconds: float, spent: float, history: list[dict[str, float]], **more: Any) -> dict[str, Any]:
+    """`seconds_before`: what was spent in earlier runs of this stage, to be added to its wall time."""
+    return {"seconds": seconds, "seconds_before": max(0.0, round(seconds - spent, 1)), **more, "history": history}
+
+
+# --- several experts ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _routed(study: Study, name: str):
+    """The student with the experts of a fusion on it, trained where the fusion learns; with its training, if any."""
+    settings, names = fusions(study)[name]
+    folders = [train(study, expert_name).folder for expert_name in names]
+    model = RoutedModel(study.student.model, folders, settings, student=study.student.info.id)
+    try:
+        result = None
+        if list(model.weigher.parameters()):
+            result = train_fusion(
+                model,
+                study.student,
+                study.split("train"),
+                study.work / f"fusion-{name}-seed{study.seed}",
+                config=study.profile.router,
+                prompt=study.profile.prompt,
+                validation=study.split("validation"),
+                seed=study.seed,
+                progress=study.progress,
+            )
+        yield model, result
+    finally:
+        model.unload()
+
+
+def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Several experts in one model: greedy answers, and α of every test session."""
+    name, started = config["fusion_name"], time.perf_counter()
+    with _routed(study, name) as (model, result):
+        spent = time.perf_counter() - started
+        answers = _greedy(study, model, f"fusion-{name}-{key}")
+        made = {
+            "answers": answers,
+            "student": asdict(study.student.info),
+            "adapter_sha256": {adapter.name: adapter.sha256 for adapter in model.adapters},
+            "analysis": {},
+        }
+        if result is not None:
+            made["training"] = _training(result.seconds, spent, result.history)
+            made["analysis"] = {"warnings": list(result.warnings)}
+        if model.truncation_error:
+            made["analysis"]["truncation_error"] = float(np.mean(list(model.truncation_error.values())))
+        if not isinstance(model.fusion, Ties):
+            alpha = _alpha(study, model)
+            made["analysis"] |= {
+                "experts": list(model.expert_names),
+                "layers": list(model.layer_numbers),
+                **routing_statistics(alpha).to_json(),
+            }
+            rows = zip(study.split("test"), np.round(alpha, 4).tolist(), strict=True)
+            made["attachments"] = {"alpha": ({"id": s.id, "alpha": a} for s, a in rows)}
+    return made
+
+
+def _alpha(study: Study, model: RoutedModel) -> np.ndarray:
+    return trace_alpha(
+        model,
+        study.student.tokenizer,
+        study.split("test"),
+        prompt=study.profile.prompt,
+        batch_size=study.profile.decode.batch_size,
+        progress=study.progress,
+    )
+
+
+# --- voting ---------------------------------------------------------------------------------------------------
+
+
+def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """One draw of N answers per session, and the votes among fewer and fewer of them."""
+    name, test = config["model"], study.split("test")
+    if name in EXPERTS:
+        model = load_expert(study.student, train(study, name).folder)
+        try:
+            samples = _sampled(study, model, f"voting-{name}-{key}")
+        finally:
+            model.unload()
+    else:
+        with _routed(study, name) as (model, _):
+            samples = _sampled(study, model, f"voting-{name}-{key}")
+    votes = vote_all(samples)
+    settings = study.profile.vote
+    curves = {}
+    for metric in ("f1", "exact_match"):
+        chance = np.random.default_rng(study.seed)
+        points = voting_curve(samples, test, settings.sizes, generator=chance, metric=metric)
+        curves[metric] = [{**p._asdict(), "resampled": list(p.resampled)} for p in points]
+    spread = [diversity(s.drawn)._asdict() for s in samples]
+    return {
+        "answers": [Answer.of_bundles(id_, v.bundles) for id_, v in votes.items()],
+        "student": asdict(study.student.info),
+        "analysis": {
+            "curves": curves,
+            "diversity": {k: round(float(np.mean([d[k] for d in spread])), 4) for k in spread[0]},
+            "reliability": [b._asdict() for b in reliability(votes, test)],
+            "fallbacks": sum(v.fallback for v in votes.values()),
+        },
+        "attachments": {"samples": (s.to_json() for s in samples)},
+    }
+
+
+# --- long work, kept as it comes --------------------------------------------------------------------------------
+
+
+def _greedy(study: Study, model: PreTrainedModel | RoutedModel, name: str) -> list[Answer]:
+    """Greedy answers to the test sessions; those of an interrupted run are not made again."""
+    return _resumed(study, name, Answer, lambda **how: greedy_answers(model, study.student.tokenizer, **how))
+
+
+def _sampled(study: Study, model: PreTrainedModel | RoutedModel, name: str) -> list[Samples]:
+    """Sampled answers to the test sessions, likewise."""
+    settings = study.profile.vote
+    draw = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": study.seed}
+
+    def ask(*, sessions, **how):
+        return sample_bundles(model, study.student.tokenizer, sessions, settings.n, **draw, **how)
+
+    return _resumed(study, name, Samples, ask)
+
+
+def _resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> list:
+    partial = study.work / f"{name}.partial.jsonl"
+    known = [kind.from_json(row) for row in _read_partial(partial)]
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with open(partial, "a", encoding="utf-8") as file:
+
+        def keep(found: Sequence) -> None:
+            file.writelines(json.dumps(one.to_json()) + "\n" for one in found)
+            file.flush()
+
+        new = ask(
+            sessions=study.split("test"),
+            prompt=study.profile.prompt,
+            decode=study.profile.decode,
+            done={one.id for one in known},
+            on_batch=keep,
+            progress=study.progress,
+        )
+    return known + new
+
+
+def _read_partial(path: Path) -> list[dict[str, Any]]:
+    """Lines of an interrupted run; a last line that was cut off is dropped from the file as well."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        path.write_text("".join(lines), encoding="utf-8")
+    return [json.loads(line) for line in lines]
