@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -116,6 +117,7 @@ def data_stats() -> None:
 
 def main() -> None:
     """Run the command; expected failures end with one sentence instead of a traceback."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses optional kernels aloud, at every import
     try:
         app(prog_name="routedk")
     except (ValueError, RuntimeError) as error:

@@ -1,0 +1,120 @@
+"""All partitions, their prior, and the answer with the best expected score."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routedk_lite.data import Session
+from routedk_lite.metrics import evaluate
+from routedk_lite.partitions import (
+    PartitionDecoder,
+    SizePrior,
+    bundles_of,
+    expected_f1,
+    fit_decoder,
+    group_sizes,
+    log_loss,
+    partitions,
+)
+
+BELL = {2: 2, 3: 5, 4: 15, 5: 52, 6: 203, 7: 877, 10: 115_975}
+PAIRS = {3: [(1, 2), (1, 3), (2, 3)]}
+
+
+def session(n, *bundles, id_=0):
+    names = tuple(f"thing {k}" for k in range(n))
+    return Session(id=id_, items=names, titles=names, bundles=tuple(map(frozenset, bundles)))
+
+
+def logits_for(s, strength):
+    """Logits that know the truth, as strongly as asked."""
+    truth = [[any({i, j} <= b for b in s.bundles) for j in range(1, len(s) + 1)] for i in range(1, len(s) + 1)]
+    return strength * (2.0 * np.array(truth) - 1)
+
+
+@pytest.mark.parametrize("n", BELL)
+def test_there_are_as_many_partitions_as_bells_numbers_say(n):
+    found = partitions(n)
+    assert len(found.labels) == BELL[n] - 1  # all but the one that puts nothing together
+    assert len(np.unique(found.labels, axis=0)) == len(found.labels)
+    assert all(sum(sizes) == n for sizes in found.sizes)
+    row = len(found.labels) // 2
+    sizes = sorted(np.bincount(found.labels[row]).tolist(), reverse=True)
+    assert found.sizes[found.kind[row]] == tuple(sizes)
+
+
+def test_too_many_items_are_refused():
+    with pytest.raises(ValueError, match="a session of 13 items has too many partitions"):
+        partitions(13)
+
+
+def test_group_sizes_count_loose_items_and_the_largest_of_overlapping_bundles():
+    assert group_sizes(session(6, {1, 2}, {3, 4, 5})) == (3, 2, 1)
+    assert group_sizes(session(5, {1, 2}, {2, 3, 4})) == (3, 1, 1)
+
+
+def test_the_prior_is_a_distribution_that_prefers_what_was_seen():
+    prior = SizePrior([session(4, {1, 2}, {3, 4})] * 9 + [session(4, {1, 2, 3, 4})])
+    p = np.exp(prior.log(4))
+    assert p.sum() == pytest.approx(1)
+    labels = partitions(4).labels.tolist()
+    assert p[labels.index([0, 0, 1, 1])] == pytest.approx(p[labels.index([0, 1, 0, 1])])
+    assert 3 * p[labels.index([0, 0, 1, 1])] > p[labels.index([0, 0, 0, 0])]
+
+
+@given(st.integers(2, 6).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, n), min_size=n, max_size=n)] * 2)))
+def test_expected_f1_is_strict_f1(both):
+    labels = np.array([np.unique(row, return_inverse=True)[1] for row in both])
+    answer, truth = (bundles_of(row) for row in labels)
+    if not answer or not truth:
+        return
+    found = expected_f1(labels)[0, 1]
+    s = session(labels.shape[1], *truth)
+    assert found == pytest.approx(evaluate({0: answer}, [s], "strict").f1)
+
+
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=7), st.randoms())
+def test_sure_logits_are_followed_whatever_the_order_of_the_items(groups, chance):
+    truth = bundles_of(np.array(groups))
+    if not truth:
+        return
+    s = session(len(groups), *truth)
+    decoder = PartitionDecoder(prior=SizePrior([]))
+    assert set(decoder.decode(logits_for(s, 20.0))) == set(truth)
+    order = chance.sample(range(len(groups)), len(groups))
+    moved = logits_for(s, 20.0)[np.ix_(order, order)]
+    back = [frozenset(order[n - 1] + 1 for n in b) for b in decoder.decode(moved)]
+    assert set(back) == set(truth)
+
+
+def test_an_unsure_decoder_does_not_name_the_most_probable_partition():
+    """All three together is likeliest, yet each pair lies inside it and scores in more of the worlds."""
+    s = session(3, {1, 2, 3})
+    prior = SizePrior([s] * 4 + [session(3, {1, 2})] * 6)
+    logits = np.zeros((3, 3))
+    decoder = PartitionDecoder(prior=prior, exact_weight=0.0)
+    p = decoder.distribution(logits)
+    assert partitions(3).labels[p.argmax()].tolist() == [0, 0, 0]
+    assert len(decoder.decode(logits)[0]) == 2
+    assert decoder.__class__(prior=prior, exact_weight=5.0).decode(logits) == [frozenset({1, 2, 3})]
+
+
+def test_a_single_item_has_no_bundle():
+    assert PartitionDecoder(prior=SizePrior([])).decode(np.zeros((1, 1))) == []
+
+
+def test_fitting_calibrates_and_helps():
+    chance = np.random.default_rng(0)
+    sessions = [session(5, {1, 2}, {3, 4, 5}, id_=k) for k in range(40)]
+    noisy = {s.id: logits_for(s, 1.0) + chance.normal(0, 1, (5, 5)) for s in sessions}
+    wrong = {i: 3 * z - 4 for i, z in noisy.items()}
+    fitted = fit_decoder(wrong, sessions, sessions)
+    calibrated = {i: fitted.scale * z + fitted.shift for i, z in wrong.items()}
+    assert log_loss(calibrated, sessions) < log_loss(wrong, sessions)
+    score = evaluate({s.id: fitted.decode(wrong[s.id]) for s in sessions}, sessions, "strict")
+    assert score.f1 > 0.9
+    with pytest.raises(ValueError, match="every validation pair shares a bundle"):
+        fit_decoder({0: np.zeros((2, 2))}, [session(2, {1, 2})], [])
