@@ -24,17 +24,19 @@ from typing import Any
 import torch
 
 from routedk_lite.backbone import load_student
+from routedk_lite.batches import AnswerCollator
 from routedk_lite.config import DecodeConfig, get_profile
 from routedk_lite.data import load_domain
 from routedk_lite.decoding import greedy_answers, sample_bundles
-from routedk_lite.experts import encode_example, load_expert
+from routedk_lite.examples import encode_example
+from routedk_lite.experts import load_expert
 from routedk_lite.files import write_json
 from routedk_lite.fusion import Dynamic
 from routedk_lite.machine import git_state, hardware, package_versions, peak_memory_mb
 from routedk_lite.prompts import build_prompt, encode_prompt
 from routedk_lite.report import text_table
 from routedk_lite.routed import RoutedModel
-from routedk_lite.training import AnswerCollator, answer_loss
+from routedk_lite.training import answer_loss
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "results" / "benchmarks" / "routing.json"

@@ -21,12 +21,13 @@ from pathlib import Path
 from statistics import median
 
 from routedk_lite.backbone import load_student
+from routedk_lite.batches import IGNORE
 from routedk_lite.config import get_profile
 from routedk_lite.data import load_domain
-from routedk_lite.experts import encode_example, train_expert
+from routedk_lite.examples import encode_example
+from routedk_lite.experts import train_expert
 from routedk_lite.machine import hardware, package_versions, peak_memory_mb
 from routedk_lite.report import text_table
-from routedk_lite.training import IGNORE
 
 
 def ours(n_sessions: int, domain: str) -> tuple[int, float]:
@@ -54,7 +55,8 @@ def plain(n_sessions: int, domain: str) -> tuple[int, float]:
     student.tokenizer.padding_side = "right"
     rows = []
     for session in load_domain(domain, "train").sessions[:n_sessions]:
-        ids, n_prompt = encode_example(session, student.tokenizer, profile.prompt, max_length=config.max_length)
+        example = encode_example(session, student.tokenizer, profile.prompt, max_length=config.max_length)
+        ids, n_prompt = example.input_ids, example.n_prompt
         rows.append(
             {
                 "input_ids": ids,

@@ -98,6 +98,28 @@ class KnowledgeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairConfig:
+    """How pairs of items are read from a student's states (`pairs`)."""
+
+    layer: int
+    """The states that leave this layer, counted from 1. Near the top, where a state predicts what comes next."""
+    scale: float = 7.0
+    """Logit of two states that point the same way, above `shift`."""
+    shift: float = -1.8
+    """Logit of two states at right angles."""
+    orders: int = 2
+    """1: items in session order. 2: once more from the last to the first, and the mean."""
+    centre_sessions: int = 60
+    """Training sessions on which the mean state of titles is measured."""
+
+    def __post_init__(self) -> None:
+        for name in ("layer", "centre_sessions"):
+            _require_count(self, name)
+        _require(self.orders in (1, 2), self, "orders", "1 or 2")
+        _require(self.scale > 0, self, "scale", "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """How anything here is trained: steps, rates and batches. Neither paper states these values; they are ours."""
 
@@ -115,8 +137,16 @@ class OptimizerConfig:
     """Longest prompt and answer together, in tokens; a longer example is an error that says so."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    permute: bool = False
+    """Show items in another order each epoch; texts that name them are rewritten."""
+    answer_weight: float = 1.0
+    """Weight of the answer's likelihood, per token, in the loss."""
+    pair_weight: float = 0.0
+    """Weight of telling pairs apart, per pair, in the loss; needs a `Profile.pairs`."""
 
     def __post_init__(self) -> None:
+        _require(self.answer_weight >= 0, self, "answer_weight", "0 or more")
+        _require(self.pair_weight >= 0, self, "pair_weight", "0 or more")
         for name in ("epochs", "micro_batch_size", "accumulation_steps", "max_length"):
             _require_count(self, name)
         _require(0 <= self.warmup_ratio < 1, self, "warmup_ratio", "in [0, 1)")
@@ -208,6 +238,8 @@ class Profile:
     router: RouterConfig = field(default_factory=RouterConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     vote: VoteConfig = field(default_factory=VoteConfig)
+    pairs: PairConfig | None = None
+    """How bundles are decoded from pairs; `None`: greedy answers only."""
     place: str = "prompt"
     """Where rules and reasoning stand in training, see `KnowledgeConfig.place`."""
     ties_rank: int | None = None

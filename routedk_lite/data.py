@@ -11,8 +11,8 @@ import html
 import os
 import pickle
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,26 @@ class Session:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def permuted(self, order: Sequence[int]) -> Session:
+        """The same session with its items in another order; reasons, which name items, are left out.
+
+        Args:
+            order: the items' present indices, from 0, in their new order.
+
+        Raises:
+            DataError: `order` does not name every item once.
+        """
+        if sorted(order) != list(range(len(self))):
+            raise DataError(f"session {self.id!r}: order {list(order)} must name each of 0..{len(self) - 1} once")
+        now = {old + 1: new + 1 for new, old in enumerate(order)}
+        return replace(
+            self,
+            items=tuple(self.items[k] for k in order),
+            titles=tuple(self.titles[k] for k in order),
+            bundles=tuple(frozenset(now[n] for n in bundle) for bundle in self.bundles),
+            why=(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

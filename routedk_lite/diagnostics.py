@@ -125,8 +125,8 @@ def answer_nats(
     import torch
     from tqdm.auto import tqdm
 
-    from .experts import encode_example
-    from .training import IGNORE, AnswerCollator
+    from .batches import IGNORE, AnswerCollator
+    from .examples import encode_example
 
     prompt, model = prompt or PromptConfig(), model or student.model
     rows = [encode_example(s, student.tokenizer, prompt, max_length=10**6)._asdict() for s in sessions]

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +18,15 @@ import numpy as np
 from .baselines import cluster_predictions, floor_predictions
 from .config import KnowledgeConfig
 from .decoding import Answer, Samples, greedy_answers, sample_bundles
+from .diagnostics import pair_auc
 from .experts import ExpertResult, load_expert, train_expert
-from .files import sha256_folder
+from .files import read_lines, sha256_folder
 from .fusion import Average, Dynamic, Fusion, Static, Ties
 from .knowledge import load_knowledge, teacher_answers
+from .metrics import evaluate
+from .pairs import read_pairs
+from .partitions import fit_decoder
+from .records import measure
 from .routed import RoutedModel
 from .routing import routing_statistics, trace_alpha, train_fusion
 from .voting import diversity, reliability, vote_all, voting_curve
@@ -79,9 +83,14 @@ def _plain(predictions: Mapping[int, Sequence]) -> list[Answer]:
 
 
 def zero_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The student as it is."""
+    """The student as it is, asked in words."""
     answers = _greedy(study, study.student.model, f"zero-shot-{key}")
     return {"answers": answers, "student": asdict(study.student.info)}
+
+
+def zero_shot_pairs(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Pairs read from the student as it is; only the decoder knows annotated bundles."""
+    return {**_from_pairs(study, study.student.model), "student": asdict(study.student.info)}
 
 
 def train(study: Study, name: str) -> ExpertResult:
@@ -95,6 +104,7 @@ def train(study: Study, name: str) -> ExpertResult:
         prompt=study.profile.prompt,
         knowledge=load_knowledge(study.domain) if kind != "none" else None,
         told=KnowledgeConfig(kind=kind, place=study.profile.place),
+        reader=study.reader,
         validation=study.split("validation"),
         seed=study.seed,
         progress=study.progress,
@@ -108,11 +118,11 @@ def expert(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     spent = time.perf_counter() - started
     model = load_expert(study.student, result.folder)
     try:
-        answers = _greedy(study, model, f"{name}-{key}")
+        answered = _answered(study, model, f"{name}-{key}")
     finally:
         model.unload()
     return {
-        "answers": answers,
+        **answered,
         "student": asdict(study.student.info),
         "adapter_sha256": {name: sha256_folder(result.folder)},
         "training": _training(result.seconds, spent, result.history, tokens_per_second=result.tokens_per_second),
@@ -143,6 +153,7 @@ def _routed(study: Study, name: str):
                 study.work / f"fusion-{name}-seed{study.seed}",
                 config=study.profile.router,
                 prompt=study.profile.prompt,
+                reader=study.reader,
                 validation=study.split("validation"),
                 seed=study.seed,
                 progress=study.progress,
@@ -157,16 +168,14 @@ def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     name, started = config["fusion_name"], time.perf_counter()
     with _routed(study, name) as (model, result):
         spent = time.perf_counter() - started
-        answers = _greedy(study, model, f"fusion-{name}-{key}")
         made = {
-            "answers": answers,
+            **_answered(study, model, f"fusion-{name}-{key}"),
             "student": asdict(study.student.info),
             "adapter_sha256": {adapter.name: adapter.sha256 for adapter in model.adapters},
-            "analysis": {},
         }
         if result is not None:
             made["training"] = _training(result.seconds, spent, result.history)
-            made["analysis"] = {"warnings": list(result.warnings)}
+            made["analysis"]["warnings"] = list(result.warnings)
         if model.truncation_error:
             made["analysis"]["truncation_error"] = float(np.mean(list(model.truncation_error.values())))
         if not isinstance(model.fusion, Ties):
@@ -177,7 +186,7 @@ def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
                 **routing_statistics(alpha).to_json(),
             }
             rows = zip(study.split("test"), np.round(alpha, 4).tolist(), strict=True)
-            made["attachments"] = {"alpha": ({"id": s.id, "alpha": a} for s, a in rows)}
+            made["attachments"]["alpha"] = ({"id": s.id, "alpha": a} for s, a in rows)
     return made
 
 
@@ -228,6 +237,50 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     }
 
 
+# --- from a model to answers ------------------------------------------------------------------------------------
+
+
+def _answered(study: Study, model: PreTrainedModel | RoutedModel, name: str) -> dict[str, Any]:
+    """The study's deterministic answers: decoded from pairs where the profile says so, with greedy ones beside them."""
+    greedy = _greedy(study, model, name)
+    if study.reader is None:
+        return {"answers": greedy, "analysis": {}, "attachments": {}}
+    made = _from_pairs(study, model)
+    made["analysis"]["greedy"] = measure({a.id: a.bundles for a in greedy}, study.split("test"))
+    made["attachments"] = {"greedy": (a.to_json() for a in greedy)}
+    return made
+
+
+def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel) -> dict[str, Any]:
+    """Bundles decoded from pairs, by a decoder that is fitted on the validation sessions."""
+    splits = {name: study.split(name).sessions for name in ("validation", "test")}
+    logits = {
+        name: read_pairs(
+            model,
+            study.student.tokenizer,
+            sessions,
+            study.reader,
+            prompt=study.profile.prompt,
+            batch_size=study.profile.decode.batch_size,
+            progress=study.progress,
+        )
+        for name, sessions in splits.items()
+    }
+    decoder = fit_decoder(logits["validation"], splits["validation"], study.split("train"))
+    settings = {k: round(getattr(decoder, k), 5) for k in ("scale", "shift", "damping", "prior_weight", "exact_weight")}
+    decoded = {name: {s.id: decoder.decode(logits[name][s.id]) for s in sessions} for name, sessions in splits.items()}
+    validation = evaluate(decoded["validation"], splits["validation"], protocol="strict")
+    return {
+        "answers": _plain(decoded["test"]),
+        "analysis": {
+            "decoder": settings,
+            "pair_auc": {name: round(pair_auc(logits[name], sessions), 5) for name, sessions in splits.items()},
+            "validation": {"f1": round(validation.f1, 5), "exact_match": round(validation.exact_match, 5)},
+        },
+        "attachments": {},
+    }
+
+
 # --- long work, kept as it comes --------------------------------------------------------------------------------
 
 
@@ -249,7 +302,7 @@ def _sampled(study: Study, model: PreTrainedModel | RoutedModel, name: str) -> l
 
 def _resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> list:
     partial = study.work / f"{name}.partial.jsonl"
-    known = [kind.from_json(row) for row in _read_partial(partial)]
+    known = [kind.from_json(row) for row in read_lines(partial)]
     partial.parent.mkdir(parents=True, exist_ok=True)
     with open(partial, "a", encoding="utf-8") as file:
 
@@ -266,14 +319,3 @@ def _resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> l
             progress=study.progress,
         )
     return known + new
-
-
-def _read_partial(path: Path) -> list[dict[str, Any]]:
-    """Lines of an interrupted run; a last line that was cut off is dropped from the file as well."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-        path.write_text("".join(lines), encoding="utf-8")
-    return [json.loads(line) for line in lines]

@@ -7,31 +7,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .backbone import Student
 from .config import KnowledgeConfig, PromptConfig, TrainConfig, digest
 from .data import Session
+from .examples import Example, SessionExamples, encode_example
 from .files import atomic_folder, sha256_json, write_json
-from .knowledge import Knowledge, mask_references
-from .prompts import build_prompt, encode_answer, encode_prompt, format_answer
-from .training import AnswerCollator, SessionTrainer, low_precision, make_trainer, run_trainer
+from .knowledge import Knowledge
+from .pairs import PairReader
+from .training import SessionTrainer, low_precision, make_trainer, run_trainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
-
-
-class Example(NamedTuple):
-    """One training text in tokens."""
-
-    input_ids: list[int]
-    """Prompt and answer."""
-    n_prompt: int
-    """How many of them belong to the prompt."""
 
 
 class ExpertResult(NamedTuple):
@@ -47,41 +38,6 @@ class ExpertResult(NamedTuple):
     """Prompt and answer tokens per second of training, padding not counted, validation included in the time."""
 
 
-def encode_example(
-    session: Session,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: PromptConfig,
-    *,
-    max_length: int,
-    knowledge: Knowledge | None = None,
-    told: KnowledgeConfig | None = None,
-) -> Example:
-    """A session's prompt and its annotated answer as tokens, with what a teacher knows about it if that is asked for.
-
-    Raises:
-        KeyError: the teacher knows nothing about this session, which is no training session.
-        ValueError: the text is longer than `max_length` tokens.
-    """
-    hints = reasoning = ""
-    if knowledge is not None and told is not None:
-        hints = knowledge.text(session, told.kind)
-        if told.place == "masked":
-            hints = mask_references(hints, len(session), explicit=knowledge.explicit)
-        if told.place == "target":
-            hints, reasoning = "", hints
-    text = build_prompt(
-        session.titles, fmt=prompt.fmt, tokenizer=tokenizer, max_title_words=prompt.max_title_words, hints=hints
-    )
-    prompt_ids = encode_prompt(text, tokenizer)
-    ids = prompt_ids + encode_answer(format_answer(session.bundles, fmt=prompt.fmt, reasoning=reasoning), tokenizer)
-    if len(ids) > max_length:
-        raise ValueError(
-            f"session {session.id}: {len(ids)} tokens, more than TrainConfig.max_length = {max_length}. "
-            "Raise it, or shorten titles with PromptConfig.max_title_words."
-        )
-    return Example(ids, len(prompt_ids))
-
-
 def train_expert(
     student: Student,
     sessions: Iterable[Session],
@@ -91,6 +47,7 @@ def train_expert(
     prompt: PromptConfig | None = None,
     knowledge: Knowledge | None = None,
     told: KnowledgeConfig | None = None,
+    reader: PairReader | None = None,
     validation: Iterable[Session] = (),
     seed: int = 0,
     progress: bool = True,
@@ -108,6 +65,7 @@ def train_expert(
         prompt: how sessions are written.
         knowledge: a teacher's knowledge of the training sessions.
         told: which part of it the expert is told, and where; nothing by default.
+        reader: reads pairs of items from the student's states, where `config.pair_weight` asks for them.
         validation: sessions whose loss is measured after each epoch: raw, as at test time.
         seed: of the adapter's initial weights, the order of sessions, and dropout.
         progress: show a progress bar.
@@ -118,25 +76,40 @@ def train_expert(
     """
     folder, prompt = Path(folder), prompt or PromptConfig()
     teacher = {"knowledge": knowledge, "told": told}
-    train, valid = (
-        [encode_example(s, student.tokenizer, prompt, max_length=config.max_length, **extra)._asdict() for s in part]
-        for part, extra in ((sessions, teacher), (validation, {}))
-    )
-    if not train:
+
+    def examples(part: Iterable[Session], permute: bool, **extra: Any) -> SessionExamples:
+        def encode(session: Session, order: Sequence[int] | None) -> Example:
+            limit = config.max_length
+            return encode_example(session, student.tokenizer, prompt, max_length=limit, order=order, **extra)
+
+        return SessionExamples(part, encode, permute=permute, seed=seed)
+
+    train, valid = examples(sessions, config.permute, **teacher), examples(validation, False)
+    if not len(train):
         raise ValueError("sessions is empty: an expert needs at least one training session")
-    run_id = digest(config, prompt, seed, student.info.sha256, student.info.dtype, sha256_json([train, valid]))
+    texts, pairs = sha256_json([train.plain, valid.plain]), reader and reader.config
+    run_id = digest(config, prompt, seed, student.info.sha256, student.info.dtype, texts, pairs)
     if (done := _finished(folder, run_id)) is not None:
         return done
 
     work = folder.with_name(f".{folder.name}.{run_id}.training")
     model = _add_adapter(student, config, seed)
     try:
-        parts = {"train": train, "valid": valid, "collator": AnswerCollator(student.tokenizer.pad_token_id)}
         trainer = make_trainer(
-            SessionTrainer, model, student.info, config, **parts, work=work, seed=seed, progress=progress
+            SessionTrainer,
+            model,
+            student.info,
+            config,
+            train=train,
+            valid=valid,
+            work=work,
+            seed=seed,
+            progress=progress,
+            pad_token_id=student.tokenizer.pad_token_id,
+            reader=reader,
         )
         history, seconds = run_trainer(trainer)
-        tokens = config.epochs * sum(len(row["input_ids"]) for row in train)
+        tokens = config.epochs * sum(train.lengths)
         summary = {
             "digest": run_id,
             "config": {**config.__dict__, "seed": seed},

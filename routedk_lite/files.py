@@ -115,6 +115,17 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
+def read_lines(path: Path) -> list[Any]:
+    """JSON lines that were appended one by one, if the file exists; a last line that was cut off is removed from it."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+        path.write_text("".join(lines), encoding="utf-8")
+    return [json.loads(line) for line in lines]
+
+
 def fetch(
     source: str,
     target: Path,

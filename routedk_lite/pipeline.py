@@ -22,6 +22,7 @@ from .data import PUBLIC_DOMAINS, Domain, domain_is_cached, fetch_all, load_doma
 from .experiments import EXPERTS, FLOOR_SEED, fusions
 from .experts import ExpertResult
 from .knowledge import load_knowledge
+from .pairs import PairReader, make_reader
 from .records import RunRecord, load_all, write_record
 
 VOTERS = ("dynamic", "base")
@@ -82,6 +83,13 @@ class Study:
         """The student, loaded when the first stage needs it."""
         return load_student(self.profile)
 
+    @cached_property
+    def reader(self) -> PairReader | None:
+        """Reads pairs from the student's states, where the profile decodes them. Made before any expert is put on."""
+        if self.profile.pairs is None:
+            return None
+        return make_reader(self.student, self.split("train"), self.profile.pairs, self.profile.prompt)
+
     def split(self, name: str) -> Domain:
         """The sessions of one split of the study's domain."""
         return load_domain(self.domain, name)
@@ -125,9 +133,15 @@ class Study:
     def _with_student(self) -> Iterator[Stage]:
         profile, seed = self.profile, self.seed
         asked = {"student": asdict(profile.student), "prompt": asdict(profile.prompt), "decode": asdict(profile.decode)}
-        trained = {**asked, "train": asdict(profile.train)}
+        pairs = {"pairs": asdict(profile.pairs)} if profile.pairs else {}
+        trained = {**asked, **pairs, "train": asdict(profile.train)}
         told = {"place": profile.place, "knowledge": load_knowledge(self.domain).sha256}
         yield self._recorded_stage("zero-shot", "the student as it is", "answer", None, asked, experiments.zero_shot)
+        if pairs:
+            yield self._recorded_stage(
+                "zero-shot-pairs", "pairs read from the student as it is", "answer", None, {**asked, **pairs},
+                experiments.zero_shot_pairs,
+            )  # fmt: skip
         for name, kind in EXPERTS.items():
             config = {**trained, "expert": name, **(told if kind != "none" else {})}
             about = f"train an expert on {kind if kind != 'none' else 'raw sessions'}, ask it alone"

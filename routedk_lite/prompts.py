@@ -76,8 +76,7 @@ def build_prompt(
     Bundles:
     """
     style = _format(fmt)
-    if max_title_words is not None:
-        titles = [" ".join(title.split()[:max_title_words]) for title in titles]
+    titles = shorten(titles, max_title_words)
     body = f"Products:\n{style.write_titles(titles)}\n"
     if hints:
         body += f"Hints:\n{hints}\n"
@@ -88,6 +87,11 @@ def build_prompt(
         {"role": "user", "content": body.rstrip()},
     ]
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+def shorten(titles: Sequence[str], max_words: int | None) -> list[str]:
+    """Titles cut to so many words; `None` keeps them whole."""
+    return [title if max_words is None else " ".join(title.split()[:max_words]) for title in titles]
 
 
 def encode_prompt(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -22,12 +22,13 @@ import torch
 from .backbone import Student
 from .config import PromptConfig, RouterConfig, digest
 from .data import Session
-from .experts import encode_example
+from .examples import Example, SessionExamples, encode_example
 from .files import atomic_folder, sha256_json, write_json
 from .fusion import Dynamic, Static
+from .pairs import PairReader
 from .prompts import build_prompt, encode_prompt
 from .routed import RoutedModel
-from .training import AnswerCollator, SessionTrainer, make_trainer, run_trainer
+from .training import SessionTrainer, make_trainer, run_trainer
 
 UNIFORM_ENTROPY, UNIFORM_VARIANCE = 0.99, 1e-4
 """Share of the largest possible entropy, and variance between sessions, that look like a router that does nothing."""
@@ -165,11 +166,10 @@ class _FusionTrainer(SessionTrainer):
     names: Sequence[str]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        outcome = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        loss, outputs = outcome
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         gates = torch.stack([gate.alpha for gate in model.gates.values()], -2).flatten(0, -3)  # (B or B·T, L, E)
         if not model.training:
-            self.seen.append(model.alpha)
+            self.alphas.append(model.alpha)
         elif self.config.entropy_weight or self.config.balance_weight:
             loss = loss + self._penalty(gates) / self.args.gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
@@ -181,9 +181,9 @@ class _FusionTrainer(SessionTrainer):
         return self.config.entropy_weight * entropy + self.config.balance_weight * imbalance
 
     def evaluation_loop(self, *args, **kwargs):
-        self.seen: list[np.ndarray] = []
+        self.alphas: list[np.ndarray] = []
         output = super().evaluation_loop(*args, **kwargs)
-        self.statistics = routing_statistics(np.concatenate(self.seen))
+        self.statistics = routing_statistics(np.concatenate(self.alphas))
         means = {name: float(np.mean(getattr(self.statistics, name))) for name in ("entropy", "variance")}
         means["mutual_information"] = float(self.statistics.mutual_information.mean())
         loads = zip(self.names, self.statistics.load.mean(0).tolist(), strict=True)
@@ -212,6 +212,7 @@ def train_fusion(
     *,
     config: RouterConfig | None = None,
     prompt: PromptConfig | None = None,
+    reader: PairReader | None = None,
     validation: Iterable[Session] = (),
     seed: int = 0,
     progress: bool = True,
@@ -227,6 +228,7 @@ def train_fusion(
         folder: where experts and fusion go, with `routing.json` (configuration, log, statistics) beside them.
         config: optimizer settings and penalties.
         prompt: how sessions are written.
+        reader: reads pairs of items, where `config.pair_weight` asks for them.
         validation: sessions whose loss and α are looked at after each epoch.
         seed: of the order of sessions.
         progress: show a progress bar.
@@ -237,15 +239,17 @@ def train_fusion(
     """
     folder, config, prompt = Path(folder), config or RouterConfig(), prompt or PromptConfig()
     _check_fusion(model)
-    train, valid = (
-        [encode_example(s, student.tokenizer, prompt, max_length=config.max_length)._asdict() for s in part]
-        for part in (sessions, validation)
-    )
-    if not train:
+
+    def encode(session: Session, order: Sequence[int] | None) -> Example:
+        return encode_example(session, student.tokenizer, prompt, max_length=config.max_length, order=order)
+
+    train = SessionExamples(sessions, encode, permute=config.permute, seed=seed)
+    valid = SessionExamples(validation, encode)
+    if not len(train):
         raise ValueError("sessions is empty: a fusion needs at least one training session")
     experts = [adapter.sha256 for adapter in model.adapters]
     about = [model.fusion.to_json(), experts, seed, student.info.sha256, student.info.dtype]
-    run_id = digest(config, prompt, *about, sha256_json([train, valid]))
+    run_id = digest(config, prompt, *about, sha256_json([train.plain, valid.plain]), reader and reader.config)
     if (done := _finished(model, folder, run_id)) is not None:
         return done
 
@@ -259,12 +263,14 @@ def train_fusion(
         replace(config, learning_rate=rate),
         train=train,
         valid=valid,
-        collator=AnswerCollator(student.tokenizer.pad_token_id, prompt_mask=True),
         work=work,
         seed=seed,
         progress=progress,
+        pad_token_id=student.tokenizer.pad_token_id,
+        prompt_mask=True,
+        reader=reader,
     )
-    trainer.config, trainer.names, trainer.statistics = config, model.expert_names, None
+    trainer.names, trainer.statistics = model.expert_names, None
     history, seconds = run_trainer(trainer)
     signs = []
     if trainer.statistics is not None:

@@ -8,9 +8,8 @@ CPU with bfloat16 the adapters compute in bfloat16 while the optimizer keeps flo
 from __future__ import annotations
 
 import json
-import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,74 +20,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from .backbone import LOST_BACKWARD, StudentInfo, lost_backward
+from .batches import IGNORE, AnswerCollator, LengthGroupedSampler
 from .config import OptimizerConfig
-
-IGNORE = -100
-"""Label of a position that is not learned from."""
-
-
-class AnswerCollator:
-    """Pad examples on the left, so that all answers end together and logits are needed at the last positions only.
-
-    Shapes:
-        input_ids, attention_mask, position_ids: (B, T); labels: (B, K) for the last K = longest answer + 1 positions;
-        logits_to_keep: (K,), their positions. The first label is never an answer token: shifting by one loses none.
-        prompt_mask: (B, T), on demand: 1 at the tokens that a router may see.
-    """
-
-    def __init__(self, pad_token_id: int, *, prompt_mask: bool = False) -> None:
-        self.pad_token_id, self.prompt_mask = pad_token_id, prompt_mask
-
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        width = max(len(row["input_ids"]) for row in rows)
-        keep = max(len(row["input_ids"]) - row["n_prompt"] for row in rows) + 1
-        ids = torch.full((len(rows), width), self.pad_token_id)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        labels = torch.full((len(rows), width), IGNORE)
-        prompt = torch.zeros_like(mask)
-        for i, row in enumerate(rows):
-            tokens = torch.tensor(row["input_ids"])
-            start = width - len(tokens)
-            ids[i, start:] = tokens
-            mask[i, start:] = 1
-            prompt[i, start : start + row["n_prompt"]] = 1
-            labels[i, start + row["n_prompt"] :] = tokens[row["n_prompt"] :]
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-            "labels": labels[:, -keep:],
-            # Positions instead of their number: an index copies the hidden states, a slice would leave them strided,
-            # and the product with the vocabulary would first copy the whole embedding for every row.
-            "logits_to_keep": torch.arange(width - keep, width),
-        } | ({"prompt_mask": prompt} if self.prompt_mask else {})
-
-
-class LengthGroupedSampler(torch.utils.data.Sampler[int]):
-    """Order of an epoch in which neighbours have similar lengths but optimizer steps mix all lengths.
-
-    Sessions are shuffled and cut into groups of `spread` micro-batches; each group is sorted by length and cut into
-    micro-batches; then the micro-batches are shuffled. The order depends on `seed` and `epoch` alone, so that a
-    resumed run sees what it would have seen.
-    """
-
-    def __init__(self, lengths: Sequence[int], micro_batch_size: int, *, seed: int, spread: int = 32) -> None:
-        self.lengths, self.size, self.seed, self.spread = lengths, micro_batch_size, seed, spread
-        self.epoch = 0
-        """Set at the beginning of each epoch (`TrainingProgress`)."""
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        chance = random.Random(f"{self.seed}-{self.epoch}")
-        order = chance.sample(range(len(self)), len(self))
-        step = self.size * self.spread
-        groups = (sorted(order[i : i + step], key=self.lengths.__getitem__) for i in range(0, len(order), step))
-        batches = [group[i : i + self.size] for group in groups for i in range(0, len(group), self.size)]
-        chance.shuffle(batches)
-        batches.sort(key=len, reverse=True)  # an incomplete micro-batch anywhere else would shift all after it
-        return iter([index for batch in batches for index in batch])
+from .examples import SessionExamples
+from .pairs import PairReader
 
 
 def answer_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
@@ -144,8 +79,8 @@ class TrainingProgress(TrainerCallback):
     """A progress bar with the losses; the sampler's epoch; the time spent, beside every checkpoint; a check that
     gradients arrive."""
 
-    def __init__(self, work: Path, sampler, *, shown: bool) -> None:
-        self.work, self.sampler, self.shown = work, sampler, shown
+    def __init__(self, work: Path, sampler, examples: SessionExamples, *, shown: bool) -> None:
+        self.work, self.sampler, self.examples, self.shown = work, sampler, examples, shown
         self.bar: tqdm | None = None
         self.losses: dict[str, str] = {}
         self.started = self.before = 0.0
@@ -163,7 +98,8 @@ class TrainingProgress(TrainerCallback):
         )
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.sampler.epoch = int(state.epoch)  # in a resumed run the epoch may begin in its middle
+        # In a resumed run the epoch may begin in its middle.
+        self.sampler.epoch = self.examples.epoch = int(state.epoch)
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if any(lost_backward(module) for module in model.modules()):
@@ -175,7 +111,7 @@ class TrainingProgress(TrainerCallback):
         self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        for key, name in (("loss", "loss"), ("eval_loss", "validation")):
+        for key, name in (("loss", "loss"), ("eval_loss", "validation"), ("eval_pair_loss", "pairs")):
             if logs and key in logs:
                 self.losses[name] = f"{float(logs[key]):.3f}"
         if self.bar is not None:
@@ -191,12 +127,57 @@ class TrainingProgress(TrainerCallback):
 
 
 class SessionTrainer(Trainer):
-    """A Trainer whose order of sessions is ours."""
+    """A Trainer whose order of sessions is ours, and whose loss may have a part for pairs."""
 
     sampler: LengthGroupedSampler
+    config: OptimizerConfig
+    reader: PairReader | None = None
+    n_pairs = 0
+    """Pairs in the batches of the present optimizer step."""
 
     def _get_train_sampler(self, train_dataset=None):
         return self.sampler
+
+    def get_batch_samples(self, *args, **kwargs):
+        batches, n_items = super().get_batch_samples(*args, **kwargs)
+        if self.reader is not None:
+            self.n_pairs = sum(_count_pairs(batch["together"]) for batch in batches)
+        return batches, n_items
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        spans, together = inputs.pop("spans", None), inputs.pop("together", None)
+        if self.reader is not None:
+            inputs["output_hidden_states"] = True
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        loss = self.config.answer_weight * loss
+        if self.reader is not None:
+            hidden = outputs.hidden_states[self.reader.config.layer]
+            total, count = self.reader.loss(hidden, spans, together), _count_pairs(together)
+            self.seen.append((float(total.detach()), count))
+            loss = loss + self.config.pair_weight * total / ((self.n_pairs if model.training else count) or 1)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs, *args, **kwargs):
+        if self.reader is not None and "loss" in logs:
+            logs["pair_loss"] = self._mean_pair_loss()
+        super().log(logs, *args, **kwargs)
+
+    def evaluation_loop(self, *args, **kwargs):
+        before, self.seen = self.seen, []
+        output = super().evaluation_loop(*args, **kwargs)
+        if self.reader is not None:
+            output.metrics["eval_pair_loss"] = self._mean_pair_loss()
+        self.seen = before
+        return output
+
+    def _mean_pair_loss(self) -> float:
+        total, count = (sum(values) for values in zip(*self.seen, strict=True)) if self.seen else (0.0, 0)
+        self.seen.clear()
+        return total / max(count, 1)
+
+
+def _count_pairs(together: torch.Tensor) -> int:
+    return int(((together >= 0).triu(1)).sum())
 
 
 def low_precision(info: StudentInfo) -> bool:
@@ -210,12 +191,14 @@ def make_trainer(
     info: StudentInfo,
     config: OptimizerConfig,
     *,
-    train: Sequence[dict[str, Any]],
-    valid: Sequence[dict[str, Any]],
-    collator: AnswerCollator,
+    train: SessionExamples,
+    valid: SessionExamples,
     work: Path,
     seed: int,
     progress: bool,
+    pad_token_id: int,
+    prompt_mask: bool = False,
+    reader: PairReader | None = None,
 ) -> SessionTrainer:
     """A Trainer for all parameters of `model` that require gradients, with checkpoints in `work`.
 
@@ -224,13 +207,25 @@ def make_trainer(
         model: what is trained, on its student.
         info: the student's.
         config: steps, rates, batches.
-        train, valid: examples as `AnswerCollator` takes them; without `valid` nothing is validated.
-        collator: makes batches of them.
+        train, valid: examples; without any in `valid` nothing is validated.
         work: checkpoints; a Trainer that is made again with the same arguments goes on from the last.
         seed: of the order of sessions, and dropout.
         progress: show a progress bar.
+        pad_token_id: of the tokenizer.
+        prompt_mask: whether the model takes one.
+        reader: reads pairs, where `config.pair_weight` asks for them.
+
+    Raises:
+        ValueError: the loss has no part: both weights are zero, or there is no reader for the pairs.
     """
-    sampler = LengthGroupedSampler([len(row["input_ids"]) for row in train], config.micro_batch_size, seed=seed)
+    if config.pair_weight == 0:
+        reader = None
+    if reader is None and (config.answer_weight == 0 or config.pair_weight > 0):
+        raise ValueError(
+            f"answer_weight = {config.answer_weight}, pair_weight = {config.pair_weight}"
+            f"{'' if config.pair_weight == 0 else ' without a PairReader (Profile.pairs is None)'}: nothing to learn"
+        )
+    sampler = LengthGroupedSampler(train.lengths, config.micro_batch_size, seed=seed)
     on_gpu = info.device != "cpu"
     checkpointing = {}
     if config.gradient_checkpointing:
@@ -249,7 +244,7 @@ def make_trainer(
         lr_scheduler_type="cosine",
         warmup_steps=round(config.warmup_ratio * steps * config.epochs),
         weight_decay=config.weight_decay,
-        eval_strategy="epoch" if valid else "no",
+        eval_strategy="epoch" if len(valid) else "no",
         save_strategy="steps",
         save_steps=max(1, steps // 4),
         save_total_limit=1,
@@ -275,13 +270,13 @@ def make_trainer(
         model=model,
         args=arguments,
         train_dataset=train,
-        eval_dataset=valid or None,
-        data_collator=collator,
+        eval_dataset=valid if len(valid) else None,
+        data_collator=AnswerCollator(pad_token_id, prompt_mask=prompt_mask, pairs=reader is not None),
         compute_loss_func=answer_loss,
         optimizers=(masters, None),
-        callbacks=[TrainingProgress(work, sampler, shown=progress)],
+        callbacks=[TrainingProgress(work, sampler, train, shown=progress)],
     )
-    trainer.sampler = sampler
+    trainer.sampler, trainer.config, trainer.reader, trainer.seen = sampler, config, reader, []
     trainer.remove_callback(PrinterCallback)
     return trainer
 

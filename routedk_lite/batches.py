@@ -1,0 +1,89 @@
+"""How examples become micro-batches: padding, the order of an epoch, labels only where there is something to learn."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from .pairs import pad_spans
+
+IGNORE = -100
+"""Label of a position that is not learned from."""
+
+
+class AnswerCollator:
+    """Pad examples on the left, so that all answers end together and logits are needed at the last positions only.
+
+    Shapes:
+        input_ids, attention_mask, position_ids: (B, T); labels: (B, K) for the last K = longest answer + 1 positions;
+        logits_to_keep: (K,), their positions. The first label is never an answer token: shifting by one loses none.
+        prompt_mask: (B, T), on demand: 1 at the tokens that a router may see.
+        spans, together: (B, N, 2), (B, N, N), on demand: what `pairs.PairReader.loss` takes.
+    """
+
+    def __init__(self, pad_token_id: int, *, prompt_mask: bool = False, pairs: bool = False) -> None:
+        self.pad_token_id, self.prompt_mask, self.pairs = pad_token_id, prompt_mask, pairs
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        width = max(len(row["input_ids"]) for row in rows)
+        keep = max(len(row["input_ids"]) - row["n_prompt"] for row in rows) + 1
+        ids = torch.full((len(rows), width), self.pad_token_id)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        labels = torch.full((len(rows), width), IGNORE)
+        prompt = torch.zeros_like(mask)
+        for i, row in enumerate(rows):
+            tokens = torch.tensor(row["input_ids"])
+            start = width - len(tokens)
+            ids[i, start:] = tokens
+            mask[i, start:] = 1
+            prompt[i, start : start + row["n_prompt"]] = 1
+            labels[i, start + row["n_prompt"] :] = tokens[row["n_prompt"] :]
+        batch = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+            "labels": labels[:, -keep:],
+            # Positions instead of their number: an index copies the hidden states, a slice would leave them strided,
+            # and the product with the vocabulary would first copy the whole embedding for every row.
+            "logits_to_keep": torch.arange(width - keep, width),
+        }
+        if self.prompt_mask:
+            batch["prompt_mask"] = prompt
+        if self.pairs:
+            spans = pad_spans([(row["spans"], width - len(row["input_ids"])) for row in rows])
+            together = torch.full((len(rows), spans.shape[1], spans.shape[1]), -1)
+            for i, row in enumerate(rows):
+                n = len(row["spans"])
+                together[i, :n, :n] = torch.tensor(row["together"])
+            batch |= {"spans": spans, "together": together}
+        return batch
+
+
+class LengthGroupedSampler(torch.utils.data.Sampler[int]):
+    """Order of an epoch in which neighbours have similar lengths but optimizer steps mix all lengths.
+
+    Sessions are shuffled and cut into groups of `spread` micro-batches; each group is sorted by length and cut into
+    micro-batches; then the micro-batches are shuffled. The order depends on `seed` and `epoch` alone, so that a
+    resumed run sees what it would have seen.
+    """
+
+    def __init__(self, lengths: Sequence[int], micro_batch_size: int, *, seed: int, spread: int = 32) -> None:
+        self.lengths, self.size, self.seed, self.spread = lengths, micro_batch_size, seed, spread
+        self.epoch = 0
+        """Set at the beginning of each epoch (`TrainingProgress`)."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        chance = random.Random(f"{self.seed}-{self.epoch}")
+        order = chance.sample(range(len(self)), len(self))
+        step = self.size * self.spread
+        groups = (sorted(order[i : i + step], key=self.lengths.__getitem__) for i in range(0, len(order), step))
+        batches = [group[i : i + self.size] for group in groups for i in range(0, len(group), self.size)]
+        chance.shuffle(batches)
+        batches.sort(key=len, reverse=True)  # an incomplete micro-batch anywhere else would shift all after it
+        return iter([index for batch in batches for index in batch])

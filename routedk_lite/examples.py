@@ -1,0 +1,147 @@
+"""Training texts in tokens: prompt, answer, where the titles stand, and items in a new order each epoch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .config import KnowledgeConfig, PromptConfig
+from .data import Session
+from .knowledge import Knowledge, mask_references, rewrite_references
+from .prompts import build_prompt, encode_answer, encode_prompt, format_answer, shorten
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Example(NamedTuple):
+    """One training text in tokens."""
+
+    input_ids: list[int]
+    """Prompt and answer."""
+    n_prompt: int
+    """How many of them belong to the prompt."""
+    spans: list[tuple[int, int]]
+    """First token of each title, and the one behind its last."""
+    together: list[list[int]]
+    """(items, items): 1 where two items share a bundle."""
+
+
+def encode_example(
+    session: Session,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptConfig,
+    *,
+    max_length: int,
+    knowledge: Knowledge | None = None,
+    told: KnowledgeConfig | None = None,
+    order: Sequence[int] | None = None,
+) -> Example:
+    """A session's prompt and its annotated answer as tokens, with what a teacher knows about it if that is asked for.
+
+    Args:
+        session: a training or validation session.
+        tokenizer: the student's; a fast one.
+        prompt: how sessions are written.
+        max_length: tokens that are allowed.
+        knowledge: a teacher's knowledge of the training sessions.
+        told: which part of it stands where.
+        order: show the items in this order (indices from 0); texts that name items are rewritten.
+
+    Raises:
+        KeyError: the teacher knows nothing about this session, which is no training session.
+        ValueError: the text is longer than `max_length` tokens.
+    """
+    hints = reasoning = ""
+    if knowledge is not None and told is not None:
+        hints = knowledge.text(session, told.kind)
+        if order is not None:
+            now = {old + 1: str(new + 1) for new, old in enumerate(order)}
+            hints = rewrite_references(hints, len(session), now.__getitem__, explicit=knowledge.explicit)
+        if told.place == "masked":
+            hints = mask_references(hints, len(session), explicit=knowledge.explicit)
+        if told.place == "target":
+            hints, reasoning = "", hints
+    if order is not None:
+        session = session.permuted(order)
+    options = {"fmt": prompt.fmt, "tokenizer": tokenizer, "max_title_words": prompt.max_title_words}
+    text = build_prompt(session.titles, **options, hints=hints)
+    prompt_ids = encode_prompt(text, tokenizer)
+    ids = prompt_ids + encode_answer(format_answer(session.bundles, fmt=prompt.fmt, reasoning=reasoning), tokenizer)
+    if len(ids) > max_length:
+        raise ValueError(
+            f"session {session.id}: {len(ids)} tokens, more than max_length = {max_length}. "
+            "Raise it, or shorten titles with PromptConfig.max_title_words."
+        )
+    numbers = range(1, len(session) + 1)
+    together = [[int(any({i, j} <= bundle for bundle in session.bundles)) for j in numbers] for i in numbers]
+    return Example(ids, len(prompt_ids), title_spans(text, session.titles, tokenizer, prompt), together)
+
+
+def title_spans(
+    text: str, titles: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig
+) -> list[tuple[int, int]]:
+    """Where each title stands in the tokens of a prompt: its first token, and the one behind its last.
+
+    Args:
+        text: what `build_prompt` wrote.
+        titles: the session's, not shortened.
+        tokenizer: a fast one, which knows the place of every token in the text.
+        prompt: how the text was written.
+
+    Raises:
+        ValueError: a title is not in the text.
+    """
+    offsets = tokenizer(text, add_special_tokens=not tokenizer.chat_template, return_offsets_mapping=True)
+    places = offsets["offset_mapping"]
+    spans, at = [], text.index("Products:")
+    for title in shorten(titles, prompt.max_title_words):
+        written = title if text.find(title, at) >= 0 else repr(title)[1:-1]  # a dictionary escapes quotes
+        start = text.find(written, at)
+        if start < 0:
+            raise ValueError(f"the title {title!r} is not in the prompt: was it written with another PromptConfig?")
+        at = start + len(written)
+        inside = [k for k, (a, b) in enumerate(places) if b > start and a < at and b > a]
+        spans.append((inside[0], inside[-1] + 1))
+    return spans
+
+
+class SessionExamples(Sequence):
+    """The examples of an epoch, encoded when they are asked for.
+
+    Args:
+        sessions: what they are made of.
+        encode: session and order of its items (or `None`) → example.
+        permute: whether items come in another order each epoch.
+        seed: of those orders, which depend on it, the epoch and the session alone.
+    """
+
+    def __init__(
+        self,
+        sessions: Iterable[Session],
+        encode: Callable[[Session, Sequence[int] | None], Example],
+        *,
+        permute: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.sessions, self.encode, self.permute, self.seed = tuple(sessions), encode, permute, seed
+        self.plain = [encode(session, None)._asdict() for session in self.sessions]
+        """The examples with their items in session order."""
+        self.epoch = 0
+        """Set at the beginning of each epoch."""
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not self.permute:
+            return self.plain[index]
+        session = self.sessions[index]
+        chance = random.Random(f"{self.seed}-{self.epoch}-{session.id}")
+        return self.encode(session, chance.sample(range(len(session)), len(session)))._asdict()
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each example; another order changes them by little."""
+        return [len(row["input_ids"]) for row in self.plain]

@@ -1,0 +1,190 @@
+"""Which products go together, read from the student's own states of their titles.
+
+A prompt lists the titles. At some upper layer each title has a state: the mean of its tokens' hidden states, less what
+all titles share. Two items belong together as far as their states point the same way:
+
+    logit(i, j) = scale · cos(h_i − μ, h_j − μ) + shift
+
+Training an expert to tell pairs by these logits teaches a small student in minutes what its answers alone do not: an
+answer gives a handful of decisions, a session of seven products has 21 pairs. At test time the logits of all pairs,
+not one chain of sampled tokens, decide (`partitions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from .config import PairConfig, PromptConfig
+from .data import Session
+from .examples import title_spans
+from .prompts import build_prompt, encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from .backbone import Student
+
+
+class PairReader(NamedTuple):
+    """Reads pair logits from hidden states. The same reader serves every expert of a student."""
+
+    config: PairConfig
+    centre: torch.Tensor
+    """(D,): μ, the mean state of titles in the student without any expert."""
+
+    def states(self, hidden: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
+        """Mean hidden state of each title, less the centre, at unit length; zero where there is no title.
+
+        Shapes:
+            hidden: (B, T, D); spans: (B, N, 2), -1 where there is no title → (B, N, D)
+        """
+        at = torch.arange(hidden.shape[1], device=hidden.device)
+        inside = (at >= spans[..., :1]) & (at < spans[..., 1:])  # (B, N, T)
+        share = inside / inside.sum(-1, keepdim=True).clamp(min=1)
+        means = share.float() @ hidden.float()
+        means = means - self.centre.to(means.device)
+        return functional.normalize(means, dim=-1) * inside.any(-1, keepdim=True)
+
+    def logits(self, hidden: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
+        """Logit that two items share a bundle.
+
+        Shapes:
+            hidden: (B, T, D); spans: (B, N, 2) → (B, N, N)
+        """
+        h = self.states(hidden, spans)
+        return self.config.scale * (h @ h.transpose(1, 2)) + self.config.shift
+
+    def loss(self, hidden: torch.Tensor, spans: torch.Tensor, together: torch.Tensor) -> torch.Tensor:
+        """Sum over all pairs of the negative log-likelihood of whether they share a bundle, in nats.
+
+        Shapes:
+            hidden: (B, T, D); spans: (B, N, 2); together: (B, N, N), 1, 0, or -1 where there is no pair
+        """
+        upper = torch.ones_like(together, dtype=torch.bool).triu(1) & (together >= 0)
+        logits = self.logits(hidden, spans)[upper]
+        return functional.binary_cross_entropy_with_logits(logits, together[upper].float(), reduction="sum")
+
+
+def make_reader(
+    student: Student, sessions: Iterable[Session], config: PairConfig, prompt: PromptConfig | None = None
+) -> PairReader:
+    """Measure the centre on the student without experts.
+
+    Args:
+        student: without any expert on it.
+        sessions: training sessions; the first `config.centre_sessions` are read.
+        config: layer and scale.
+        prompt: how sessions are written.
+
+    Raises:
+        ValueError: the student has fewer layers than `config.layer`.
+    """
+    n_layers = student.model.config.num_hidden_layers
+    if config.layer > n_layers:
+        raise ValueError(f"PairConfig.layer = {config.layer}: this student has {n_layers} layers")
+    blank = PairReader(config, torch.zeros(student.model.config.hidden_size))
+    total, count = torch.zeros_like(blank.centre), 0
+    for batch, _ in _batches(list(sessions)[: config.centre_sessions], student.tokenizer, prompt or PromptConfig(), 8):
+        spans = batch.pop("spans")
+        hidden = _hidden(student.model, batch, config.layer)
+        at = torch.arange(hidden.shape[1])
+        inside = ((at >= spans[..., :1]) & (at < spans[..., 1:])).float()  # (B, N, T)
+        real = inside.sum(-1) > 0
+        means = (inside / inside.sum(-1, keepdim=True).clamp(min=1)) @ hidden.float().cpu()
+        total += means[real].sum(0)
+        count += int(real.sum())
+    return PairReader(config, total / max(count, 1))
+
+
+def read_pairs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sessions: Iterable[Session],
+    reader: PairReader,
+    *,
+    prompt: PromptConfig | None = None,
+    batch_size: int = 8,
+    progress: bool = True,
+) -> dict[int, np.ndarray]:
+    """Pair logits of every session, mean over the orders in which its items are shown.
+
+    A title's state knows only the titles above it; read a second time from the end, it knows the others.
+
+    Args:
+        model: the student, plain, with an expert, or routed.
+        tokenizer: its tokenizer, padding on the left.
+        sessions: what is read.
+        reader: from `make_reader`.
+        prompt: how sessions are written.
+        batch_size: prompts at a time, sorted by length.
+        progress: show a progress bar.
+
+    Returns:
+        Session id → (items, items), symmetric.
+    """
+    from tqdm.auto import tqdm
+
+    sessions, prompt = list(sessions), prompt or PromptConfig()
+    orders = [list(range(len(s))) for s in sessions]
+    total = {s.id: np.zeros((len(s), len(s))) for s in sessions}
+    model.eval()
+    n_orders = reader.config.orders
+    with tqdm(total=n_orders * len(sessions), unit="prompt", desc="reading pairs", disable=not progress) as bar:
+        for k in range(n_orders):
+            shown = [order if k == 0 else order[::-1] for order in orders]
+            moved = [s.permuted(order) for s, order in zip(sessions, shown, strict=True)]
+            for batch, chosen in _batches(moved, tokenizer, prompt, batch_size):
+                spans = batch.pop("spans").to(model.device)
+                logits = reader.logits(_hidden(model, batch, reader.config.layer), spans).cpu().numpy()
+                for row, index in zip(logits, chosen, strict=True):
+                    order, n = shown[index], len(sessions[index])
+                    total[sessions[index].id][np.ix_(order, order)] += row[:n, :n] / n_orders
+                bar.update(len(chosen))
+    return total
+
+
+def _hidden(model: PreTrainedModel, batch: dict[str, torch.Tensor], layer: int) -> torch.Tensor:
+    """Hidden states that leave a layer, counted from 1.
+
+    Shapes:
+        → (B, T, D)
+    """
+    with torch.inference_mode():
+        batch = {name: value.to(model.device) for name, value in batch.items()}
+        output = model(**batch, output_hidden_states=True, use_cache=False, logits_to_keep=1)
+    return output.hidden_states[layer]
+
+
+def _batches(sessions: Sequence[Session], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, size: int):
+    """Padded prompts with the spans of their titles, longest first, and which sessions they are."""
+    rows = []
+    for session in sessions:
+        options = {"fmt": prompt.fmt, "tokenizer": tokenizer, "max_title_words": prompt.max_title_words}
+        text = build_prompt(session.titles, **options)
+        rows.append((encode_prompt(text, tokenizer), title_spans(text, session.titles, tokenizer, prompt)))
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i][0]), i))
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        batch = dict(tokenizer.pad({"input_ids": [rows[i][0] for i in chosen]}, return_tensors="pt"))
+        width = batch["input_ids"].shape[1]
+        batch["spans"] = pad_spans([(rows[i][1], width - len(rows[i][0])) for i in chosen])
+        batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        yield batch, chosen
+
+
+def pad_spans(rows: Sequence[tuple[Sequence[tuple[int, int]], int]]) -> torch.Tensor:
+    """Spans of several prompts as one tensor, each shifted by the padding on its left; -1 where there is no title.
+
+    Shapes:
+        → (B, N, 2)
+    """
+    longest = max(len(spans) for spans, _ in rows)
+    padded = torch.full((len(rows), longest, 2), -1)
+    for i, (spans, shift) in enumerate(rows):
+        padded[i, : len(spans)] = torch.tensor(spans) + shift
+    return padded
