@@ -282,6 +282,23 @@ def interval_figure(estimates: pd.DataFrame, *, note: str = "") -> Figure:
     return finish(figure, note, legend_of=panels[0])
 
 
+def curves_figure(
+    curves: Mapping[str, Sequence[tuple[float, float]]], xlabel: str, ylabel: str, *, note: str = ""
+) -> Figure:
+    """Curves in one panel.
+
+    Args:
+        curves: name → points (x, y).
+    """
+    figure = new_figure(3.0, layout="constrained")
+    axes = figure.subplots()
+    for (name, points), colour, marker in zip(curves.items(), palette(), "os^Dv", strict=False):
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, f"{marker}-", color=colour, label=name)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    return finish(figure, note, legend_of=axes)
+
+
 # --- what they share ----------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,9 @@ experts learn later. Listings of the toy shop's own splits are left out.
 
     python scripts/pretrain_toy.py --out routedk_lite/assets/toy_student --seed 0
 
+At first an answer stands behind its question; in a short second phase numbers stand on lines of their own and the text
+ends behind the last answer, so that every token of an answer is known, the closing one as well.
+
 Interrupted runs continue from `<out>.checkpoint.pt`. Loss is taken on answers and facts only. Needs a C++ compiler.
 """
 
@@ -42,22 +45,25 @@ MODEL = {
     "initializer_range": 0.03,
 }
 LEARNING_RATE, WARMUP, STEPS, DOCUMENTS_PER_STEP, QUESTIONS_PER_LISTING = 1.5e-3, 100, 12000, 16, 18
+LINES_STEPS, LINES_RATE, LINES_QUESTIONS = 2500, 1e-3, 6  # the second phase
 CHECK_EVERY = 100
 GROW_EVERY = 150  # steps after which listings may be one item longer: looking up by number is learned on short ones
 COPY_STEPS, COPIES = 600, 0.05  # listings that are only copied out of order: all at first, few later
 WIDTHS = 48  # rows are padded to a multiple of this many tokens: the model is compiled once per width
 IGNORE = -100
 Document = list[tuple[str, bool]]  # pieces of text, and whether their loss counts
-Answers = dict[str, str]  # question to answer
+Groups = list[list[int]]
+Answers = dict[str, str | Groups]  # question to words, or to groups of numbers
 
 
-def listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))
-
-
-def lines(*rows: str) -> str:
-    """Numbers stand on lines below the question, one group a line, and an empty line ends them."""
-    return "\n" + "".join(f"{row}\n" for row in rows if row)
+def written(answer: str | Groups, *, lines: bool) -> str:
+    """An answer behind its question, or on lines of its own below it, which an empty line ends."""
+    if isinstance(answer, str):
+        return f" {answer}\n"
+    groups = [", ".join(map(str, group)) for group in answer if group]
+    if lines:
+        return "\n" + "".join(f"{group}\n" for group in groups) + "\n"
+    return f" {'; '.join(groups) or 'none'}\n"
 
 
 def activities(product: Product) -> set[str]:
@@ -81,9 +87,9 @@ def recall(products: list[Product]) -> Answers:
     answers = {}
     for n, product in enumerate(products, start=1):
         uses = " and ".join(sorted(activities(product)))
-        answers[f"{n}."] = f" {product.title}"
-        answers[f"kind {n}."] = f" {product.kind}"
-        answers[f"use {n}."] = f" {uses or (FITTING[product.kind][0]['name'] if product.target else 'any day')}"
+        answers[f"{n}."] = product.title
+        answers[f"kind {n}."] = product.kind
+        answers[f"use {n}."] = uses or (FITTING[product.kind][0]["name"] if product.target else "any day")
     return answers
 
 
@@ -93,14 +99,14 @@ def index(products: list[Product]) -> Answers:
     words = sorted({word for product in products for word in product if word})
     found = {word: [n for n, p in numbered if word in p] for word in words}
     found |= {activity: [n for n, p in numbered if activity in activities(p)] for activity in ACTIVITIES}
-    return {f"{word}:": lines(listed(numbers)) for word, numbers in found.items()}
+    return {f"{word}:": [numbers] for word, numbers in found.items()}
 
 
 def relation(products: list[Product]) -> Answers:
     """From a number to the numbers of related items."""
     numbered = list(enumerate(products, start=1))
     return {
-        f"{words} {n}.": lines(listed(m for m, b in numbered if m != n and relates(a, b)))
+        f"{words} {n}.": [[m for m, b in numbered if m != n and relates(a, b)]]
         for words, relates in RELATIONS.items()
         for n, a in numbered
     }
@@ -112,7 +118,6 @@ def grouping(products: list[Product]) -> Answers:
     devices = dict.fromkeys(product.line for product in products if product.maker in MODELS)
     keys: dict[str, Callable[[Product], Iterable[object]]] = {
         "kind": lambda p: [p.kind],
-        "line": lambda p: [p.line],
         "maker": lambda p: [p.maker],
         "colour": lambda p: [p.variant] if p.variant else [],
         "use": activities,
@@ -126,22 +131,22 @@ def grouping(products: list[Product]) -> Answers:
             for key in keys_of(product):
                 groups.setdefault(key, []).append(n)
         several = sorted(group for group in groups.values() if len(group) > 1)
-        answers[f"by {criterion}:"] = lines(*map(listed, several))
+        answers[f"by {criterion}:"] = several
     return answers
 
 
-SKILLS = {recall: 4, index: 3, relation: 5, grouping: 10}
+SKILLS = {recall: 5, index: 4, relation: 6, grouping: 8}
 """What is asked, and how often relative to each other."""
 
 
-def questions(products: list[Product], rng: random.Random) -> Answers:
+def questions(products: list[Product], rng: random.Random, n: int) -> Answers:
     """Different questions about one listing; of those that nothing answers, a few."""
     pools = {}
     for skill in SKILLS:
         answers = list(skill(products).items())
-        pools[skill] = [(q, a) for q, a in answers if a.strip() or rng.random() < 0.1]
+        pools[skill] = [(q, a) for q, a in answers if (a and a != [[]]) or rng.random() < 0.1]
     chosen = {}
-    for skill in rng.choices(list(SKILLS), list(SKILLS.values()), k=QUESTIONS_PER_LISTING):
+    for skill in rng.choices(list(SKILLS), list(SKILLS.values()), k=n):
         if pools[skill]:
             question, answer = pools[skill].pop(rng.randrange(len(pools[skill])))
             chosen[question] = answer
@@ -162,7 +167,12 @@ def facts() -> list[str]:
 
 
 def document(
-    rng: random.Random, known: set[frozenset[str]], all_facts: list[str], longest: int, copies: float = COPIES
+    rng: random.Random,
+    known: set[frozenset[str]],
+    all_facts: list[str],
+    longest: int,
+    copies: float = COPIES,
+    lines: bool = False,
 ) -> Document:
     """Some facts, or one listing of at most `longest` products that is copied out of order or asked about."""
     if rng.random() < 0.04:
@@ -170,12 +180,15 @@ def document(
     products = toyshop.draw_products(rng)[:longest]
     while frozenset(product.title for product in products) in known:
         products = toyshop.draw_products(rng)[:longest]
-    titles = {f"{n}.": f" {product.title}" for n, product in enumerate(products, start=1)}
-    listing = "\n".join(number + title for number, title in titles.items())
-    asked = titles if rng.random() < copies else questions(products, rng)
+    titles = {f"{n}.": product.title for n, product in enumerate(products, start=1)}
+    listing = "\n".join(f"{number} {title}" for number, title in titles.items())
+    n_questions = LINES_QUESTIONS if lines else QUESTIONS_PER_LISTING
+    asked = titles if rng.random() < copies else questions(products, rng, n_questions)
     pieces: Document = [(f"Products:\n{listing}\n", False)]
     for question, answer in rng.sample(list(asked.items()), len(asked)):
-        pieces += [(question, False), (f"{answer}\n", True)]
+        pieces += [(question, False), (written(answer, lines=lines), True)]
+    if lines:
+        pieces[-1] = (pieces[-1][0].rstrip("\n") + "</s>", True)
     return pieces
 
 
@@ -263,7 +276,8 @@ def pretrain(out: Path, *, seed: int, steps: int) -> None:
         rng = random.Random(f"{seed} {step}")
         longest = min(3 + step // GROW_EVERY, toyshop.MAX_ITEMS)
         copies = max(COPIES, 1 - step / COPY_STEPS)
-        return [document(rng, known, all_facts, longest, copies) for _ in range(DOCUMENTS_PER_STEP)]
+        lines = steps <= step < 10**6
+        return [document(rng, known, all_facts, longest, copies, lines) for _ in range(DOCUMENTS_PER_STEP)]
 
     tokenizer = build_tokenizer(
         ["".join(text for text, _ in pieces) for step in range(200) for pieces in documents(10**6 + step)]
@@ -273,7 +287,9 @@ def pretrain(out: Path, *, seed: int, steps: int) -> None:
     model.config._attn_implementation = "eager"  # compiled, it is the faster one at these lengths
     torch._dynamo.config.recompile_limit = 16
     body = torch.compile(model.model, dynamic=False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    options = {"lr": LEARNING_RATE, "weight_decay": 0.01, "betas": (0.9, 0.98)}
+    optimizer = torch.optim.AdamW(model.parameters(), **options)
+    total = steps + LINES_STEPS
     state = {"step": 0, "seconds": 0.0, "curve": []}
     checkpoint = out.with_name(out.name + ".checkpoint.pt")
     if checkpoint.exists():
@@ -282,11 +298,14 @@ def pretrain(out: Path, *, seed: int, steps: int) -> None:
         optimizer.load_state_dict(saved["optimizer"])
         state = saved["state"]
     started, losses = time.perf_counter() - state["seconds"], []
-    bar = tqdm(range(state["step"], steps), initial=state["step"], total=steps, unit="step", mininterval=5)
+    bar = tqdm(range(state["step"], total), initial=state["step"], total=total, unit="step", mininterval=5)
     for step in bar:
-        rate = min((step + 1) / WARMUP, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        if step == steps:
+            optimizer = torch.optim.AdamW(model.parameters(), **options)
+        peak, done, length = (LEARNING_RATE, step, steps) if step < steps else (LINES_RATE, step - steps, LINES_STEPS)
+        rate = min((done + 1) / WARMUP, 0.5 + 0.5 * math.cos(math.pi * done / length))
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * rate
+            group["lr"] = peak * rate
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = answer_loss(model, body, *batch(documents(step), tokenizer))
         loss.backward()
@@ -294,7 +313,7 @@ def pretrain(out: Path, *, seed: int, steps: int) -> None:
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-        if (step + 1) % CHECK_EVERY == 0 or step + 1 == steps:
+        if (step + 1) % CHECK_EVERY == 0 or step + 1 == total:
             state["curve"].append([step + 1, round(sum(losses) / len(losses), 4)])
             bar.set_postfix(loss=state["curve"][-1][1])
             losses.clear()
@@ -305,7 +324,12 @@ def pretrain(out: Path, *, seed: int, steps: int) -> None:
         model.generation_config = GenerationConfig(do_sample=False, **ids)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        settings = {"model": MODEL, "steps": steps, "documents_per_step": DOCUMENTS_PER_STEP}
+        settings = {
+            "model": MODEL,
+            "steps": total,
+            "steps_with_lines": LINES_STEPS,
+            "documents_per_step": DOCUMENTS_PER_STEP,
+        }
         settings |= {
             "questions_per_listing": QUESTIONS_PER_LISTING,
             "learning_rate": LEARNING_RATE,
