@@ -92,7 +92,7 @@ def headline_table(records: Iterable[RunRecord]) -> str:
                 f"{r.metrics['strict']['exact_match']:.3f}",
                 f"{r.metrics['strict']['valid_rate']:.3f}",
                 " / ".join(f"{r.metrics['official'][m]:.3f}" for m in _METRICS[:3]),
-                f"`routedk run --profile {profile} --domain {domain} --seed {r.seed or 0}`",
+                f"`routedk run --profile {profile} --domain {domain} --seed {r.seed or 0} --only {r.run}`",
             ]
             for r in group
         ]

@@ -71,8 +71,8 @@ def figures(trials: Mapping[str, Any]) -> dict[str, Any]:
     note = "recorded: SmolLM2-135M, one CPU thread, November 2026"
     seen = "training sessions seen"
     return {
-        "recipe_pairs.svg": curves_figure(curves, seen, "pair AUC, validation, mean of three domains", note=note),
-        "recipe_answers.svg": curves_figure(nats, seen, "nats per item, validation", note=note),
+        "recipe_pairs.svg": curves_figure(curves, seen, "pair AUC, validation", note=note),
+        "recipe_answers.svg": curves_figure(nats, seen, "nats per item", note=note),
     }
 
 
