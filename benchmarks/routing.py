@@ -25,7 +25,7 @@ import torch
 
 from routedk_lite.backbone import load_student
 from routedk_lite.batches import AnswerCollator
-from routedk_lite.config import DecodeConfig, get_profile
+from routedk_lite.config import get_profile
 from routedk_lite.data import load_domain
 from routedk_lite.decoding import greedy_answers, sample_bundles
 from routedk_lite.examples import encode_example
@@ -33,7 +33,7 @@ from routedk_lite.experts import load_expert
 from routedk_lite.files import write_json
 from routedk_lite.fusion import Dynamic
 from routedk_lite.machine import git_state, hardware, package_versions, peak_memory_mb
-from routedk_lite.prompts import build_prompt, encode_prompt
+from routedk_lite.prompts import prompt_batches
 from routedk_lite.report import text_table
 from routedk_lite.routed import RoutedModel
 from routedk_lite.training import answer_loss
@@ -122,76 +122,55 @@ class Bench:
             run(batch)
         return time.perf_counter() - started
 
-    def generate(self, model: torch.nn.Module, *, cache: bool = True) -> float:
-        """Seconds to write a fixed number of tokens for every test session."""
+    def generate(self, model: torch.nn.Module, **options: Any) -> float:
+        """Seconds of `generate` over all test sessions in length-sorted batches."""
         tokenizer = self.student.tokenizer
-        options = {"tokenizer": tokenizer, "max_title_words": self.profile.prompt.max_title_words}
-        rows = sorted((encode_prompt(build_prompt(s.titles, **options), tokenizer) for s in self.test), key=len)
-        size = self.profile.decode.batch_size
+        batches = list(prompt_batches(self.test, tokenizer, self.profile.prompt, self.profile.decode.batch_size))
         model.eval()
         started = time.perf_counter()
-        for start in range(0, len(rows), size):
-            batch = tokenizer.pad({"input_ids": rows[start : start + size]}, return_tensors="pt")
+        for rows in batches:
+            batch = tokenizer.pad({"input_ids": [ids for _, ids in rows]}, return_tensors="pt")
             with torch.inference_mode():
-                model.generate(
-                    **batch,
-                    do_sample=False,
-                    min_new_tokens=NEW_TOKENS,
-                    max_new_tokens=NEW_TOKENS,
-                    use_cache=cache,
-                )
+                model.generate(**batch, **options)
         return time.perf_counter() - started
+
+    def write(self, model: torch.nn.Module, *, cache: bool = True) -> float:
+        """Seconds to write a fixed number of tokens for every test session."""
+        fixed = {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS}
+        return self.generate(model, do_sample=False, use_cache=cache, **fixed)
 
     def answering(self) -> torch.nn.Module:
         """What votes: a trained expert if one is named."""
         return load_expert(self.student, self.args.expert) if self.args.expert else self.routed()
 
-    def decode(self) -> DecodeConfig:
-        return self.profile.decode
-
     def greedy(self) -> float:
         """Seconds of one greedy answer per session."""
         model, started = self.answering(), time.perf_counter()
-        options = {"prompt": self.profile.prompt, "decode": self.decode(), "progress": False}
+        options = {"prompt": self.profile.prompt, "decode": self.profile.decode, "progress": False}
         greedy_answers(model, self.student.tokenizer, self.test, **options)
         return time.perf_counter() - started
 
     def vote(self, n: int = VOTERS) -> float:
         """Seconds of n sampled answers per session from a shared prefill."""
         model, started = self.answering(), time.perf_counter()
-        options = {"prompt": self.profile.prompt, "decode": self.decode(), "progress": False}
+        options = {"prompt": self.profile.prompt, "decode": self.profile.decode, "progress": False}
         sample_bundles(model, self.student.tokenizer, self.test, n, **options)
         return time.perf_counter() - started
 
     def plain_sampling(self, n: int = VOTERS) -> float:
         """The same with `generate(num_return_sequences=n)`."""
-        model, tokenizer = self.answering(), self.student.tokenizer
-        options = {"tokenizer": tokenizer, "max_title_words": self.profile.prompt.max_title_words}
-        rows = sorted((encode_prompt(build_prompt(s.titles, **options), tokenizer) for s in self.test), key=len)
-        size, decode = self.decode().batch_size, self.decode()
-        model.eval()
-        started = time.perf_counter()
-        for start in range(0, len(rows), size):
-            batch = tokenizer.pad({"input_ids": rows[start : start + size]}, return_tensors="pt")
-            with torch.inference_mode():
-                model.generate(
-                    **batch,
-                    do_sample=True,
-                    temperature=1.0,
-                    top_k=0,
-                    max_new_tokens=decode.max_new_tokens,
-                    num_return_sequences=n,
-                )
-        return time.perf_counter() - started
+        limit = self.profile.decode.max_new_tokens
+        sampled = {"do_sample": True, "temperature": 1.0, "top_k": 0, "num_return_sequences": n}
+        return self.generate(self.answering(), max_new_tokens=limit, **sampled)
 
 
 MEASUREMENTS: dict[str, Callable[[Bench], float]] = {
     "step: one PEFT LoRA": lambda b: b.step(b.plain(), mask=False),
     "step: routed, 3 experts": lambda b: b.step(b.routed(), mask=True),
     "step: X-LoRA, 3 experts": lambda b: b.step(b.xlora(), mask=False),
-    "generate: base model": lambda b: b.generate(b.student.model),
-    "generate: routed, 3 experts": lambda b: b.generate(b.routed()),
-    "generate: X-LoRA, 3 experts": lambda b: b.generate(b.xlora(), cache=False),
+    "generate: base model": lambda b: b.write(b.student.model),
+    "generate: routed, 3 experts": lambda b: b.write(b.routed()),
+    "generate: X-LoRA, 3 experts": lambda b: b.write(b.xlora(), cache=False),
     "answers: greedy": lambda b: b.greedy(),
     "answers: vote of 8, shared prefill": lambda b: b.vote(),
     "answers: 8 by num_return_sequences": lambda b: b.plain_sampling(),

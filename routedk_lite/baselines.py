@@ -18,6 +18,7 @@ import numpy as np
 from .data import Bundle, Session
 from .files import atomic_folder, cache_dir, fetch_from_wheel
 from .metrics import evaluate
+from .partitions import bundles_of
 
 Floor = Callable[..., list[Bundle]]
 
@@ -171,8 +172,7 @@ def cluster(similarity: np.ndarray, threshold: float) -> list[Bundle]:
         return []
     settings = {"n_clusters": None, "metric": "precomputed", "linkage": "complete"}
     labels = AgglomerativeClustering(distance_threshold=threshold, **settings).fit_predict(1 - similarity)
-    groups = [np.flatnonzero(labels == label) + 1 for label in range(labels.max() + 1)]
-    return [frozenset(group.tolist()) for group in groups if len(group) > 1]
+    return bundles_of(labels)
 
 
 def cluster_predictions(

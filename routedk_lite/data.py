@@ -21,6 +21,7 @@ from .files import asset, cache_dir, fetch, sha256_json
 
 if TYPE_CHECKING:
     import datasets
+    import numpy as np
 
 Bundle = frozenset[int]
 """A set of 1-based item numbers."""
@@ -72,6 +73,17 @@ class Session:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def together(self) -> np.ndarray:
+        """Whether two items share a bundle; an item in some bundle shares it with itself.
+
+        Shapes:
+            → (items, items)
+        """
+        import numpy as np
+
+        member = np.array([[n in bundle for bundle in self.bundles] for n in range(1, len(self) + 1)], dtype=int)
+        return member @ member.T > 0
 
     def permuted(self, order: Sequence[int]) -> Session:
         """The same session with its items in another order; reasons, which name items, are left out.

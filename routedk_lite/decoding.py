@@ -6,14 +6,14 @@ sample costs a row of its own only from the token on at which it differs from al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .config import DecodeConfig, PromptConfig
 from .data import Bundle, Session
-from .prompts import Problem, build_prompt, encode_prompt, parse_answer
+from .prompts import Problem, parse_answer, prompt_batches
 
 if TYPE_CHECKING:
     import torch
@@ -129,7 +129,7 @@ def greedy_answers(
         eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    batches = list(_batches(list(sessions), tokenizer, prompt, decode.batch_size))
+    batches = list(prompt_batches(sessions, tokenizer, prompt, decode.batch_size))
     answers: list[Answer] = []
     model.eval()
     with tqdm(total=sum(map(len, batches)), unit="session", desc="answering", disable=not progress) as bar:
@@ -199,7 +199,7 @@ def sample_bundles(
         if not ok:
             raise ValueError(f"{name} = {value!r}: must be {rule}")
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
-    batches = list(_batches(list(sessions), tokenizer, prompt, decode.batch_size))
+    batches = list(prompt_batches(sessions, tokenizer, prompt, decode.batch_size))
     result: list[Samples] = []
     model.eval()
     with tqdm(total=sum(map(len, batches)), unit="session", desc=f"{n} draws", disable=not progress) as bar:
@@ -314,20 +314,6 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> t
     import torch
 
     return torch.tensor(model.generation_config.eos_token_id or tokenizer.eos_token_id).flatten()
-
-
-def _batches(
-    sessions: list[Session], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, size: int
-) -> Iterator[list[tuple[Session, list[int]]]]:
-    """Sessions with their prompt tokens, longest first: what needs most memory fails at once or not at all."""
-    texts = [
-        build_prompt(s.titles, fmt=prompt.fmt, tokenizer=tokenizer, max_title_words=prompt.max_title_words)
-        for s in sessions
-    ]
-    rows = [(s, encode_prompt(text, tokenizer)) for s, text in zip(sessions, texts, strict=True)]
-    rows.sort(key=lambda row: (-len(row[1]), row[0].id))
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def _answer(

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations, permutations
+from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from .config import PromptConfig
 from .data import Bundle, Session
+from .partitions import pair_values
 from .statistics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
@@ -176,14 +177,10 @@ def pair_auc(scores: Mapping[int, np.ndarray], sessions: Iterable[Session]) -> f
     """
     from sklearn.metrics import roc_auc_score
 
-    together, score = [], []
-    for session in sessions:
-        for i, j in combinations(range(len(session)), 2):
-            together.append(any({i + 1, j + 1} <= bundle for bundle in session.bundles))
-            score.append(scores[session.id][i, j])
-    if len(set(together)) < 2:
+    values, together = pair_values(scores, sessions)
+    if together.all() or not together.any():
         raise ValueError("every pair shares a bundle, or none does: an AUC needs both kinds of pairs")
-    return float(roc_auc_score(together, score))
+    return float(roc_auc_score(together, values))
 
 
 def _clean(session: Session) -> list[Bundle]:

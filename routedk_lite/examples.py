@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .config import KnowledgeConfig, PromptConfig
 from .data import Session
 from .knowledge import Knowledge, mask_references, rewrite_references
-from .prompts import build_prompt, encode_answer, encode_prompt, format_answer, shorten
+from .prompts import encode_answer, encode_prompt, format_answer, session_prompt, shorten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,8 +65,7 @@ def encode_example(
             hints, reasoning = "", hints
     if order is not None:
         session = session.permuted(order)
-    options = {"fmt": prompt.fmt, "tokenizer": tokenizer, "max_title_words": prompt.max_title_words}
-    text = build_prompt(session.titles, **options, hints=hints)
+    text = session_prompt(session, tokenizer, prompt, hints=hints)
     prompt_ids = encode_prompt(text, tokenizer)
     ids = prompt_ids + encode_answer(format_answer(session.bundles, fmt=prompt.fmt, reasoning=reasoning), tokenizer)
     if len(ids) > max_length:
@@ -74,9 +73,8 @@ def encode_example(
             f"session {session.id}: {len(ids)} tokens, more than max_length = {max_length}. "
             "Raise it, or shorten titles with PromptConfig.max_title_words."
         )
-    numbers = range(1, len(session) + 1)
-    together = [[int(any({i, j} <= bundle for bundle in session.bundles)) for j in numbers] for i in numbers]
-    return Example(ids, len(prompt_ids), title_spans(text, session.titles, tokenizer, prompt), together)
+    spans = title_spans(text, session.titles, tokenizer, prompt)
+    return Example(ids, len(prompt_ids), spans, session.together().astype(int).tolist())
 
 
 def title_spans(

@@ -5,7 +5,6 @@ Every expert is an ordinary PEFT adapter; what distinguishes experts is only the
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from .examples import Example, SessionExamples, encode_example
 from .files import atomic_folder, sha256_json, write_json
 from .knowledge import Knowledge
 from .pairs import PairReader
-from .training import SessionTrainer, low_precision, make_trainer, run_trainer
+from .training import SessionTrainer, finished_summary, low_precision, make_trainer, run_trainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -98,14 +97,13 @@ def train_expert(
         trainer = make_trainer(
             SessionTrainer,
             model,
-            student.info,
+            student,
             config,
             train=train,
             valid=valid,
             work=work,
             seed=seed,
             progress=progress,
-            pad_token_id=student.tokenizer.pad_token_id,
             reader=reader,
         )
         history, seconds = run_trainer(trainer)
@@ -145,11 +143,8 @@ def load_expert(student: Student, folder: str | Path) -> PeftModel:
 
 
 def _finished(folder: Path, run_id: str) -> ExpertResult | None:
-    path = folder / "training.json"
-    if not path.exists():
-        return None
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    if summary["digest"] != run_id:
+    summary = finished_summary(folder / "training.json", run_id)
+    if summary is None:
         return None
     return ExpertResult(folder, summary["history"], summary["seconds"], summary["tokens_per_second"])
 

@@ -12,7 +12,7 @@ not one chain of sampled tokens, decide (`partitions`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch.nn import functional
 from .config import PairConfig, PromptConfig
 from .data import Session
 from .examples import title_spans
-from .prompts import build_prompt, encode_prompt
+from .prompts import prompt_batches, session_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,12 +43,8 @@ class PairReader(NamedTuple):
         Shapes:
             hidden: (B, T, D); spans: (B, N, 2), -1 where there is no title → (B, N, D)
         """
-        at = torch.arange(hidden.shape[1], device=hidden.device)
-        inside = (at >= spans[..., :1]) & (at < spans[..., 1:])  # (B, N, T)
-        share = inside / inside.sum(-1, keepdim=True).clamp(min=1)
-        means = share.float() @ hidden.float()
-        means = means - self.centre.to(means.device)
-        return functional.normalize(means, dim=-1) * inside.any(-1, keepdim=True)
+        means = title_means(hidden, spans) - self.centre.to(hidden.device)
+        return functional.normalize(means, dim=-1) * (spans[..., :1] >= 0)
 
     def logits(self, hidden: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
         """Logit that two items share a bundle.
@@ -87,18 +83,24 @@ def make_reader(
     n_layers = student.model.config.num_hidden_layers
     if config.layer > n_layers:
         raise ValueError(f"PairConfig.layer = {config.layer}: this student has {n_layers} layers")
-    blank = PairReader(config, torch.zeros(student.model.config.hidden_size))
-    total, count = torch.zeros_like(blank.centre), 0
+    total, count = torch.zeros(student.model.config.hidden_size), 0
     for batch, _ in _batches(list(sessions)[: config.centre_sessions], student.tokenizer, prompt or PromptConfig(), 8):
         spans = batch.pop("spans")
-        hidden = _hidden(student.model, batch, config.layer)
-        at = torch.arange(hidden.shape[1])
-        inside = ((at >= spans[..., :1]) & (at < spans[..., 1:])).float()  # (B, N, T)
-        real = inside.sum(-1) > 0
-        means = (inside / inside.sum(-1, keepdim=True).clamp(min=1)) @ hidden.float().cpu()
-        total += means[real].sum(0)
-        count += int(real.sum())
+        means = title_means(_hidden(student.model, batch, config.layer).cpu(), spans)
+        total += means.sum((0, 1))  # places without a title hold zeros
+        count += int((spans[..., 0] >= 0).sum())
     return PairReader(config, total / max(count, 1))
+
+
+def title_means(hidden: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
+    """Mean hidden state of each title, in float32; zero where there is no title.
+
+    Shapes:
+        hidden: (B, T, D); spans: (B, N, 2), -1 where there is no title → (B, N, D)
+    """
+    at = torch.arange(hidden.shape[1], device=hidden.device)
+    inside = ((at >= spans[..., :1]) & (at < spans[..., 1:])).float()  # (B, N, T)
+    return (inside / inside.sum(-1, keepdim=True).clamp(min=1)) @ hidden.float()
 
 
 def read_pairs(
@@ -130,21 +132,19 @@ def read_pairs(
     from tqdm.auto import tqdm
 
     sessions, prompt = list(sessions), prompt or PromptConfig()
-    orders = [list(range(len(s))) for s in sessions]
     total = {s.id: np.zeros((len(s), len(s))) for s in sessions}
     model.eval()
     n_orders = reader.config.orders
     with tqdm(total=n_orders * len(sessions), unit="prompt", desc="reading pairs", disable=not progress) as bar:
-        for k in range(n_orders):
-            shown = [order if k == 0 else order[::-1] for order in orders]
-            moved = [s.permuted(order) for s, order in zip(sessions, shown, strict=True)]
-            for batch, chosen in _batches(moved, tokenizer, prompt, batch_size):
+        for step in (1, -1)[:n_orders]:  # from the first title to the last, and back
+            moved = [s.permuted(range(len(s))[::step]) for s in sessions]
+            for batch, shown in _batches(moved, tokenizer, prompt, batch_size):
                 spans = batch.pop("spans").to(model.device)
                 logits = reader.logits(_hidden(model, batch, reader.config.layer), spans).cpu().numpy()
-                for row, index in zip(logits, chosen, strict=True):
-                    order, n = shown[index], len(sessions[index])
-                    total[sessions[index].id][np.ix_(order, order)] += row[:n, :n] / n_orders
-                bar.update(len(chosen))
+                for row, session in zip(logits, shown, strict=True):
+                    n = len(session)
+                    total[session.id] += row[:n, :n][::step, ::step] / n_orders
+                bar.update(len(shown))
     return total
 
 
@@ -160,21 +160,20 @@ def _hidden(model: PreTrainedModel, batch: dict[str, torch.Tensor], layer: int) 
     return output.hidden_states[layer]
 
 
-def _batches(sessions: Sequence[Session], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, size: int):
-    """Padded prompts with the spans of their titles, longest first, and which sessions they are."""
-    rows = []
-    for session in sessions:
-        options = {"fmt": prompt.fmt, "tokenizer": tokenizer, "max_title_words": prompt.max_title_words}
-        text = build_prompt(session.titles, **options)
-        rows.append((encode_prompt(text, tokenizer), title_spans(text, session.titles, tokenizer, prompt)))
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i][0]), i))
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
-        batch = dict(tokenizer.pad({"input_ids": [rows[i][0] for i in chosen]}, return_tensors="pt"))
+def _batches(
+    sessions: Iterable[Session], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, size: int
+) -> Iterator[tuple[dict[str, torch.Tensor], list[Session]]]:
+    """Padded prompts with the spans of their titles, longest first, and the sessions in them."""
+    for rows in prompt_batches(sessions, tokenizer, prompt, size):
+        batch = dict(tokenizer.pad({"input_ids": [ids for _, ids in rows]}, return_tensors="pt"))
         width = batch["input_ids"].shape[1]
-        batch["spans"] = pad_spans([(rows[i][1], width - len(rows[i][0])) for i in chosen])
+        spans = []
+        for session, ids in rows:
+            text = session_prompt(session, tokenizer, prompt)
+            spans.append((title_spans(text, session.titles, tokenizer, prompt), width - len(ids)))
+        batch["spans"] = pad_spans(spans)
         batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-        yield batch, chosen
+        yield batch, [session for session, _ in rows]
 
 
 def pad_spans(rows: Sequence[tuple[Sequence[tuple[int, int]], int]]) -> torch.Tensor:

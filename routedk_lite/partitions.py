@@ -12,7 +12,6 @@ highest (minimum Bayes risk, Kumar & Byrne 2004), of strict F1 and, with a weigh
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -180,6 +179,24 @@ def expected_f1(labels: np.ndarray) -> np.ndarray:
     return np.divide(2 * precision * recall, precision + recall, out=np.zeros_like(precision), where=recall > 0)
 
 
+def pair_values(logits: Mapping[int, np.ndarray], sessions: Iterable[Session]) -> tuple[np.ndarray, np.ndarray]:
+    """The logit of every pair of every session, and whether the two items share a bundle.
+
+    Args:
+        logits: session id → (items, items); the upper half is read.
+        sessions: the sessions behind them.
+
+    Shapes:
+        → (pairs,), (pairs,)
+    """
+    values, together = [], []
+    for session in sessions:
+        upper = np.triu_indices(len(session), 1)
+        values.append(logits[session.id][upper])
+        together.append(session.together()[upper])
+    return np.concatenate(values), np.concatenate(together)
+
+
 DAMPINGS, PRIOR_WEIGHTS = (0.5, 0.75, 1.0), (0.6, 1.0)
 """What `fit_decoder` tries."""
 
@@ -207,14 +224,10 @@ def fit_decoder(
     """
     from sklearn.linear_model import LogisticRegression
 
-    together, values = [], []
-    for session in validation:
-        for i, j in zip(*np.triu_indices(len(session), 1), strict=True):
-            together.append(any({i + 1, j + 1} <= bundle for bundle in session.bundles))
-            values.append(logits[session.id][i, j])
-    if len(set(together)) < 2:
+    values, together = pair_values(logits, validation)
+    if together.all() or not together.any():
         raise ValueError("every validation pair shares a bundle, or none does: a decoder needs both kinds")
-    fitted = LogisticRegression(C=1e6).fit(np.array(values)[:, None], together)
+    fitted = LogisticRegression(C=1e6).fit(values[:, None], together)
     known = {
         "prior": SizePrior(train),
         "scale": float(fitted.coef_[0, 0]),
@@ -235,10 +248,5 @@ def fit_decoder(
 
 def log_loss(logits: Mapping[int, np.ndarray], sessions: Iterable[Session]) -> float:
     """Mean negative log-likelihood of "share a bundle" over all pairs of all sessions, in nats."""
-    losses = []
-    for session in sessions:
-        for i, j in zip(*np.triu_indices(len(session), 1), strict=True):
-            together = any({i + 1, j + 1} <= bundle for bundle in session.bundles)
-            z = logits[session.id][i, j]
-            losses.append(np.logaddexp(0, -z if together else z))
-    return math.fsum(losses) / len(losses)
+    values, together = pair_values(logits, sessions)
+    return float(np.logaddexp(0, np.where(together, -values, values)).mean())

@@ -7,10 +7,11 @@ dictionary form of the published AICL prompt (arXiv 2312.16262). The wording of 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .data import Bundle
+from .config import PromptConfig
+from .data import Bundle, Session
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,6 +88,25 @@ def build_prompt(
         {"role": "user", "content": body.rstrip()},
     ]
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+def session_prompt(
+    session: Session, tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, *, hints: str = ""
+) -> str:
+    """The prompt text for a session, written as a configuration says."""
+    return build_prompt(
+        session.titles, fmt=prompt.fmt, tokenizer=tokenizer, max_title_words=prompt.max_title_words, hints=hints
+    )
+
+
+def prompt_batches(
+    sessions: Iterable[Session], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, size: int
+) -> Iterator[list[tuple[Session, list[int]]]]:
+    """Sessions with their prompt tokens, longest first: what needs most memory fails at once or not at all."""
+    rows = [(s, encode_prompt(session_prompt(s, tokenizer, prompt), tokenizer)) for s in sessions]
+    rows.sort(key=lambda row: (-len(row[1]), row[0].id))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def shorten(titles: Sequence[str], max_words: int | None) -> list[str]:

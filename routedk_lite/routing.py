@@ -7,7 +7,6 @@ that knows its training sessions by heart.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import warnings
@@ -26,9 +25,9 @@ from .examples import Example, SessionExamples, encode_example
 from .files import atomic_folder, sha256_json, write_json
 from .fusion import Dynamic, Static
 from .pairs import PairReader
-from .prompts import build_prompt, encode_prompt
+from .prompts import prompt_batches
 from .routed import RoutedModel
-from .training import SessionTrainer, make_trainer, run_trainer
+from .training import SessionTrainer, finished_summary, make_trainer, run_trainer
 
 UNIFORM_ENTROPY, UNIFORM_VARIANCE = 0.99, 1e-4
 """Share of the largest possible entropy, and variance between sessions, that look like a router that does nothing."""
@@ -142,21 +141,16 @@ def trace_alpha(
     from tqdm.auto import tqdm
 
     prompt, sessions = prompt or PromptConfig(), list(sessions)
-    options = {"fmt": prompt.fmt, "tokenizer": tokenizer, "max_title_words": prompt.max_title_words}
-    rows = [encode_prompt(build_prompt(s.titles, **options), tokenizer) for s in sessions]
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    found: list[np.ndarray | None] = [None] * len(rows)
+    found: dict[int, np.ndarray] = {}
     model.eval()
-    with tqdm(total=len(rows), unit="session", desc="tracing α", disable=not progress) as bar:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = tokenizer.pad({"input_ids": [rows[i] for i in chosen]}, return_tensors="pt").to(model.device)
+    with tqdm(total=len(sessions), unit="session", desc="tracing α", disable=not progress) as bar:
+        for rows in prompt_batches(sessions, tokenizer, prompt, batch_size):
+            batch = tokenizer.pad({"input_ids": [ids for _, ids in rows]}, return_tensors="pt").to(model.device)
             with torch.inference_mode():
                 model(**batch, use_cache=False, logits_to_keep=1)
-            for i, alpha in zip(chosen, model.alpha, strict=True):
-                found[i] = alpha
-            bar.update(len(chosen))
-    return np.stack(found)
+            found |= {session.id: alpha for (session, _), alpha in zip(rows, model.alpha, strict=True)}
+            bar.update(len(rows))
+    return np.stack([found[session.id] for session in sessions])
 
 
 class _FusionTrainer(SessionTrainer):
@@ -167,11 +161,11 @@ class _FusionTrainer(SessionTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        gates = torch.stack([gate.alpha for gate in model.gates.values()], -2).flatten(0, -3)  # (B or B·T, L, E)
         if not model.training:
             self.alphas.append(model.alpha)
         elif self.config.entropy_weight or self.config.balance_weight:
-            loss = loss + self._penalty(gates) / self.args.gradient_accumulation_steps
+            alpha = torch.stack([gate.alpha for gate in model.gates.values()], -2).flatten(0, -3)  # (B or B·T, L, E)
+            loss = loss + self._penalty(alpha) / self.args.gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
     def _penalty(self, alpha: torch.Tensor) -> torch.Tensor:
@@ -259,14 +253,13 @@ def train_fusion(
     trainer = make_trainer(
         _FusionTrainer,
         model,
-        student.info,
+        student,
         replace(config, learning_rate=rate),
         train=train,
         valid=valid,
         work=work,
         seed=seed,
         progress=progress,
-        pad_token_id=student.tokenizer.pad_token_id,
         prompt_mask=True,
         reader=reader,
     )
@@ -309,11 +302,8 @@ def _check_fusion(model: RoutedModel) -> None:
 def _finished(model: RoutedModel, folder: Path, run_id: str) -> FusionResult | None:
     from safetensors.torch import load_file
 
-    path = folder / "routing.json"
-    if not path.exists():
-        return None
-    summary = json.loads(path.read_text(encoding="utf-8"))
-    if summary["digest"] != run_id:
+    summary = finished_summary(folder / "routing.json", run_id)
+    if summary is None:
         return None
     model.weigher.load_state_dict(load_file(folder / "fusion.safetensors"))
     model.eval()

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from .backbone import LOST_BACKWARD, StudentInfo, lost_backward
+from .backbone import LOST_BACKWARD, Student, StudentInfo, lost_backward
 from .batches import IGNORE, AnswerCollator, LengthGroupedSampler
 from .config import OptimizerConfig
 from .examples import SessionExamples
@@ -188,7 +188,7 @@ def low_precision(info: StudentInfo) -> bool:
 def make_trainer(
     kind: type[SessionTrainer],
     model: torch.nn.Module,
-    info: StudentInfo,
+    student: Student,
     config: OptimizerConfig,
     *,
     train: SessionExamples,
@@ -196,7 +196,6 @@ def make_trainer(
     work: Path,
     seed: int,
     progress: bool,
-    pad_token_id: int,
     prompt_mask: bool = False,
     reader: PairReader | None = None,
 ) -> SessionTrainer:
@@ -205,19 +204,19 @@ def make_trainer(
     Args:
         kind: the class of the trainer.
         model: what is trained, on its student.
-        info: the student's.
+        student: the student inside it.
         config: steps, rates, batches.
         train, valid: examples; without any in `valid` nothing is validated.
         work: checkpoints; a Trainer that is made again with the same arguments goes on from the last.
         seed: of the order of sessions, and dropout.
         progress: show a progress bar.
-        pad_token_id: of the tokenizer.
         prompt_mask: whether the model takes one.
         reader: reads pairs, where `config.pair_weight` asks for them.
 
     Raises:
         ValueError: the loss has no part: both weights are zero, or there is no reader for the pairs.
     """
+    info = student.info
     if config.pair_weight == 0:
         reader = None
     if reader is None and (config.answer_weight == 0 or config.pair_weight > 0):
@@ -271,7 +270,7 @@ def make_trainer(
         args=arguments,
         train_dataset=train,
         eval_dataset=valid if len(valid) else None,
-        data_collator=AnswerCollator(pad_token_id, prompt_mask=prompt_mask, pairs=reader is not None),
+        data_collator=AnswerCollator(student.tokenizer.pad_token_id, prompt_mask=prompt_mask, pairs=reader is not None),
         compute_loss_func=answer_loss,
         optimizers=(masters, None),
         callbacks=[TrainingProgress(work, sampler, train, shown=progress)],
@@ -292,3 +291,11 @@ def run_trainer(trainer: Trainer) -> tuple[list[dict[str, float]], float]:
     seconds = before + time.perf_counter() - started
     history = [{k: float(v) for k, v in row.items()} for row in trainer.state.log_history]
     return history, round(seconds, 1)
+
+
+def finished_summary(path: Path, run_id: str) -> dict[str, Any] | None:
+    """What a training of this digest left in its summary file; `None` if there is no such file, or of another one."""
+    if not path.exists():
+        return None
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    return summary if summary["digest"] == run_id else None
