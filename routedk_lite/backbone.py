@@ -76,9 +76,7 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
     config = get_profile(profile).student
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = choose_dtype(config.dtype, device)
-    attention = config.attention
-    if attention == "auto":
-        attention = "eager" if device == "cpu" else "sdpa"
+    attention = "eager" if config.attention == "auto" else config.attention
     folder, revision, sha256 = student_files(config)
     options = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True}
     if config.load_in_4bit:

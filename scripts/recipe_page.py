@@ -1,6 +1,6 @@
 """Write the tables and figures of `book/recipe.md` from the recorded trials in `results/recipe/`.
 
-    python scripts/recipe_page.py
+python scripts/recipe_page.py
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SCORES = {
     "inctx ,": "the same, with all titles listed above",
 }
 """Names of the zero-shot scores in the trials, and in the page."""
+EXACT_WEIGHTS = ("0.5", "1.5")
+"""What an exact match was worth to the decoders that are compared."""
 
 
 def tables(trials: Mapping[str, Any]) -> dict[str, str]:
     """Markdown tables by the name of their markers."""
-    scores = [
-        [SCORES[row["score"]], *(f"{row['auc'][d]:.2f}" for d in PUBLIC_DOMAINS)] for row in trials["zero_shot"]
-    ]
+    scores = [[SCORES[row["score"]], *(f"{row['auc'][d]:.2f}" for d in PUBLIC_DOMAINS)] for row in trials["zero_shot"]]
     header = ["score of a pair, no training", *PUBLIC_DOMAINS]
     found = {"zero_shot": text_table(header, scores, markdown=True)}
     rows = []
@@ -52,7 +52,36 @@ def tables(trials: Mapping[str, Any]) -> dict[str, str]:
     ]
     header = ["domain", "most probable: F1", "exact match", "best expected: F1", "exact match"]
     found["decoding"] = text_table(header, rows, markdown=True)
-    return found
+    return found | _longer_trials(trials)
+
+
+def _longer_trials(trials: Mapping[str, Any]) -> dict[str, str]:
+    """The trials of thousands of sessions: pairs and written answers; then bundles beside untrained similarities."""
+    pairs, bundles = [], []
+    for row in trials["similarities"]["rows"]:
+        bundles.append([f"{row['similarity']}, decoded", row["domain"], *_scores(row["decoded"])])
+    for row in trials["longer_trials"]["rows"]:
+        found = [row["domains"].get(d) for d in PUBLIC_DOMAINS]
+        aucs = [f"{one['auc']:.2f}" if one else "" for one in found]
+        gaps = [
+            f"{one['content_free'] - one['nats_per_item']:+.2f}" if one and row["answer_weight"] else ""
+            for one in found
+        ]
+        pairs.append([row["trained_on"], str(row["pseudo_sessions"]), str(row["sessions"]), *aucs, *gaps])
+        if row["trained_on"] == "one domain":
+            bundles += [["student", d, *_scores(row["domains"][d]["decoded"])] for d in PUBLIC_DOMAINS]
+    bundles.sort(key=lambda row: PUBLIC_DOMAINS.index(row[1]))
+    short = [d[:5] for d in PUBLIC_DOMAINS]
+    header = ["trained on", "pseudo", "real", *(f"AUC {d}" for d in short), *(f"nats below {d}" for d in short)]
+    scores = [f"{metric}, weight {w}" for w in EXACT_WEIGHTS for metric in ("F1", "exact")]
+    return {
+        "longer": text_table(header, pairs, markdown=True),
+        "similarities": text_table(["pairs from", "domain", *scores], bundles, text_columns=2, markdown=True),
+    }
+
+
+def _scores(decoded: Mapping[str, Any]) -> list[str]:
+    return [f"{decoded[weight][metric]:.2f}" for weight in EXACT_WEIGHTS for metric in ("f1", "exact_match")]
 
 
 def figures(trials: Mapping[str, Any]) -> dict[str, Any]:

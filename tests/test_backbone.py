@@ -23,7 +23,7 @@ def test_a_local_student_is_loaded_frozen_and_described(tiny_profile, tiny_llama
     assert student.info.id == str(tiny_llama) and student.info.revision == "local"
     assert student.info.parameters == sum(p.numel() for p in student.model.parameters())
     assert len(student.info.sha256) == 64
-    assert student.info.attention == "eager"  # on a CPU
+    assert student.info.attention == "eager"
 
 
 def test_the_hash_follows_the_weights(tiny_profile, tiny_llama, tmp_path):

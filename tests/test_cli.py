@@ -68,14 +68,18 @@ def test_data_commands(mirror):
     assert "623 / 90 / 180" in out and "1,750" in out
 
 
-def test_the_readme_shows_what_the_records_say():
+@pytest.mark.parametrize(
+    ("script", "page", "shows"),
+    [("fill_readme", "README.md", "base-seed0"), ("recipe_page", "book/recipe.md", "pseudo-sessions alone")],
+)
+def test_pages_show_what_the_records_say(script, page, shows):
     import importlib.util
 
     from conftest import ROOT
 
-    spec = importlib.util.spec_from_file_location("fill_readme", ROOT / "scripts" / "fill_readme.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert script.filled(text) == text, "run: python scripts/fill_readme.py"
-    assert "base-seed0" in text
+    spec = importlib.util.spec_from_file_location(script, ROOT / "scripts" / f"{script}.py")
+    filler = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(filler)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert filler.filled(text) == text, f"run: python scripts/{script}.py"
+    assert shows in text
