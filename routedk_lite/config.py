@@ -167,10 +167,12 @@ class TrainConfig(OptimizerConfig):
     """Dropout on the adapter's input."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Which linear modules get an adapter."""
+    first_layer: int = 1
+    """Lowest layer that gets an adapter, counted from 1. Below it nothing is trained, and no gradient is computed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("r", "lora_alpha"):
+        for name in ("r", "lora_alpha", "first_layer"):
             _require_count(self, name)
         _require(0 <= self.lora_dropout < 1, self, "lora_dropout", "in [0, 1)")
 

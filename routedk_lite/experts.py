@@ -22,6 +22,7 @@ from .training import SessionTrainer, finished_summary, low_precision, make_trai
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 class ExpertResult(NamedTuple):
@@ -70,7 +71,7 @@ def train_expert(
         progress: show a progress bar.
 
     Raises:
-        ValueError: no training sessions, or one that is too long.
+        ValueError: no training sessions, one that is too long, or fewer layers than `config.first_layer`.
         RuntimeError: no gradient reaches the adapter.
     """
     folder, prompt = Path(folder), prompt or PromptConfig()
@@ -159,12 +160,27 @@ def _add_adapter(student: Student, config: TrainConfig, seed: int) -> PeftModel:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
         model.enable_input_require_grads()
-    targets = config.target_modules
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
+        **_where(model, config),
     )
     return get_peft_model(model, lora, autocast_adapter_dtype=not low_precision(student.info))
+
+
+def _where(model: PreTrainedModel, config: TrainConfig) -> dict[str, Any]:
+    """PEFT's words for which modules of which layers get an adapter."""
+    from torch.nn import Linear
+
+    targets, n_layers = config.target_modules, model.config.num_hidden_layers
+    if config.first_layer == 1:
+        return {"target_modules": targets if isinstance(targets, str) else list(targets)}
+    if config.first_layer > n_layers:
+        raise ValueError(f"TrainConfig.first_layer = {config.first_layer}: this student has {n_layers} layers")
+    if targets == "all-linear":  # PEFT wants names where layers are chosen
+        head = model.get_output_embeddings()
+        modules = {name.rpartition(".")[2]: m for name, m in model.named_modules() if isinstance(m, Linear)}
+        targets = sorted(name for name, module in modules.items() if module is not head)
+    return {"target_modules": list(targets), "layers_to_transform": list(range(config.first_layer - 1, n_layers))}

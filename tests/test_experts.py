@@ -103,6 +103,16 @@ def test_training_learns_and_leaves_the_student_as_it_was(train, tiny_student):
     assert result.tokens_per_second > 0
 
 
+def test_only_layers_from_the_first_are_trained(train, tiny_student):
+    n_layers = tiny_student.model.config.num_hidden_layers
+    weights = load_file(train(first_layer=n_layers).folder / "adapter_model.safetensors")
+    everywhere = load_file(train("everywhere").folder / "adapter_model.safetensors")
+    assert {name for name in everywhere if f".layers.{n_layers - 1}." in name} == weights.keys()
+    assert weights.keys() < everywhere.keys()
+    with pytest.raises(ValueError, match=rf"first_layer = {n_layers + 1}: this student has {n_layers} layers"):
+        train("too-high", first_layer=n_layers + 1)
+
+
 def test_the_adapter_is_in_pefts_format_and_moves_the_student(train, tiny_student, sessions):
     result = train()
     assert {p.name for p in result.folder.iterdir()} == {
