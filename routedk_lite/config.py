@@ -309,7 +309,10 @@ PROFILES = {
             ),
             prompt=PromptConfig(max_title_words=14),
             # Drawing dropout masks for every linear layer takes a sixth of a step on a CPU.
-            train=TrainConfig(lora_dropout=0.0, epochs=5, permute=True, pair_weight=1.0),
+            # Adapters in the upper two thirds alone train a third faster, and three of them stay below 15 MB.
+            train=TrainConfig(
+                lora_dropout=0.0, r=8, lora_alpha=16, first_layer=11, epochs=4, permute=True, pair_weight=1.0
+            ),
             pairs=PairConfig(layer=28),
             parameters=1.35e8,
             needs="two CPU cores, 4 GB of memory",
