@@ -22,7 +22,7 @@ from statistics import median
 
 from routedk_lite.backbone import load_student
 from routedk_lite.batches import IGNORE
-from routedk_lite.config import get_profile
+from routedk_lite.config import TrainConfig, get_profile
 from routedk_lite.data import load_domain
 from routedk_lite.examples import encode_example
 from routedk_lite.experts import train_expert
@@ -36,11 +36,16 @@ def ours(n_sessions: int, domain: str) -> tuple[int, float]:
     student = load_student(profile)
     sessions = load_domain(domain, "train").sessions[:n_sessions]
     with tempfile.TemporaryDirectory() as folder:
-        config = replace(profile.train, epochs=1, permute=False, pair_weight=0.0)  # the loss that plain has
+        config = same_training(profile.train)
         result = train_expert(
             student, sessions, Path(folder, "x"), config=config, prompt=profile.prompt, progress=False
         )
     return round(result.seconds * result.tokens_per_second), result.seconds
+
+
+def same_training(config: TrainConfig) -> TrainConfig:
+    """What both train: the answer's loss alone, rank 16 on all linear modules of all layers, sessions as they are."""
+    return replace(config, epochs=1, r=16, lora_alpha=32, first_layer=1, permute=False, pair_weight=0.0)
 
 
 def plain(n_sessions: int, domain: str) -> tuple[int, float]:
@@ -51,7 +56,7 @@ def plain(n_sessions: int, domain: str) -> tuple[int, float]:
 
     profile = get_profile("smol")
     profile = replace(profile, student=replace(profile.student, attention="sdpa"))
-    student, config = load_student(profile), profile.train
+    student, config = load_student(profile), same_training(profile.train)
     student.tokenizer.padding_side = "right"
     rows = []
     for session in load_domain(domain, "train").sessions[:n_sessions]:
