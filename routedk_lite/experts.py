@@ -22,7 +22,6 @@ from .training import SessionTrainer, finished_summary, low_precision, make_trai
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
 
 
 class ExpertResult(NamedTuple):
@@ -160,27 +159,18 @@ def _add_adapter(student: Student, config: TrainConfig, seed: int) -> PeftModel:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
         model.enable_input_require_grads()
+    n_layers = model.config.num_hidden_layers
+    if config.first_layer > n_layers:
+        raise ValueError(f"TrainConfig.first_layer = {config.first_layer}: this student has {n_layers} layers")
+    below = "|".join(str(index) for index in range(config.first_layer - 1))
+    targets = config.target_modules
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
-        **_where(model, config),
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        # The first number in a module's name is its layer, counted from 0.
+        exclude_modules=rf"\D*\.({below})\..*" if below else None,
     )
     return get_peft_model(model, lora, autocast_adapter_dtype=not low_precision(student.info))
-
-
-def _where(model: PreTrainedModel, config: TrainConfig) -> dict[str, Any]:
-    """PEFT's words for which modules of which layers get an adapter."""
-    from torch.nn import Linear
-
-    targets, n_layers = config.target_modules, model.config.num_hidden_layers
-    if config.first_layer == 1:
-        return {"target_modules": targets if isinstance(targets, str) else list(targets)}
-    if config.first_layer > n_layers:
-        raise ValueError(f"TrainConfig.first_layer = {config.first_layer}: this student has {n_layers} layers")
-    if targets == "all-linear":  # PEFT wants names where layers are chosen
-        head = model.get_output_embeddings()
-        modules = {name.rpartition(".")[2]: m for name, m in model.named_modules() if isinstance(m, Linear)}
-        targets = sorted(name for name, module in modules.items() if module is not head)
-    return {"target_modules": list(targets), "layers_to_transform": list(range(config.first_layer - 1, n_layers))}

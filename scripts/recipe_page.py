@@ -1,15 +1,17 @@
 """Write the tables and figures of `book/recipe.md` from the recorded trials in `results/recipe/`.
 
-python scripts/recipe_page.py
+    python scripts/recipe_page.py
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import matplotlib.pyplot as plt
 
 from routedk_lite.data import PUBLIC_DOMAINS
 from routedk_lite.files import atomic_write
@@ -52,32 +54,38 @@ def tables(trials: Mapping[str, Any]) -> dict[str, str]:
     ]
     header = ["domain", "most probable: F1", "exact match", "best expected: F1", "exact match"]
     found["decoding"] = text_table(header, rows, markdown=True)
-    return found | _longer_trials(trials)
+    found["longer"] = _longer_trials(trials["longer_trials"]["rows"])
+    found["similarities"] = _beside_similarities(trials)
+    return found
 
 
-def _longer_trials(trials: Mapping[str, Any]) -> dict[str, str]:
-    """The trials of thousands of sessions: pairs and written answers; then bundles beside untrained similarities."""
-    pairs, bundles = [], []
-    for row in trials["similarities"]["rows"]:
-        bundles.append([f"{row['similarity']}, decoded", row["domain"], *_scores(row["decoded"])])
-    for row in trials["longer_trials"]["rows"]:
-        found = [row["domains"].get(d) for d in PUBLIC_DOMAINS]
+def _longer_trials(trials: Iterable[Mapping[str, Any]]) -> str:
+    """Pairs and written answers after thousands of sessions; empty where a trial did not learn or look at them."""
+    rows = []
+    for trial in trials:
+        found = [trial["domains"].get(d) for d in PUBLIC_DOMAINS]
         aucs = [f"{one['auc']:.2f}" if one else "" for one in found]
         gaps = [
-            f"{one['content_free'] - one['nats_per_item']:+.2f}" if one and row["answer_weight"] else ""
+            f"{one['content_free'] - one['nats_per_item']:+.2f}" if one and trial["answer_weight"] else ""
             for one in found
         ]
-        pairs.append([row["trained_on"], str(row["pseudo_sessions"]), str(row["sessions"]), *aucs, *gaps])
-        if row["trained_on"] == "one domain":
-            bundles += [["student", d, *_scores(row["domains"][d]["decoded"])] for d in PUBLIC_DOMAINS]
-    bundles.sort(key=lambda row: PUBLIC_DOMAINS.index(row[1]))
+        rows.append([trial["trained_on"], str(trial["pseudo_sessions"]), str(trial["sessions"]), *aucs, *gaps])
     short = [d[:5] for d in PUBLIC_DOMAINS]
     header = ["trained on", "pseudo", "real", *(f"AUC {d}" for d in short), *(f"nats below {d}" for d in short)]
+    return text_table(header, rows, markdown=True)
+
+
+def _beside_similarities(trials: Mapping[str, Any]) -> str:
+    """Bundles of the student that saw one domain, beside those of similarities that saw none."""
+    (student,) = (row for row in trials["longer_trials"]["rows"] if row["trained_on"] == "one domain")
+    rows = []
+    for domain in PUBLIC_DOMAINS:
+        for row in trials["similarities"]["rows"]:
+            if row["domain"] == domain:
+                rows.append([f"{row['similarity']}, decoded", domain, *_scores(row["decoded"])])
+        rows.append(["student", domain, *_scores(student["domains"][domain]["decoded"])])
     scores = [f"{metric}, weight {w}" for w in EXACT_WEIGHTS for metric in ("F1", "exact")]
-    return {
-        "longer": text_table(header, pairs, markdown=True),
-        "similarities": text_table(["pairs from", "domain", *scores], bundles, text_columns=2, markdown=True),
-    }
+    return text_table(["pairs from", "domain", *scores], rows, text_columns=2, markdown=True)
 
 
 def _scores(decoded: Mapping[str, Any]) -> list[str]:
@@ -115,5 +123,6 @@ if __name__ == "__main__":
     content = filled(PAGE.read_text(encoding="utf-8"))
     with atomic_write(PAGE) as file:
         file.write(content)
+    plt.rcParams["svg.hashsalt"] = "recipe"  # the same ids in every run: a figure changes only when its data do
     for name, figure in figures(json.loads(TRIALS.read_text(encoding="utf-8"))).items():
         figure.savefig(ASSETS / name, metadata={"Date": None})

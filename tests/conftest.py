@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -26,6 +28,16 @@ def require(condition: object, reason: str) -> None:
     if os.environ.get("CI", "").lower() in {"1", "true"}:
         pytest.fail(f"needed in CI: {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+def load_script(name: str) -> ModuleType:
+    """A script of the repository as a module."""
+    path = ROOT / "scripts" / f"{name}.py"
+    require(path.exists(), f"scripts/{name}.py comes with the repository only")
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

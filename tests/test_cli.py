@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import ROOT, load_script
 from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app
@@ -73,13 +74,7 @@ def test_data_commands(mirror):
     [("fill_readme", "README.md", "base-seed0"), ("recipe_page", "book/recipe.md", "pseudo-sessions alone")],
 )
 def test_pages_show_what_the_records_say(script, page, shows):
-    import importlib.util
-
-    from conftest import ROOT
-
-    spec = importlib.util.spec_from_file_location(script, ROOT / "scripts" / f"{script}.py")
-    filler = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(filler)
+    filler = load_script(script)
     text = (ROOT / page).read_text(encoding="utf-8")
     assert filler.filled(text) == text, f"run: python scripts/{script}.py"
     assert shows in text

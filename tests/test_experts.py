@@ -109,6 +109,10 @@ def test_only_layers_from_the_first_are_trained(train, tiny_student):
     everywhere = load_file(train("everywhere").folder / "adapter_model.safetensors")
     assert {name for name in everywhere if f".layers.{n_layers - 1}." in name} == weights.keys()
     assert weights.keys() < everywhere.keys()
+    one = load_file(train("one", first_layer=n_layers, target_modules=r".*q_proj").folder / "adapter_model.safetensors")
+    assert {name.split(".lora_")[0] for name in one} == {
+        f"base_model.model.model.layers.{n_layers - 1}.self_attn.q_proj"
+    }
     with pytest.raises(ValueError, match=rf"first_layer = {n_layers + 1}: this student has {n_layers} layers"):
         train("too-high", first_layer=n_layers + 1)
 

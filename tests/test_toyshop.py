@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 import re
@@ -12,7 +11,7 @@ from collections import Counter
 from itertools import combinations
 
 import pytest
-from conftest import ROOT, require
+from conftest import load_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -325,11 +324,7 @@ def test_pretraining_is_recorded_and_went_down():
 
 def test_pretraining_never_shows_the_task(every_session):
     """Not its cue, not its answers, and no listing of the three splits."""
-    path = ROOT / "scripts" / "pretrain_toy.py"
-    require(path.exists(), "scripts/pretrain_toy.py comes with the repository only")
-    spec = importlib.util.spec_from_file_location("pretrain_toy", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("pretrain_toy")
     known = {frozenset(s.titles) for s in every_session}
     rng = random.Random(5)
     for number in range(400):
