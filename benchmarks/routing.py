@@ -204,14 +204,13 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-def report(runs: dict[str, list[dict[str, float]]]) -> list[list[Any]]:
-    """Ratios with the lowest and highest of the rounds."""
-    rows = []
+def ratios(runs: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """What is to be reached, and the ratio of every round."""
+    found = []
     for what, one, other, reach in RATIOS:
-        if one in runs and other in runs:
-            ratios = [a["seconds"] / b["seconds"] for a, b in zip(runs[one], runs[other], strict=True)]
-            rows.append([what, reach, f"{median(ratios):.2f}", f"{min(ratios):.2f}-{max(ratios):.2f}"])
-    return rows
+        pairs = zip(runs[one], runs[other], strict=False)  # the last round may not be over
+        found.append({"what": what, "reach": reach, "rounds": [a["seconds"] / b["seconds"] for a, b in pairs]})
+    return found
 
 
 def main() -> None:
@@ -229,19 +228,25 @@ def main() -> None:
         return
     wanted = MEASUREMENTS | (GROWTH if args.growth else {})
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in wanted}
+    commit, dirty = git_state()
+    about = {"commit": commit, "dirty": dirty, "hardware": hardware(), "versions": package_versions()}
+    about |= {"domain": args.domain, "sessions": args.sessions, "trained_expert": bool(args.expert)}
     for _ in range(args.rounds):
         for name, found in runs.items():
             found.append(measure(name, args))
+            # Now and again, so that an interruption loses one measurement at most.
+            write_json(OUTPUT, {**about, "runs": runs, "ratios": ratios(runs)})
     rows = [
         [name, f"{median(r['seconds'] for r in found):.1f}", f"{median(r['peak_mb'] for r in found):.0f}"]
         for name, found in runs.items()
     ]
     title = f"SmolLM2-135M, {args.sessions} test sessions of {args.domain}, {args.rounds} round(s)"
     print(text_table(["what", "seconds", "peak MB"], rows, title=title))
-    print(text_table(["ratio", "reach", "median", "range"], report(runs)))
-    commit, dirty = git_state()
-    about = {"commit": commit, "dirty": dirty, "hardware": hardware(), "versions": package_versions()}
-    write_json(OUTPUT, {**about, "sessions": args.sessions, "expert": bool(args.expert), "runs": runs})
+    rows = [
+        [r["what"], r["reach"], f"{median(r['rounds']):.2f}", f"{min(r['rounds']):.2f}-{max(r['rounds']):.2f}"]
+        for r in ratios(runs)
+    ]
+    print(text_table(["ratio", "reach", "median", "range"], rows))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Both train the same adapter (rank 16 on all linear modules) on the same sessions. *Plain* is what one writes first:
 bfloat16 student, PEFT's float32 adapters, sessions in random order, micro-batches of eight padded on the right, logits
 and loss over all positions' vocabulary. *Ours* is `experts.train_expert`. The two alternate, each in a process of its
-own so that peak memory is its own, and tokens count without padding.
+own so that peak memory is its own, and tokens count without padding. Results are
+printed and kept in `results/benchmarks/training.json`.
 
     python benchmarks/training.py --rounds 3
 """
@@ -26,8 +27,11 @@ from routedk_lite.config import TrainConfig, get_profile
 from routedk_lite.data import load_domain
 from routedk_lite.examples import encode_example
 from routedk_lite.experts import train_expert
-from routedk_lite.machine import hardware, package_versions, peak_memory_mb
+from routedk_lite.files import write_json
+from routedk_lite.machine import git_state, hardware, package_versions, peak_memory_mb
 from routedk_lite.report import text_table
+
+OUTPUT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "training.json"
 
 
 def ours(n_sessions: int, domain: str) -> tuple[int, float]:
@@ -123,7 +127,9 @@ def main() -> None:
     title = f"SmolLM2-135M, {args.sessions} sessions of {args.domain}, {args.rounds} rounds"
     print(text_table(["training", "tokens/s", "range", "peak MB"], rows, title=title))
     print(f"ours / plain, pair by pair: median {median(ratios):.2f}, lowest {min(ratios):.2f}")
-    print({k: hardware()[k] for k in ("cpu", "cores")}, package_versions())
+    commit, dirty = git_state()
+    about = {"commit": commit, "dirty": dirty, "hardware": hardware(), "versions": package_versions()}
+    write_json(OUTPUT, {**about, "domain": args.domain, "sessions": args.sessions, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ digest is known has been run before.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .files import sha256_json
@@ -204,10 +204,13 @@ class DecodeConfig:
     """Sessions decoded together, sorted by length so that padding stays small."""
     max_new_tokens: int = 64
     """Longest answer; a longer one is cut and read as far as it goes."""
+    exact_weight: float = 0.75
+    """Where bundles are decoded from pairs: what an exact match is worth beside a strict F1 of one."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_new_tokens"):
             _require_count(self, name)
+        _require(self.exact_weight >= 0, self, "exact_weight", "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,15 +271,9 @@ def get_profile(profile: str | Profile) -> Profile:
     return PROFILES[profile]
 
 
-_GPU_TRAIN = TrainConfig(
-    learning_rate=2e-4,
-    micro_batch_size=2,
-    accumulation_steps=8,
-    max_length=2048,
-    gradient_checkpointing=True,
-    permute=True,
-    pair_weight=1.0,
-)
+_RECIPE = {"permute": True, "pair_weight": 1.0, "answer_weight": 0.25}
+"""What makes a student learn which products go together (see the book's recipe); experts and fusions alike."""
+_GPU = {"micro_batch_size": 2, "accumulation_steps": 8, "max_length": 2048, **_RECIPE}
 
 PROFILES = {
     p.name: p
@@ -311,8 +308,15 @@ PROFILES = {
             # Drawing dropout masks for every linear layer takes a sixth of a step on a CPU.
             # Adapters in the upper two thirds alone train a third faster, and three of them stay below 15 MB.
             train=TrainConfig(
-                lora_dropout=0.0, r=8, lora_alpha=16, first_layer=11, epochs=4, permute=True, pair_weight=1.0
+                lora_dropout=0.0,
+                r=12,
+                lora_alpha=24,
+                first_layer=12,
+                learning_rate=1e-3,
+                epochs=4,
+                **_RECIPE,
             ),
+            router=RouterConfig(**_RECIPE),
             pairs=PairConfig(layer=28),
             parameters=1.35e8,
             needs="two CPU cores, 4 GB of memory",
@@ -320,8 +324,10 @@ PROFILES = {
         Profile(
             name="t4",
             student=StudentConfig(source="hub", id="Qwen/Qwen2.5-1.5B-Instruct", load_in_4bit=True),
-            train=replace(_GPU_TRAIN, gradient_checkpointing=False),
+            train=TrainConfig(learning_rate=2e-4, **_GPU),
+            router=RouterConfig(**_GPU),
             pairs=PairConfig(layer=26),
+            ties_rank=64,
             parameters=1.54e9,
             needs="a CUDA GPU with 12 GB or more, for example a free Colab T4",
         ),
@@ -329,8 +335,10 @@ PROFILES = {
             name="paper",
             student=StudentConfig(source="hub", id="meta-llama/Llama-3.1-8B-Instruct", load_in_4bit=True),
             prompt=PromptConfig(fmt="aicl"),
-            train=_GPU_TRAIN,
+            train=TrainConfig(learning_rate=2e-4, gradient_checkpointing=True, **_GPU),
+            router=RouterConfig(gradient_checkpointing=True, **_GPU),
             pairs=PairConfig(layer=30),
+            ties_rank=64,
             decode=DecodeConfig(batch_size=8, max_new_tokens=256),
             parameters=8.03e9,
             needs="a CUDA GPU with 24 GB or more and access to the gated student",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .baselines import cluster_predictions, floor_predictions
+from .baselines import SIMILARITIES, cluster_predictions, floor_predictions
 from .config import KnowledgeConfig
 from .decoding import Answer, Samples, greedy_answers, sample_bundles
 from .diagnostics import pair_auc
@@ -34,6 +34,7 @@ from .voting import diversity, reliability, vote_all, voting_curve
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from .data import Session
     from .pipeline import Study
 
 FLOOR_SEED = 0
@@ -68,6 +69,12 @@ def clustering(study: Study, config: Mapping[str, Any], key: str) -> dict[str, A
     splits = [study.split(name) for name in ("train", "validation", "test")]
     predictions, threshold = cluster_predictions(config["similarity"], *splits)
     return {"answers": _plain(predictions), "analysis": {"threshold": threshold}}
+
+
+def decoded_similarity(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Similarities of titles, decoded just as a student's pairs are: what the decoder does without a student."""
+    similarity = SIMILARITIES[config["similarity"]](study.split("train"))
+    return _decoded(study, lambda sessions: {s.id: similarity(s.titles) for s in sessions})
 
 
 def teacher(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -252,10 +259,10 @@ def _answered(study: Study, model: PreTrainedModel | RoutedModel, name: str) -> 
 
 
 def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel) -> dict[str, Any]:
-    """Bundles decoded from pairs, by a decoder that is fitted on the validation sessions."""
-    splits = {name: study.split(name).sessions for name in ("validation", "test")}
-    logits = {
-        name: read_pairs(
+    """Bundles decoded from the pairs that a model tells apart."""
+
+    def read(sessions: Sequence[Session]) -> dict[int, np.ndarray]:
+        return read_pairs(
             model,
             study.student.tokenizer,
             sessions,
@@ -264,10 +271,17 @@ def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel) -> dict[str,
             batch_size=study.profile.decode.batch_size,
             progress=study.progress,
         )
-        for name, sessions in splits.items()
-    }
-    decoder = fit_decoder(logits["validation"], splits["validation"], study.split("train"))
-    settings = {k: round(getattr(decoder, k), 5) for k in ("scale", "shift", "damping", "prior_weight", "exact_weight")}
+
+    return _decoded(study, read)
+
+
+def _decoded(study: Study, read: Callable[[Sequence[Session]], dict[int, np.ndarray]]) -> dict[str, Any]:
+    """Bundles decoded from pair logits, by a decoder that is fitted on the validation sessions."""
+    splits = {name: study.split(name).sessions for name in ("validation", "test")}
+    logits = {name: read(sessions) for name, sessions in splits.items()}
+    weight = study.profile.decode.exact_weight
+    decoder = fit_decoder(logits["validation"], splits["validation"], study.split("train"), exact_weight=weight)
+    settings = {k: round(getattr(decoder, k), 5) for k in ("prior_weight", "scale", "shift", "exact_weight")}
     decoded = {name: {s.id: decoder.decode(logits[name][s.id]) for s in sessions} for name, sessions in splits.items()}
     validation = evaluate(decoded["validation"], splits["validation"], protocol="strict")
     return {

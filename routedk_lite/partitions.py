@@ -3,9 +3,11 @@
 A session of n items has a few partitions (n = 3: five) to many (n = 10: 115,975), few enough to look at all of them.
 Each gets the probability
 
-    P(partition) ∝ prior(sizes)^γ · exp(δ Σ logit(i, j) over the pairs that it puts together)
+    P(partition) ∝ prior(sizes)^γ · exp(Σ a · logit(i, j) + b over the pairs that it puts together)
 
-with the prior counted on training sessions. The most probable partition is not the best answer: half of the items
+with the prior counted on training sessions, and a, b and γ such that the annotated partitions of the validation
+sessions are as likely as can be. Pairs are not independent witnesses: fitted as if they were, their sum would say
+too much. The most probable partition is not the best answer: half of the items
 grouped rightly scores more than a bold guess that is wrong. So we take the partition whose *expected* score is
 highest (minimum Bayes risk, Kumar & Byrne 2004), of strict F1 and, with a weight, exact match.
 """
@@ -16,13 +18,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import log_softmax, softmax
 
+from .config import DecodeConfig
 from .data import Bundle, Session
-from .metrics import evaluate
 
 LARGEST = 12
 """Items of the longest session that is decoded by looking at all partitions (4.2 million of them)."""
@@ -77,15 +79,24 @@ def bundles_of(labels: np.ndarray) -> list[Bundle]:
     return [frozenset(group.tolist()) for group in groups if len(group) > 1]
 
 
-def group_sizes(session: Session) -> tuple[int, ...]:
-    """Sizes of a session's groups, items in no bundle being groups of one; of overlapping bundles the largest count."""
-    used: set[int] = set()
-    sizes = []
+def groups_of(session: Session) -> np.ndarray:
+    """The group of each item by the annotated bundles, largest bundles first; a bundle that overlaps one is left out.
+
+    Shapes:
+        → (n,)
+    """
+    labels, used = np.arange(len(session)), set()
     for bundle in sorted(set(session.bundles), key=len, reverse=True):
-        if len(bundle) > 1 and not bundle & used:
+        if not bundle & used:
             used |= bundle
-            sizes.append(len(bundle))
-    return tuple(sorted([*sizes, *[1] * (len(session) - len(used))], reverse=True))
+            labels[[number - 1 for number in bundle]] = min(bundle) - 1
+    return labels
+
+
+def group_sizes(session: Session) -> tuple[int, ...]:
+    """Sizes of a session's groups, largest first; items in no bundle are groups of one."""
+    _, counts = np.unique(groups_of(session), return_counts=True)
+    return tuple(sorted(counts.tolist(), reverse=True))
 
 
 class SizePrior:
@@ -119,15 +130,13 @@ class PartitionDecoder:
     """Turns the logits of a session's pairs into bundles."""
 
     prior: SizePrior
-    scale: float = 1.0
-    """Multiplies the logits: calibration."""
-    shift: float = 0.0
-    """Is added to them after that."""
-    damping: float = 1.0
-    """δ: pairs are not independent witnesses, so their sum says too much; below 1 says less."""
     prior_weight: float = 1.0
     """γ: how much the prior of group sizes counts."""
-    exact_weight: float = 0.5
+    scale: float = 1.0
+    """a: multiplies the logits."""
+    shift: float = 0.0
+    """b: is added to each of them after that."""
+    exact_weight: float = DecodeConfig.exact_weight
     """What an exact match is worth beside a strict F1 of one."""
     candidates: int = 80
     """The most probable partitions, among which answers are compared."""
@@ -138,11 +147,8 @@ class PartitionDecoder:
         Shapes:
             logits: (n, n), the upper half is read → (P,), as `partitions(n)`
         """
-        n = len(logits)
-        pairs = self.scale * logits[np.triu_indices(n, 1)] + self.shift
-        score = self.prior_weight * self.prior.log(n) + self.damping * (partitions(n).together @ pairs)
-        score -= score.max()
-        return np.exp(score) / np.exp(score).sum()
+        score = _features(logits, self.prior) @ (self.prior_weight, self.scale, self.shift)
+        return softmax(score)
 
     def decode(self, logits: np.ndarray) -> list[Bundle]:
         """The partition with the highest expected score; of a single item, nothing.
@@ -197,8 +203,19 @@ def pair_values(logits: Mapping[int, np.ndarray], sessions: Iterable[Session]) -
     return np.concatenate(values), np.concatenate(together)
 
 
-DAMPINGS, PRIOR_WEIGHTS = (0.5, 0.75, 1.0), (0.6, 1.0)
-"""What `fit_decoder` tries."""
+def _features(logits: np.ndarray, prior: SizePrior) -> np.ndarray:
+    """Of every partition: its log prior, the sum of the logits that it puts together, and how many they are.
+
+    Shapes:
+        logits: (n, n) → (P, 3)
+    """
+    n = len(logits)
+    together = partitions(n).together
+    return np.column_stack([prior.log(n), together @ logits[np.triu_indices(n, 1)], together.sum(1)])
+
+
+_RIDGE = 1e-3
+"""How firmly `fit_decoder` holds on to a decoder that changes nothing: enough where the likelihood has no maximum."""
 
 
 def fit_decoder(
@@ -206,44 +223,47 @@ def fit_decoder(
     validation: Sequence[Session],
     train: Iterable[Session],
     *,
-    exact_weight: float = 0.5,
+    exact_weight: float = DecodeConfig.exact_weight,
 ) -> PartitionDecoder:
-    """Calibrate pair logits on validation sessions and choose damping and prior weight there.
-
-    Calibration is logistic regression of "share a bundle" on the logit; the rest is chosen by strict F1 plus
-    `exact_weight` times exact match.
+    """The decoder under which the annotated partitions of validation sessions are most likely.
 
     Args:
         logits: session id → (n, n).
-        validation: the sessions behind them.
+        validation: the sessions behind them. Those of which no two items share a bundle are left out.
         train: where the prior of group sizes is counted.
         exact_weight: what an exact match is worth beside a strict F1 of one.
 
     Raises:
-        ValueError: all validation pairs are alike, so that nothing can be calibrated.
+        ValueError: all validation pairs are alike, so that nothing can be fitted.
     """
-    from sklearn.linear_model import LogisticRegression
+    from scipy.optimize import minimize
 
-    values, together = pair_values(logits, validation)
+    _, together = pair_values(logits, validation)
     if together.all() or not together.any():
         raise ValueError("every validation pair shares a bundle, or none does: a decoder needs both kinds")
-    fitted = LogisticRegression(C=1e6).fit(values[:, None], together)
-    known = {
-        "prior": SizePrior(train),
-        "scale": float(fitted.coef_[0, 0]),
-        "shift": float(fitted.intercept_[0]),
-        "exact_weight": exact_weight,
-    }
+    prior = SizePrior(train)
+    rows = [(_features(logits[s.id], prior), _place(s)) for s in validation if any(len(b) > 1 for b in s.bundles)]
+    start = np.array([1.0, 1.0, 0.0])
 
-    def worth(decoder: PartitionDecoder) -> float:
-        found = evaluate({s.id: decoder.decode(logits[s.id]) for s in validation}, validation, protocol="strict")
-        return found.f1 + exact_weight * found.exact_match
+    def surprise(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        """Mean negative log-likelihood, in nats, and its gradient."""
+        value, slope = _RIDGE * ((weights - start) ** 2).sum(), 2 * _RIDGE * (weights - start)
+        for features, truth in rows:
+            log_p = log_softmax(features @ weights)
+            value -= log_p[truth] / len(rows)
+            slope = slope + (np.exp(log_p) @ features - features[truth]) / len(rows)
+        return value, slope
 
-    options = (
-        PartitionDecoder(damping=damping, prior_weight=weight, **known)
-        for damping, weight in product(DAMPINGS, PRIOR_WEIGHTS)
-    )
-    return max(options, key=worth)
+    found = minimize(surprise, start, jac=True, method="L-BFGS-B").x
+    prior_weight, scale, shift = (float(value) for value in found)
+    return PartitionDecoder(prior=prior, prior_weight=prior_weight, scale=scale, shift=shift, exact_weight=exact_weight)
+
+
+def _place(session: Session) -> int:
+    """Which of all partitions the annotated one is."""
+    labels = groups_of(session)
+    first, second = np.triu_indices(len(session), 1)
+    return int((partitions(len(session)).together == (labels[first] == labels[second])).all(1).argmax())
 
 
 def log_loss(logits: Mapping[int, np.ndarray], sessions: Iterable[Session]) -> float:

@@ -124,6 +124,12 @@ class Study:
                     f"cluster-{name}", "clusters of titles", "floor", None, {"similarity": name},
                     experiments.clustering,
                 )  # fmt: skip
+                if self.profile.pairs is not None:
+                    config = {"similarity": name, "exact_weight": self.profile.decode.exact_weight}
+                    yield self._recorded_stage(
+                        f"decode-{name}", "similarities of titles, decoded as a student's pairs are", "floor", None,
+                        config, experiments.decoded_similarity,
+                    )  # fmt: skip
         if self.domain in PUBLIC_DOMAINS:
             yield self._recorded_stage(
                 "teacher", "the recorded teacher's own answers", "floor", None, {"teacher": "recorded"},

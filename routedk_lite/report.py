@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
 
 RESULT_COLUMNS = ("P", "R", "C", "F1", "exact")
 _METRICS = ("precision", "recall", "coverage", "f1", "exact_match")
+
+
+_MARKED = re.compile(r"(<!-- (?P<name>[a-z_]+):begin -->\n).*?(<!-- (?P=name):end -->)", re.DOTALL)
+
+
+def fill_marked(page: str, made: Mapping[str, str]) -> str:
+    """A Markdown page with what was made between its markers `<!-- name:begin -->` and `<!-- name:end -->`.
+
+    Raises:
+        KeyError: nothing was made for a marker.
+    """
+    return _MARKED.sub(lambda m: f"{m[1]}\n{made[m['name']]}\n\n{m[3]}", page)
 
 
 def text_table(

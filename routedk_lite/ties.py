@@ -13,8 +13,10 @@ import torch
 
 from .adapters import Adapter, LowRank
 
-BISECTIONS = 48
-"""Of the search for a global threshold: each halves the range, which ends below the resolution of float32."""
+BINS, PASSES = 2**14, 2
+"""Of the search for a global threshold: each pass leaves one bin of so many, so it ends within 4e-9 of the maximum."""
+OVERSAMPLING, POWER_ITERATIONS = 16, 4
+"""Of the randomised SVD (Halko et al. 2011): columns beyond the rank, and products that sharpen the spectrum."""
 
 
 class Merged(NamedTuple):
@@ -61,15 +63,17 @@ def global_threshold(deltas: Callable[[], Iterator[torch.Tensor]], density: floa
     for delta in deltas():
         total += delta.numel()
         high = max(high, float(delta.abs().max()))
-    kept, low = max(1, int(density * total)), 0.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        if sum(int((delta.abs() >= middle).sum()) for delta in deltas()) >= kept:
-            low = middle
-        else:
-            high = middle
+    wanted, low = max(1, int(density * total)), 0.0
+    if high == 0:  # an expert that never learned
+        return 0.0
+    for _ in range(PASSES):
+        counts = sum(torch.histc(delta.abs(), BINS, low, high) for delta in deltas())
+        from_the_top = counts.double().flip(0).cumsum(0)
+        place = int((from_the_top >= wanted).nonzero()[0])
+        wanted -= int(from_the_top[place] - counts[BINS - 1 - place])
+        step = (high - low) / BINS
+        high -= place * step
+        low = high - step
     return low
 
 
@@ -106,9 +110,16 @@ def merge_adapters(
 
 
 def _truncated(delta: torch.Tensor, rank: int) -> Merged:
-    """The best product of that rank."""
-    u, s, v = torch.linalg.svd(delta, full_matrices=False)
-    kept = s[:rank]
-    error = float((s[rank:].square().sum() / s.square().sum().clamp(min=1e-30)).sqrt())
-    root = kept.sqrt()
-    return Merged(None, LowRank(root[:, None] * v[:rank], u[:, :rank] * root, 1.0), error)
+    """A product of that rank: the best one for small matrices, one close to it for large ones, which take too long."""
+    wide = rank + OVERSAMPLING
+    if 2 * wide >= min(delta.shape):
+        u, s, v = torch.linalg.svd(delta, full_matrices=False)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            u, s, vt = torch.svd_lowrank(delta, q=wide, niter=POWER_ITERATIONS)
+        v = vt.T
+    root = s[:rank].sqrt()
+    low_rank = LowRank(root[:, None] * v[:rank], u[:, :rank] * root, 1.0)
+    error = float((delta - low_rank.delta()).norm() / delta.norm().clamp(min=1e-30))
+    return Merged(None, low_rank, error)

@@ -5,21 +5,19 @@ python scripts/fill_readme.py
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from routedk_lite.files import atomic_write
 from routedk_lite.records import load_all
-from routedk_lite.report import headline_table
+from routedk_lite.report import fill_marked, headline_table
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKED = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.DOTALL)
 
 
 def filled(text: str) -> str:
     """The README's text with the table that the records give now."""
     table = headline_table(r for r in load_all(ROOT / "results") if r.profile != "toy")
-    return MARKED.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text)
+    return fill_marked(text, {"results": table})
 
 
 if __name__ == "__main__":

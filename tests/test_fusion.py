@@ -13,7 +13,7 @@ from conftest import require
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from routedk_lite.adapters import read_adapter
+from routedk_lite.adapters import Adapter, LowRank, read_adapter
 from routedk_lite.fusion import Average, Dynamic, OneHot, Static, Ties, fusion_from_json
 from routedk_lite.layers import RoutedLinear
 from routedk_lite.routed import RoutedModel
@@ -228,6 +228,27 @@ def test_truncated_ties_reports_its_error(load, alike):
     small = RoutedModel(load(), alike, Ties(density=0.3, rank=2))
     assert 0.1 < min(small.truncation_error.values()) < max(small.truncation_error.values()) < 1
     assert (logits(small) - full).abs().max() > 1e-3
+
+
+def test_large_matrices_are_truncated_nearly_as_well_as_possible():
+    torch.manual_seed(0)
+    a, b = torch.randn(8, 200), torch.randn(150, 8)
+    adapter = Adapter("e", "s", {"model.layers.0.q": LowRank(a, b, 1.0)})
+    (merged,) = merge_adapters([adapter], 0.3, "global", rank=20).values()
+    (full,) = merge_adapters([adapter], 0.3, "global").values()
+    best = torch.linalg.svdvals(full.delta)
+    least = float((best[20:].square().sum() / best.square().sum()).sqrt())
+    assert least <= merged.error < 1.02 * least
+    found = float((merged.low_rank.delta() - full.delta).norm() / full.delta.norm())
+    assert found == pytest.approx(merged.error, rel=1e-5)
+    (again,) = merge_adapters([adapter], 0.3, "global", rank=20).values()
+    assert torch.equal(again.low_rank.a, merged.low_rank.a)  # whatever else draws random numbers
+
+
+def test_an_expert_of_zeros_merges_into_zeros():
+    zeros = Adapter("e", "s", {"model.layers.0.q": LowRank(torch.randn(2, 9), torch.zeros(5, 2), 1.0)})
+    (merged,) = merge_adapters([zeros], 0.3, "global").values()
+    assert not merged.delta.any()
 
 
 # --- what α sees ----------------------------------------------------------------------------------------------------
@@ -473,6 +494,20 @@ def test_unload_gives_the_student_back(load, folders):
     assert routed.unload() is model
     assert [name for name, _ in model.named_modules()] == names
     torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fusion", [Average(), Dynamic(), Ties()])
+def test_a_compiled_model_gives_the_same_logits_and_alpha(load, folders, fusion):
+    """Traced by Dynamo and differentiated by AOT Autograd; no C++ compiler, which a reader may lack."""
+    routed = learned(RoutedModel(load(), folders, fusion))
+    expected = logits(routed)
+    alpha = None if isinstance(fusion, Ties) else routed.alpha
+    torch._dynamo.reset()
+    compiled = torch.compile(routed, backend="aot_eager")
+    close(logits(compiled), expected)
+    if alpha is not None:
+        close(torch.tensor(routed.alpha), torch.tensor(alpha))
+    close(logits(compiled, PROMPTS[:1]), logits(routed, PROMPTS[:1]))  # another shape
 
 
 def test_one_expert_is_a_routed_model_too(load, folders):

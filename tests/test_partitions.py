@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ from routedk_lite.partitions import (
     expected_f1,
     fit_decoder,
     group_sizes,
-    log_loss,
+    groups_of,
     partitions,
 )
 
@@ -106,15 +108,36 @@ def test_a_single_item_has_no_bundle():
     assert PartitionDecoder(prior=SizePrior([])).decode(np.zeros((1, 1))) == []
 
 
-def test_fitting_calibrates_and_helps():
+def test_fitting_makes_the_annotated_partitions_likely():
     chance = np.random.default_rng(0)
-    sessions = [session(5, {1, 2}, {3, 4, 5}, id_=k) for k in range(40)]
-    noisy = {s.id: logits_for(s, 1.0) + chance.normal(0, 1, (5, 5)) for s in sessions}
-    wrong = {i: 3 * z - 4 for i, z in noisy.items()}
-    fitted = fit_decoder(wrong, sessions, sessions)
-    calibrated = {i: fitted.scale * z + fitted.shift for i, z in wrong.items()}
-    assert log_loss(calibrated, sessions) < log_loss(wrong, sessions)
-    score = evaluate({s.id: fitted.decode(wrong[s.id]) for s in sessions}, sessions, "strict")
-    assert score.f1 > 0.9
+    kinds = [({1, 2}, {3, 4, 5}), ({1, 4}, {2, 3}), ({1, 2, 3, 4},)]
+    sessions = [session(5, *kinds[k % 3], id_=k) for k in range(60)]
+    noisy = {s.id: 3 * (logits_for(s, 1.0) + chance.normal(0, 1, (5, 5))) - 4 for s in sessions}
+    fitted = fit_decoder(noisy, sessions, sessions)
+
+    def likelihood(decoder):
+        labels = partitions(5).labels.tolist()
+        places = [labels.index(np.unique(groups_of(s), return_inverse=True)[1].tolist()) for s in sessions]
+        return np.mean([np.log(decoder.distribution(noisy[s.id])[k]) for s, k in zip(sessions, places, strict=True)])
+
+    for change in ({"scale": 0.1}, {"shift": 0.1}, {"prior_weight": 0.1}):
+        for sign in (1, -1):
+            moved = {name: getattr(fitted, name) + sign * step for name, step in change.items()}
+            assert likelihood(replace(fitted, **moved)) < likelihood(fitted)
+
+    def exact_match(decoder):
+        return evaluate({s.id: decoder.decode(noisy[s.id]) for s in sessions}, sessions, "strict").exact_match
+
+    assert exact_match(fitted) > exact_match(PartitionDecoder(prior=SizePrior(sessions)))
+
+
+def test_fitting_ends_where_the_likelihood_has_no_maximum_and_refuses_where_nothing_can_be_fitted():
+    sessions = [session(4, {1, 2}, id_=k) for k in range(9)]
+    fitted = fit_decoder({s.id: logits_for(s, 1.0) for s in sessions}, sessions, sessions)
+    assert np.isfinite([fitted.scale, fitted.shift, fitted.prior_weight]).all()
     with pytest.raises(ValueError, match="every validation pair shares a bundle"):
         fit_decoder({0: np.zeros((2, 2))}, [session(2, {1, 2})], [])
+
+
+def test_of_overlapping_bundles_the_largest_is_the_group():
+    assert groups_of(session(5, {1, 2}, {2, 3, 4})).tolist() == [0, 1, 1, 1, 4]

@@ -1,0 +1,91 @@
+"""Write the tables and the figure of `book/performance.md` from the recorded benchmarks in `results/benchmarks/`.
+
+    python scripts/performance_page.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from routedk_lite.files import atomic_write
+from routedk_lite.plots import finish, new_figure, palette
+from routedk_lite.report import fill_marked, text_table
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "results" / "benchmarks"
+PAGE = ROOT / "book" / "performance.md"
+FIGURE = ROOT / "book" / "assets" / "performance_growth.svg"
+GROWTH = {"experts": "LoRA experts", "rank": "rank of each of three experts", "voters": "sampled answers per session"}
+
+
+def load(name: str) -> dict[str, Any]:
+    """The record of one benchmark."""
+    return json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str, str]:
+    """Markdown tables by the name of their markers."""
+    rows = []
+    for name, found in training["runs"].items():
+        speed = [run["tokens_per_second"] for run in found]
+        memory = median(run["peak_mb"] for run in found)
+        rows.append([name, f"{median(speed):.0f}", f"{min(speed):.0f} to {max(speed):.0f}", f"{memory:.0f}"])
+    made = {"training": text_table(["training", "tokens per second", "range", "peak MB"], rows, markdown=True)}
+    rows = [
+        [name, f"{median(r['seconds'] for r in found):.0f}", f"{median(r['peak_mb'] for r in found):.0f}"]
+        for name, found in routing["runs"].items()
+        if name.split()[0] not in GROWTH
+    ]
+    made["routing"] = text_table(["what", "seconds", "peak MB"], rows, markdown=True)
+    rows = [[r["what"], r["reach"], f"{median(r['rounds']):.2f}"] for r in routing["ratios"]]
+    made["ratios"] = text_table(["ratio of times", "aim", "measured"], rows, text_columns=2, markdown=True)
+    made["machine"] = _machine(training) if _machine(training) == _machine(routing) else (
+        f"Training: {_machine(training)} Routing: {_machine(routing)}"
+    )  # fmt: skip
+    return made
+
+
+def _machine(benchmark: Mapping[str, Any]) -> str:
+    hardware, versions = benchmark["hardware"], benchmark["versions"]
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "peft"))
+    return f"{hardware['cores']} cores of {hardware['cpu']}; {packages}."
+
+
+def growth_figure(runs: Mapping[str, Any]) -> Figure:
+    """Seconds above, memory below, against the number of experts, their rank, and the number of voters."""
+    figure = new_figure(4.2, layout="constrained")
+    panels = figure.subplots(2, len(GROWTH), sharex="col", sharey="row")
+    for column, (kind, label) in enumerate(GROWTH.items()):
+        points = {int(name.split()[1]): found for name, found in runs.items() if name.startswith(f"{kind} ")}
+        for row, (unit, scale, ylabel) in enumerate((("seconds", 1, "seconds"), ("peak_mb", 1000, "peak memory, GB"))):
+            axes = panels[row, column]
+            values = [median(run[unit] for run in found) / scale for found in points.values()]
+            axes.plot(list(points), values, "o-", color=palette()[column])
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(list(points), [str(x) for x in points])
+            axes.set_ylim(bottom=0)
+            if column == 0:
+                axes.set_ylabel(ylabel)
+        panels[1, column].set_xlabel(label)
+    note = "experts, rank: forward and backward of the router over 32 sessions; answers: 180 sessions"
+    return finish(figure, note)
+
+
+def filled(text: str) -> str:
+    """The page's text with the tables that the benchmarks give now."""
+    return fill_marked(text, tables(load("training"), load("routing")))
+
+
+if __name__ == "__main__":
+    content = filled(PAGE.read_text(encoding="utf-8"))
+    with atomic_write(PAGE) as file:
+        file.write(content)
+    plt.rcParams["svg.hashsalt"] = "performance"  # the same ids in every run: a figure changes only when its data do
+    growth_figure(load("routing")["runs"]).savefig(FIGURE, metadata={"Date": None})
