@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .answering import ReadPairs, decode_pairs, pairs_of
 from .baselines import SIMILARITIES, cluster_predictions, floor_predictions
 from .config import KnowledgeConfig
 from .decoding import Answer, Samples, greedy_answers, sample_bundles
@@ -24,8 +25,6 @@ from .files import read_lines, sha256_folder
 from .fusion import Average, Dynamic, Fusion, Static, Ties
 from .knowledge import load_knowledge, teacher_answers
 from .metrics import evaluate
-from .pairs import read_pairs
-from .partitions import fit_decoder
 from .records import measure
 from .routed import RoutedModel
 from .routing import routing_statistics, trace_alpha, train_fusion
@@ -34,7 +33,6 @@ from .voting import diversity, reliability, vote_all, voting_curve
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .data import Session
     from .pipeline import Study
 
 FLOOR_SEED = 0
@@ -260,35 +258,23 @@ def _answered(study: Study, model: PreTrainedModel | RoutedModel, name: str) -> 
 
 def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel) -> dict[str, Any]:
     """Bundles decoded from the pairs that a model tells apart."""
-
-    def read(sessions: Sequence[Session]) -> dict[int, np.ndarray]:
-        return read_pairs(
-            model,
-            study.student.tokenizer,
-            sessions,
-            study.reader,
-            prompt=study.profile.prompt,
-            batch_size=study.profile.decode.batch_size,
-            progress=study.progress,
-        )
-
-    return _decoded(study, read)
+    return _decoded(study, pairs_of(model, study.profile, study.student, study.reader, progress=study.progress))
 
 
-def _decoded(study: Study, read: Callable[[Sequence[Session]], dict[int, np.ndarray]]) -> dict[str, Any]:
+def _decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
     """Bundles decoded from pair logits, by a decoder that is fitted on the validation sessions."""
     splits = {name: study.split(name).sessions for name in ("validation", "test")}
-    logits = {name: read(sessions) for name, sessions in splits.items()}
     weight = study.profile.decode.exact_weight
-    decoder = fit_decoder(logits["validation"], splits["validation"], study.split("train"), exact_weight=weight)
-    settings = {k: round(getattr(decoder, k), 5) for k in ("prior_weight", "scale", "shift", "exact_weight")}
-    decoded = {name: {s.id: decoder.decode(logits[name][s.id]) for s in sessions} for name, sessions in splits.items()}
-    validation = evaluate(decoded["validation"], splits["validation"], protocol="strict")
+    found = decode_pairs(
+        read, splits["test"], train=study.split("train"), validation=splits["validation"], exact_weight=weight
+    )
+    names = ("prior_weight", "scale", "shift", "exact_weight")
+    validation = evaluate(found.validation, splits["validation"], protocol="strict")
     return {
-        "answers": _plain(decoded["test"]),
+        "answers": _plain(found.answers),
         "analysis": {
-            "decoder": settings,
-            "pair_auc": {name: round(pair_auc(logits[name], sessions), 5) for name, sessions in splits.items()},
+            "decoder": {name: round(getattr(found.decoder, name), 5) for name in names},
+            "pair_auc": {name: round(pair_auc(found.logits, sessions), 5) for name, sessions in splits.items()},
             "validation": {"f1": round(validation.f1, 5), "exact_match": round(validation.exact_match, 5)},
         },
         "attachments": {},

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import experiments
+from .answering import profile_reader
 from .backbone import Student, is_cached, load_student, student_files
 from .baselines import FLOORS, SIMILARITIES
 from .config import Profile, digest, get_profile
@@ -22,7 +23,7 @@ from .data import PUBLIC_DOMAINS, Domain, domain_is_cached, fetch_all, load_doma
 from .experiments import EXPERTS, FLOOR_SEED, fusions
 from .experts import ExpertResult
 from .knowledge import load_knowledge
-from .pairs import PairReader, make_reader
+from .pairs import PairReader
 from .records import RunRecord, load_all, write_record
 
 VOTERS = ("dynamic", "base")
@@ -86,9 +87,7 @@ class Study:
     @cached_property
     def reader(self) -> PairReader | None:
         """Reads pairs from the student's states, where the profile decodes them. Made before any expert is put on."""
-        if self.profile.pairs is None:
-            return None
-        return make_reader(self.student, self.split("train"), self.profile.pairs, self.profile.prompt)
+        return profile_reader(self.profile, self.student, self.split("train"))
 
     def split(self, name: str) -> Domain:
         """The sessions of one split of the study's domain."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from routedk_lite import data, experiments, pipeline, records
-from routedk_lite.config import VoteConfig
+from routedk_lite.config import PairConfig, VoteConfig
 from routedk_lite.decoding import Answer, Samples
 from routedk_lite.pipeline import Study
 from routedk_lite.report import plan_table, results_table
@@ -157,6 +157,27 @@ def test_answering_that_was_stopped_goes_on(study, profile, tmp_path, monkeypatc
     found = study(profile).run(only=["zero-shot", "base-*"])
     assert answered == [4, 0]
     assert next(r for r in found if r.run == "zero-shot").n_sessions == LIMIT["test"]
+
+
+def test_bundles_are_decoded_from_pairs_where_the_profile_says_so(study, profile):
+    """Everything that stands beside each other in a table goes through the same decoder."""
+    paired = replace(profile, pairs=PairConfig(layer=2), router=replace(profile.router, pair_weight=1.0))
+    wanted = ["decode-*", "zero-shot-pairs", "base-*", "fusion-average-*"]
+    found = {r.run: r for r in study(paired).run(only=wanted)}
+    assert list(found) == ["base-seed0", "decode-tfidf", "fusion-average-seed0", "zero-shot-pairs"]
+    for record in found.values():
+        records.verify(record)
+        assert record.analysis["decoder"]["exact_weight"] == paired.decode.exact_weight
+        assert 0 <= record.analysis["pair_auc"]["test"] <= 1
+        assert 0 <= record.analysis["validation"]["f1"] <= 1
+    greedy = [Answer.from_json(row) for row in records.load_attachment(found["base-seed0"], "greedy")]
+    assert {a.id for a in greedy} == {s.id for s in study(paired).split("test")}
+    assert found["base-seed0"].analysis["greedy"]["metrics"]["strict"]["valid_rate"] >= 0
+    assert found["decode-tfidf"].student is None and found["zero-shot-pairs"].student
+    bolder = replace(paired, decode=replace(paired.decode, exact_weight=2.0))
+    ran = []
+    study(bolder).run(lambda stage, done: None if done else ran.append(stage.name), only=["decode-*"])
+    assert ran == ["decode-tfidf"]  # another decoder, another record
 
 
 def test_bad_choices_name_the_good_ones(study):

@@ -1,0 +1,131 @@
+"""One deterministic answer per session: decoded from pairs where a profile reads them, greedy otherwise.
+
+Everything that is compared is answered this way, so that differences are those of the models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .config import DecodeConfig, Profile
+from .data import Bundle, Session
+from .decoding import greedy_answers
+from .pairs import PairReader, make_reader, read_pairs
+from .partitions import PartitionDecoder, fit_decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .backbone import Student
+    from .routed import RoutedModel
+
+ReadPairs = Callable[[Sequence[Session]], Mapping[int, np.ndarray]]
+"""Sessions → session id → pair logits (items, items)."""
+
+
+class Decoded(NamedTuple):
+    """Bundles that were decoded from pairs, with what led to them."""
+
+    decoder: PartitionDecoder
+    logits: Mapping[int, np.ndarray]
+    """Session id → (items, items), of validation and answered sessions."""
+    validation: Mapping[int, list[Bundle]]
+    """Answers to the sessions on which the decoder was fitted, which are better than they should be."""
+    answers: Mapping[int, list[Bundle]]
+
+
+def decode_pairs(
+    read: ReadPairs,
+    sessions: Sequence[Session],
+    *,
+    train: Iterable[Session],
+    validation: Sequence[Session],
+    exact_weight: float = DecodeConfig.exact_weight,
+) -> Decoded:
+    """Fit a decoder on validation sessions, and answer with it.
+
+    Args:
+        read: gives pair logits, from a student (`pairs.read_pairs`) or from anything else.
+        sessions: what is to be answered.
+        train: where group sizes are counted.
+        validation: where the decoder is fitted.
+        exact_weight: what an exact match is worth beside a strict F1 of one.
+
+    Raises:
+        ValueError: all validation pairs are alike.
+    """
+    fitted_on = read(validation)
+    decoder = fit_decoder(fitted_on, validation, train, exact_weight=exact_weight)
+    logits = {**fitted_on, **read(sessions)}
+
+    def decode(chosen: Iterable[Session]) -> dict[int, list[Bundle]]:
+        return {s.id: decoder.decode(logits[s.id]) for s in chosen}
+
+    return Decoded(decoder, logits, decode(validation), decode(sessions))
+
+
+def profile_reader(profile: Profile, student: Student, train: Iterable[Session]) -> PairReader | None:
+    """The reader of pairs that a profile asks for, or `None`. To be made before any expert is put on the student.
+
+    Args:
+        profile: says from which layer pairs are read.
+        student: without experts.
+        train: training sessions.
+    """
+    if profile.pairs is None:
+        return None
+    return make_reader(student, train, profile.pairs, profile.prompt)
+
+
+def pairs_of(
+    model: PreTrainedModel | RoutedModel,
+    profile: Profile,
+    student: Student,
+    reader: PairReader,
+    *,
+    progress: bool = True,
+) -> ReadPairs:
+    """Reads the pairs of any sessions with a model, as its profile says."""
+    return lambda sessions: read_pairs(
+        model,
+        student.tokenizer,
+        sessions,
+        reader,
+        prompt=profile.prompt,
+        batch_size=profile.decode.batch_size,
+        progress=progress,
+    )
+
+
+def answer_sessions(
+    model: PreTrainedModel | RoutedModel,
+    sessions: Iterable[Session],
+    *,
+    profile: Profile,
+    student: Student,
+    reader: PairReader | None,
+    train: Iterable[Session],
+    validation: Iterable[Session],
+    progress: bool = True,
+) -> dict[int, Sequence[Bundle]]:
+    """Session id → bundles.
+
+    Args:
+        model: the student, plain, with an expert, or routed.
+        sessions: what is to be answered.
+        profile: prompt and settings of decoding.
+        student: its tokenizer is used.
+        reader: from `profile_reader`; `None` for greedy answers.
+        train, validation: sessions of these splits; the decoder of pairs is fitted on them.
+        progress: show progress bars.
+    """
+    sessions = list(sessions)
+    if reader is None:
+        options = {"prompt": profile.prompt, "decode": profile.decode, "progress": progress}
+        return {a.id: a.bundles for a in greedy_answers(model, student.tokenizer, sessions, **options)}
+    read, weight = pairs_of(model, profile, student, reader, progress=progress), profile.decode.exact_weight
+    found = decode_pairs(read, sessions, train=train, validation=list(validation), exact_weight=weight)
+    return dict(found.answers)

@@ -1,0 +1,55 @@
+"""One deterministic answer per session: greedy, or decoded from pairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from routedk_lite.answering import answer_sessions, decode_pairs, profile_reader
+from routedk_lite.config import PairConfig
+from routedk_lite.data import load_domain
+from routedk_lite.decoding import greedy_answers
+
+
+@pytest.fixture(scope="module")
+def splits():
+    limit = {"train": 20, "validation": 12, "test": 6}
+    return {name: load_domain("toyshop", name).sessions[:n] for name, n in limit.items()}
+
+
+def answers(profile, student, splits):
+    reader = profile_reader(profile, student, splits["train"])
+    others = {"train": splits["train"], "validation": splits["validation"]}
+    return answer_sessions(
+        student.model, splits["test"], profile=profile, student=student, reader=reader, **others, progress=False
+    )
+
+
+def test_without_pairs_answers_are_greedy(tiny_profile, tiny_student, splits):
+    options = {"prompt": tiny_profile.prompt, "decode": tiny_profile.decode, "progress": False}
+    expected = greedy_answers(tiny_student.model, tiny_student.tokenizer, splits["test"], **options)
+    assert answers(tiny_profile, tiny_student, splits) == {a.id: a.bundles for a in expected}
+
+
+def test_with_pairs_every_session_gets_bundles(tiny_profile, tiny_student, splits):
+    paired = replace(tiny_profile, pairs=PairConfig(layer=2))
+    found = answers(paired, tiny_student, splits)
+    assert set(found) == {s.id for s in splits["test"]}
+    for session in splits["test"]:
+        assert found[session.id]  # a partition that puts nothing together is no answer
+        used = [number for bundle in found[session.id] for number in bundle]
+        assert len(used) == len(set(used)) and set(used) <= set(range(1, len(session) + 1))
+    assert answers(paired, tiny_student, splits) == found
+
+
+def test_pairs_that_know_the_truth_are_decoded_into_it(splits):
+    def read(sessions):
+        return {s.id: 24.0 * s.together() - 12 for s in sessions}
+
+    sessions = [s for s in splits["test"] if s.bundles]
+    found = decode_pairs(read, sessions, train=splits["train"], validation=splits["validation"])
+    for session in sessions:
+        assert set(found.answers[session.id]) == set(session.bundles)
+    assert set(found.logits) == {s.id for s in [*splits["validation"], *sessions]}
+    assert set(found.validation) == {s.id for s in splits["validation"]}
