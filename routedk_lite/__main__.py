@@ -50,6 +50,23 @@ def run(
     typer.echo(results_table(found))
 
 
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to write the model; replaced if it exists.")],
+    profile: ProfileName = "toy",
+    domain: DomainName = None,
+    seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
+    fusion: Annotated[str, typer.Option(help="average, ties, static, dynamic or dynamic-k2.")] = "dynamic",
+    work: Annotated[Path, typer.Option(help="Folder of adapters and unfinished work.")] = Path("runs"),
+) -> None:
+    """Write experts and fusion of a study as safetensors with hashes; what is not trained yet is trained first."""
+    from .pipeline import Study
+
+    written = Study(profile, domain, seed, work=work).export(folder, fusion)
+    for path in sorted(written.iterdir()):
+        typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
 @app.command("results")
 def show_results(
     results: Results = Path("results"),

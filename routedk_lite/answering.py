@@ -33,7 +33,7 @@ class Decoded(NamedTuple):
     logits: Mapping[int, np.ndarray]
     """Session id → (items, items), of validation and answered sessions."""
     validation: Mapping[int, list[Bundle]]
-    """Answers to the sessions on which the decoder was fitted, which are better than they should be."""
+    """Answers to the sessions on which the decoder was fitted, by `cross_validated` decoders."""
     answers: Mapping[int, list[Bundle]]
 
 
@@ -57,14 +57,45 @@ def decode_pairs(
     Raises:
         ValueError: all validation pairs are alike.
     """
-    fitted_on = read(validation)
+    train, fitted_on = list(train), read(validation)
     decoder = fit_decoder(fitted_on, validation, train, exact_weight=exact_weight)
-    logits = {**fitted_on, **read(sessions)}
+    held_out = cross_validated(fitted_on, validation, train=train, exact_weight=exact_weight)
+    logits = read(sessions)
+    answers = {s.id: decoder.decode(logits[s.id]) for s in sessions}
+    return Decoded(decoder, {**fitted_on, **logits}, held_out, answers)
 
-    def decode(chosen: Iterable[Session]) -> dict[int, list[Bundle]]:
-        return {s.id: decoder.decode(logits[s.id]) for s in chosen}
 
-    return Decoded(decoder, logits, decode(validation), decode(sessions))
+FOLDS = 10
+"""Of the cross-validation of decoders."""
+
+
+def cross_validated(
+    logits: Mapping[int, np.ndarray],
+    sessions: Sequence[Session],
+    *,
+    train: Iterable[Session],
+    exact_weight: float = DecodeConfig.exact_weight,
+) -> dict[int, list[Bundle]]:
+    """Answers to each tenth of the sessions by a decoder that was fitted on the other nine.
+
+    Args:
+        logits: session id → pair logits (items, items).
+        sessions: the sessions behind them, with their annotated bundles.
+        train: where group sizes are counted.
+        exact_weight: what an exact match is worth beside a strict F1 of one.
+
+    Raises:
+        ValueError: fewer than two sessions, or all pairs of nine tenths are alike.
+    """
+    if len(sessions) < 2:
+        raise ValueError(f"{len(sessions)} sessions: cross-validation needs at least two")
+    fold = np.random.default_rng(0).permutation(len(sessions)) % FOLDS
+    train, found = list(train), {}
+    for held in np.unique(fold):
+        others = [s for s, f in zip(sessions, fold, strict=True) if f != held]
+        decoder = fit_decoder(logits, others, train, exact_weight=exact_weight)
+        found |= {s.id: decoder.decode(logits[s.id]) for s, f in zip(sessions, fold, strict=True) if f == held}
+    return found
 
 
 def profile_reader(profile: Profile, student: Student, train: Iterable[Session]) -> PairReader | None:

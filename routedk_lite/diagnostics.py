@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .config import PromptConfig
+from .answering import cross_validated, pairs_of
+from .config import Profile, PromptConfig
 from .data import Bundle, Session
+from .metrics import evaluate
 from .partitions import pair_values
 from .statistics import Interval, bootstrap_interval
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from .backbone import Student
+    from .pairs import PairReader
 
 
 class LearningPoint(NamedTuple):
@@ -36,9 +39,11 @@ class LearningPoint(NamedTuple):
     below: Interval
     """How far that is below the content-free model, per item, with its interval over sessions."""
     auc: float
-    """Of telling pairs that share a bundle from those that do not; NaN where it was not measured."""
+    """Of telling pairs that share a bundle from those that do not."""
     f1: float
-    """Strict F1; NaN where it was not measured."""
+    """Strict F1 of bundles decoded from pairs, decoders cross-validated."""
+    exact_match: float
+    """Likewise."""
 
 
 class Pattern(NamedTuple):
@@ -163,6 +168,46 @@ def nats_below(
     gains = np.array([content_free.nats(s) for s in sessions]) - np.asarray(nats)
     items = np.array([len(s) for s in sessions], dtype=float)
     return bootstrap_interval(gains / items, weights=items, generator=generator)
+
+
+def learning_point(
+    student: Student,
+    model: PreTrainedModel,
+    n_seen: int,
+    *,
+    profile: Profile,
+    reader: PairReader,
+    train: Sequence[Session],
+    validation: Sequence[Session],
+    progress: bool = True,
+) -> LearningPoint:
+    """What a student has learned by now, on the validation sessions.
+
+    Args:
+        student: gives the tokenizer.
+        model: the student in training.
+        n_seen: training sessions seen, repetitions counted.
+        profile: prompt and settings of decoding.
+        reader: reads pairs.
+        train: for the content-free model and the sizes of groups.
+        validation: what is measured on.
+        progress: show progress bars.
+    """
+    nats = answer_nats(
+        student, validation, model=model, prompt=profile.prompt, batch_size=profile.train.micro_batch_size,
+        progress=progress,
+    )  # fmt: skip
+    logits = pairs_of(model, profile, student, reader, progress=progress)(validation)
+    weight = profile.decode.exact_weight
+    found = evaluate(cross_validated(logits, validation, train=train, exact_weight=weight), validation, "strict")
+    return LearningPoint(
+        sessions=n_seen,
+        nats=float(nats.sum() / sum(map(len, validation))),
+        below=nats_below(nats, validation, ContentFree(train), generator=np.random.default_rng(0)),
+        auc=pair_auc(logits, validation),
+        f1=found.f1,
+        exact_match=found.exact_match,
+    )
 
 
 def pair_auc(scores: Mapping[int, np.ndarray], sessions: Iterable[Session]) -> float:

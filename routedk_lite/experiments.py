@@ -143,7 +143,7 @@ def _training(seconds: float, spent: float, history: list[dict[str, float]], **m
 
 
 @contextmanager
-def _routed(study: Study, name: str):
+def routed(study: Study, name: str):
     """The student with the experts of a fusion on it, trained where the fusion learns; with its training, if any."""
     settings, names = fusions(study)[name]
     folders = [train(study, expert_name).folder for expert_name in names]
@@ -171,7 +171,7 @@ def _routed(study: Study, name: str):
 def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Several experts in one model: greedy answers, and α of every test session."""
     name, started = config["fusion_name"], time.perf_counter()
-    with _routed(study, name) as (model, result):
+    with routed(study, name) as (model, result):
         spent = time.perf_counter() - started
         made = {
             **_answered(study, model, f"fusion-{name}-{key}"),
@@ -219,7 +219,7 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
         finally:
             model.unload()
     else:
-        with _routed(study, name) as (model, _):
+        with routed(study, name) as (model, _):
             samples = _sampled(study, model, f"voting-{name}-{key}")
     votes = vote_all(samples)
     settings = study.profile.vote

@@ -6,10 +6,12 @@ Every expert is an ordinary PEFT adapter; what distinguishes experts is only the
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from transformers import TrainerCallback
 
 from .backbone import Student
 from .config import KnowledgeConfig, PromptConfig, TrainConfig, digest
@@ -48,6 +50,7 @@ def train_expert(
     told: KnowledgeConfig | None = None,
     reader: PairReader | None = None,
     validation: Iterable[Session] = (),
+    on_epoch: Callable[[PeftModel, int], object] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> ExpertResult:
@@ -66,6 +69,7 @@ def train_expert(
         told: which part of it the expert is told, and where; nothing by default.
         reader: reads pairs of items from the student's states, where `config.pair_weight` asks for them.
         validation: sessions whose loss is measured after each epoch: raw, as at test time.
+        on_epoch: called after each epoch with the student in training and the sessions seen so far.
         seed: of the adapter's initial weights, the order of sessions, and dropout.
         progress: show a progress bar.
 
@@ -106,6 +110,8 @@ def train_expert(
             progress=progress,
             reader=reader,
         )
+        if on_epoch is not None:
+            trainer.add_callback(_AfterEpoch(on_epoch, len(train)))
         history, seconds = run_trainer(trainer)
         tokens = config.epochs * sum(train.lengths)
         summary = {
@@ -126,6 +132,17 @@ def train_expert(
     finally:
         model.unload()
     return ExpertResult(folder, history, summary["seconds"], summary["tokens_per_second"])
+
+
+class _AfterEpoch(TrainerCallback):
+    """Shows the model as it is after each epoch to whom it may concern."""
+
+    def __init__(self, show: Callable[[PeftModel, int], object], n_sessions: int) -> None:
+        self.show, self.n_sessions = show, n_sessions
+
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        self.show(model, round(state.epoch) * self.n_sessions)
+        model.train()
 
 
 def load_expert(student: Student, folder: str | Path) -> PeftModel:

@@ -199,6 +199,22 @@ class Study:
         """Train the base expert (raw sessions only), or find it trained."""
         return experiments.train(self, "base")
 
+    def export(self, folder: str | Path, fusion: str = "dynamic") -> Path:
+        """Write a fusion and its experts, trained now or before, for `RoutedModel.from_pretrained`.
+
+        Args:
+            folder: must not exist, or is replaced.
+            fusion: name of one of the study's fusions.
+
+        Raises:
+            ValueError: no such fusion.
+        """
+        if fusion not in fusions(self):
+            raise ValueError(f"fusion = {fusion!r}: choose among {', '.join(fusions(self))}")
+        with experiments.routed(self, fusion) as (model, _):
+            model.save_pretrained(folder)
+        return Path(folder)
+
     # --- how a recorded stage works ---------------------------------------------------------------------------
 
     def _recorded_stage(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .diagnostics import LearningPoint
+
 WIDTH = 7.4
 """Inches; the book shows it at about 95 pixels an inch."""
 QUIET, FAINT = "0.38", "0.82"
@@ -297,6 +299,31 @@ def curves_figure(
         axes.plot(x, y, f"{marker}-", color=colour, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     return finish(figure, note, legend_of=axes)
+
+
+def learning_figure(points: Mapping[str, Sequence[LearningPoint]], *, note: str = "") -> Figure:
+    """Learning curves in three panels: nats below the content-free model, pair AUC, and scores of decoded bundles.
+
+    Args:
+        points: domain → measurements, in the order of the sessions seen.
+    """
+    figure, (nats, auc, scores) = _panels(3, height=2.9)
+    for (domain, found), colour in zip(points.items(), palette(), strict=False):
+        seen = [p.sessions for p in found]
+        nats.fill_between(seen, [p.below.low for p in found], [p.below.high for p in found], color=colour, alpha=0.2)
+        nats.plot(seen, [p.below.estimate for p in found], "o-", color=colour, label=domain)
+        auc.plot(seen, [p.auc for p in found], "o-", color=colour)
+        scores.plot(seen, [p.f1 for p in found], "o-", color=colour)
+        scores.plot(seen, [p.exact_match for p in found], "o--", color=colour)
+    nats.axhline(0, color=QUIET, linewidth=1)
+    nats.set_title("answers: nats per item\nbelow content-free", fontsize=10)
+    nats.set_yscale("symlog", linthresh=0.25)
+    auc.set_title("pair AUC", fontsize=10)
+    scores.set_title("strict F1 (line),\nexact match (dashed)", fontsize=10)
+    scores.set_ylim(bottom=0)
+    for axes in (nats, auc, scores):
+        axes.set_xlabel("training sessions seen")
+    return finish(figure, note, legend_of=nats)
 
 
 # --- what they share ----------------------------------------------------------------------------------------

@@ -20,13 +20,15 @@ import torch
 from torch import nn
 
 from .adapters import Adapter, LowRank, read_adapter
-from .files import atomic_folder, write_json
+from .files import atomic_folder, sha256_file, write_json
 from .fusion import Dynamic, Fusion, Ties, fusion_from_json
 from .layers import LAYER, Gate, RoutedLinear, ShiftedLinear, find_layers, set_module
 from .ties import merge_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_FILES = ("experts.safetensors", "fusion.safetensors")
 
 
 class RoutedModel(nn.Module):
@@ -255,7 +257,8 @@ class RoutedModel(nn.Module):
                 experts[-1]["scales"][module] = update.scale
         save_file(tensors, folder / "experts.safetensors")
         save_file({k: v.contiguous() for k, v in self.weigher.state_dict().items()}, folder / "fusion.safetensors")
-        write_json(folder / "routed.json", {**self.fusion.to_json(), "experts": experts})
+        hashes = {name: sha256_file(folder / name) for name in _FILES}
+        write_json(folder / "routed.json", {**self.fusion.to_json(), "experts": experts, "sha256": hashes})
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, model: PreTrainedModel, *, student: str | None = None) -> RoutedModel:
@@ -263,7 +266,7 @@ class RoutedModel(nn.Module):
 
         Raises:
             FileNotFoundError: the folder holds no routed model.
-            ValueError: the experts were trained on another student, or the files do not fit together.
+            ValueError: the experts were trained on another student, or a file is not the one that was saved.
         """
         from safetensors.torch import load_file
 
@@ -271,6 +274,9 @@ class RoutedModel(nn.Module):
         if not (folder / "routed.json").exists():
             raise FileNotFoundError(f"{folder} holds no routed.json: give a folder that save_pretrained wrote")
         settings = json.loads((folder / "routed.json").read_text(encoding="utf-8"))
+        for name, sha256 in settings.pop("sha256").items():
+            if sha256_file(folder / name) != sha256:
+                raise ValueError(f"{folder / name} is not the file that was saved with routed.json: get both anew")
         tensors = load_file(folder / "experts.safetensors")
         adapters = [
             Adapter(

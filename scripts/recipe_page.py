@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from routedk_lite.data import PUBLIC_DOMAINS
+from routedk_lite.diagnostics import LearningPoint
 from routedk_lite.files import atomic_write
-from routedk_lite.plots import curves_figure
+from routedk_lite.plots import curves_figure, learning_figure
 from routedk_lite.report import fill_marked, text_table
+from routedk_lite.statistics import Interval
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIALS = ROOT / "results" / "recipe" / "trials.json"
+LEARNING = ROOT / "results" / "recipe" / "learning.json"
 PAGE = ROOT / "book" / "recipe.md"
 ASSETS = ROOT / "book" / "assets"
 SCORES = {
@@ -126,7 +130,7 @@ def _beside_similarities(trials: Mapping[str, Any]) -> str:
     return text_table(header, rows, text_columns=2, markdown=True)
 
 
-def figures(trials: Mapping[str, Any]) -> dict[str, Any]:
+def figures(trials: Mapping[str, Any]) -> dict[str, Figure]:
     """Figures by file name."""
     curves = {
         name.replace("_", " "): [
@@ -157,6 +161,17 @@ def figures(trials: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def learning(curves: Mapping[str, Any]) -> Figure:
+    """How the recipe's student learns, as `benchmarks/learning.py` recorded it."""
+    points = {
+        domain: [LearningPoint(**{**p, "below": Interval(**p["below"])}) for p in curves[domain]["points"]]
+        for domain in PUBLIC_DOMAINS
+        if domain in curves
+    }
+    about = next(iter(curves.values()))
+    return learning_figure(points, note=f"recorded: {about['profile']}, seed {about['seed']}, validation sessions")
+
+
 def filled(text: str) -> str:
     """The page's text with the tables that the trials give now."""
     return fill_marked(text, tables(json.loads(TRIALS.read_text(encoding="utf-8"))))
@@ -167,5 +182,7 @@ if __name__ == "__main__":
     with atomic_write(PAGE) as file:
         file.write(content)
     plt.rcParams["svg.hashsalt"] = "recipe"  # the same ids in every run: a figure changes only when its data do
-    for name, figure in figures(json.loads(TRIALS.read_text(encoding="utf-8"))).items():
+    drawn = figures(json.loads(TRIALS.read_text(encoding="utf-8")))
+    drawn["recipe_learning.svg"] = learning(json.loads(LEARNING.read_text(encoding="utf-8")))
+    for name, figure in drawn.items():
         figure.savefig(ASSETS / name, metadata={"Date": None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -11,8 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.data import Session
-from routedk_lite.diagnostics import ContentFree, answer_nats, nats_below, pair_auc, pattern
+from routedk_lite.answering import profile_reader
+from routedk_lite.config import PairConfig
+from routedk_lite.data import Session, load_domain
+from routedk_lite.diagnostics import ContentFree, answer_nats, learning_point, nats_below, pair_auc, pattern
+from routedk_lite.experts import train_expert
 from routedk_lite.prompts import build_prompt, encode_answer, encode_prompt, format_answer
 
 
@@ -81,3 +85,25 @@ def test_pair_auc_of_a_perfect_a_reversed_and_a_blind_judge():
     assert pair_auc({i: 0 * m for i, m in truth.items()}, sessions) == 0.5
     with pytest.raises(ValueError, match="every pair shares a bundle"):
         pair_auc({1: np.ones((2, 2))}, [session(2, {1, 2}, id_=1)])
+
+
+def test_a_learning_curve_is_measured_while_a_student_trains(tiny_profile, tiny_student, tmp_path):
+    train, validation = (load_domain("toyshop", split).sessions[:20] for split in ("train", "validation"))
+    profile = replace(tiny_profile, pairs=PairConfig(layer=2))
+    profile = replace(profile, train=replace(profile.train, pair_weight=1.0))
+    reader = profile_reader(profile, tiny_student, train)
+    points = []
+
+    def measure(model, n_seen):
+        options = {"profile": profile, "reader": reader, "train": train, "validation": validation}
+        points.append(learning_point(tiny_student, model, n_seen, **options, progress=False))
+
+    training = {"config": profile.train, "prompt": profile.prompt, "reader": reader, "progress": False}
+    watched = train_expert(tiny_student, train, tmp_path / "a", **training, on_epoch=measure)
+    assert [p.sessions for p in points] == [20, 40]
+    assert points[0].nats > points[1].nats  # it learns to write
+    for point in points:
+        assert point.below.low <= point.below.estimate <= point.below.high
+        assert all(0 <= score <= 1 for score in (point.auc, point.f1, point.exact_match))
+    alone = train_expert(tiny_student, train, tmp_path / "b", **training)
+    assert watched.history[-2]["loss"] == alone.history[-2]["loss"]  # to look changes nothing

@@ -471,6 +471,14 @@ def test_a_saved_model_comes_back_equal(load, folders, fusion, tmp_path):
     torch.testing.assert_close(logits(again), expected, rtol=0, atol=0)
 
 
+def test_a_changed_file_is_not_loaded(load, folders, tmp_path):
+    RoutedModel(load(), folders, Dynamic()).save_pretrained(tmp_path / "one")
+    learned(RoutedModel(load(), folders, Dynamic())).save_pretrained(tmp_path / "other")
+    (tmp_path / "other" / "fusion.safetensors").replace(tmp_path / "one" / "fusion.safetensors")
+    with pytest.raises(ValueError, match="fusion.safetensors is not the file that was saved"):
+        RoutedModel.from_pretrained(tmp_path / "one", load())
+
+
 @pytest.mark.parametrize("fusion", [Static(), Average(), OneHot(expert=2), Ties(density=0.5)], ids=str)
 def test_merging_gives_an_ordinary_model_of_equal_logits(load, folders, fusion):
     routed = learned(RoutedModel(load(), folders, fusion))

@@ -1,6 +1,7 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from routedk_lite import data, experiments, pipeline, records
@@ -8,6 +9,8 @@ from routedk_lite.config import PairConfig, VoteConfig
 from routedk_lite.decoding import Answer, Samples
 from routedk_lite.pipeline import Study
 from routedk_lite.report import plan_table, results_table
+from routedk_lite.routed import RoutedModel
+from routedk_lite.routing import trace_alpha
 
 N_RUNS = 17
 """Records of one study of the toy shop."""
@@ -178,6 +181,20 @@ def test_bundles_are_decoded_from_pairs_where_the_profile_says_so(study, profile
     ran = []
     study(bolder).run(lambda stage, done: None if done else ran.append(stage.name), only=["decode-*"])
     assert ran == ["decode-tfidf"]  # another decoder, another record
+
+
+def test_an_exported_model_is_the_recorded_one(done, tmp_path):
+    study = done()
+    record = next(r for r in study.run() if r.run == "fusion-dynamic-seed0")
+    study.export(tmp_path / "out")
+    model = RoutedModel.from_pretrained(tmp_path / "out", study.student.model, student=study.student.info.id)
+    assert {a.name: a.sha256 for a in model.adapters} == record.adapter_sha256
+    sessions = study.split("test")
+    alpha = trace_alpha(model, study.student.tokenizer, sessions, prompt=study.profile.prompt, progress=False)
+    recorded = [row["alpha"] for row in records.load_attachment(record, "alpha")]
+    assert alpha == pytest.approx(np.array(recorded), abs=1e-3)
+    with pytest.raises(ValueError, match="fusion = 'mean': choose among average, ties, static"):
+        study.export(tmp_path / "out", "mean")
 
 
 def test_bad_choices_name_the_good_ones(study):

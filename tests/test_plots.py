@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 
 from routedk_lite import plots
 from routedk_lite.data import Session
+from routedk_lite.diagnostics import LearningPoint
+from routedk_lite.statistics import Interval
 
 matplotlib.use("agg")
 
@@ -197,6 +199,18 @@ def test_interval_figure_draws_each_interval() -> None:
 
 
 # All
+
+
+def test_learning_figure_draws_a_curve_per_domain_in_every_panel() -> None:
+    points = [
+        LearningPoint(n, 1.0, Interval(b, b - 0.1, b + 0.1), 0.5 + b / 4, 0.4, 0.2) for n, b in ((0, -2), (600, 0.1))
+    ]
+    figure = plots.learning_figure({"food": points, "clothing": points[:1]}, note="run now")
+    nats, auc, scores = figure.axes
+    assert [list(line.get_xdata()) for line in nats.lines[:2]] == [[0, 600], [0]]
+    assert list(auc.lines[0].get_ydata()) == [0, 0.525]
+    assert len(scores.lines) == 4  # F1 and exact match of each
+    assert [t.get_text() for t in figure.legends[0].texts] == ["food", "clothing"]
 
 
 def test_figures_are_shown_once_and_can_be_saved(tmp_path: Path) -> None:
