@@ -19,6 +19,7 @@ from routedk_lite.data import PUBLIC_DOMAINS
 from routedk_lite.diagnostics import LearningPoint
 from routedk_lite.files import atomic_write
 from routedk_lite.plots import curves_figure, learning_figure
+from routedk_lite.records import RunRecord, load_all
 from routedk_lite.report import fill_marked, text_table
 from routedk_lite.statistics import Interval
 
@@ -57,6 +58,7 @@ def tables(trials: Mapping[str, Any]) -> dict[str, str]:
     found["longer"] = _longer_trials(trials["longer_trials"]["rows"])
     found["shorter"] = _shorter_trials(trials["shorter_trials"]["rows"])
     found["similarities"] = _beside_similarities(trials)
+    found["test"] = _on_test([r for r in load_all(ROOT / "results") if r.profile == "smol"])
     return found
 
 
@@ -128,6 +130,34 @@ def _beside_similarities(trials: Mapping[str, Any]) -> str:
             rows.append([domain, name, *cells])
     header = ["domain", "pairs from", "clustered: F1", "exact", "decoded: F1", "exact"]
     return text_table(header, rows, text_columns=2, markdown=True)
+
+
+ON_TEST = {
+    "floor-all_pairs": "the best floor: all pairs",
+    "cluster-tfidf": "TF-IDF, clustered",
+    "cluster-minilm": "MiniLM, clustered",
+    "decode-tfidf": "TF-IDF, decoded",
+    "decode-minilm": "MiniLM, decoded",
+    "zero-shot-pairs": "the student, untrained, decoded",
+    "base-seed0": "the student, trained, decoded",
+}
+"""Runs that stand beside each other on the test sessions."""
+
+
+def _on_test(records: Iterable[RunRecord]) -> str:
+    """Strict F1 and exact match of the recorded runs, and of the trained student's greedy answers."""
+    known = {(r.run, r.domain): r for r in records}
+    rows = [
+        [label, *_cells(known[run, d].metrics["strict"] for d in PUBLIC_DOMAINS)] for run, label in ON_TEST.items()
+    ]
+    greedy = (known["base-seed0", d].analysis["greedy"]["metrics"]["strict"] for d in PUBLIC_DOMAINS)
+    rows.append(["the student, trained, greedy", *_cells(greedy)])
+    header = ["", *(f"{d}: F1 / exact" for d in PUBLIC_DOMAINS)]
+    return text_table(header, rows, markdown=True)
+
+
+def _cells(metrics: Iterable[Mapping[str, float]]) -> list[str]:
+    return [f"{m['f1']:.3f} / {m['exact_match']:.3f}" for m in metrics]
 
 
 def figures(trials: Mapping[str, Any]) -> dict[str, Figure]:
