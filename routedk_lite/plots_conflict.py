@@ -1,0 +1,154 @@
+"""Figures of the conflict between kinds of knowledge: gradients by layer, steps for one another, updates compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .plots import FAINT, QUIET, finish, new_figure, palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .conflict import GradientCosines, Interference
+    from .overlap import DeltaOverlap
+
+
+def cosine_map_figure(found: GradientCosines, *, note: str = "") -> Figure:
+    """Maps with a row per layer: cosine of gradients within and between kinds, and how far between is below within.
+
+    Args:
+        found: of two kinds or more.
+
+    Raises:
+        ValueError: a single kind, which conflicts with none.
+    """
+    pairs = _pairs(found.kinds)
+    own = [(i, i) for i in range(len(found.kinds))]
+    names = _labels(found.kinds, [*own, *pairs])
+    height = min(7.5, 2.7 + 0.3 * len(found.layers))
+    figure = new_figure(height, layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[len(names), len(pairs) + 0.6])
+    cosine = np.stack([found.cosine[:-1, i, j, 0] for i, j in (*own, *pairs)], axis=1)  # (L, columns)
+    gap = np.stack([found.gap[:-1, i, j, 0] for i, j in pairs], axis=1)
+    _map(left, cosine, names, found.layers, 1.0, "cosine of gradients")
+    _map(right, gap, names[len(own) :], found.layers, max(float(np.abs(gap).max()), 0.01), "less the floor")
+    left.axvline(len(own), color="black", linewidth=2)
+    left.set_ylabel("layer")
+    left.invert_yaxis()  # layer 0 reads the input: at the bottom; shared by both panels
+    return finish(figure, f"left of the line: within a kind, the noise floor · {note}".rstrip(" ·"))
+
+
+def _map(axes: Axes, values: np.ndarray, names: Sequence[str], layers: Sequence[int], limit: float, title: str) -> None:
+    import seaborn as sns
+
+    look = {"annot": len(layers) <= 12, "fmt": ".2f", "linewidths": 0.5, "annot_kws": {"fontsize": 9}}
+    look |= {"xticklabels": names, "yticklabels": list(layers), "cbar_kws": {"location": "bottom", "aspect": 30}}
+    sns.heatmap(values, ax=axes, cmap="RdBu", vmin=-limit, vmax=limit, **look)
+    axes.set_title(title, fontsize=11)
+    axes.tick_params(axis="y", rotation=0, labelsize=9)
+    axes.tick_params(axis="x", rotation=0, labelsize=8)
+
+
+def cosine_bars_figure(found: GradientCosines, *, note: str = "") -> Figure:
+    """Cosines over all layers as bars with intervals: each pair of kinds, and grey beside it each kind with itself.
+
+    Args:
+        found: of two kinds or more.
+
+    Raises:
+        ValueError: a single kind.
+    """
+    pairs, colours = _pairs(found.kinds), palette()
+    figure = new_figure(2.9, layout="constrained")
+    axes = figure.subplots()
+    places, names = [], []
+    for number, (i, j) in enumerate(pairs):
+        for shift, (a, b) in enumerate(((i, j), (i, i), (j, j))):
+            estimate, low, high = found.cosine[-1, a, b]
+            place = 4 * number + shift
+            look = {"color": colours[0] if a != b else FAINT, "edgecolor": QUIET, "hatch": "" if a != b else "//"}
+            axes.bar(place, estimate, width=0.85, label=("between two kinds", "within a kind")[a == b], **look)
+            axes.errorbar(place, estimate, [[estimate - low], [high - estimate]], color="black", capsize=4)
+            places.append(place)
+            names.append(_labels(found.kinds, [(a, b)])[0])
+    axes.axhline(0, color="black", linewidth=1)
+    axes.set_xticks(places, names, fontsize=9)
+    axes.set_ylabel("cosine of gradients")
+    axes.grid(visible=False, axis="x")
+    handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2, frameon=False)
+    return finish(figure, note)
+
+
+def interference_figure(found: Interference, *, note: str = "") -> Figure:
+    """Matrix of relative changes of loss: a step for the kind of the row, the loss of the kind of the column.
+
+    Blue helps, red harms; the interval stands below each number.
+    """
+    import seaborn as sns
+
+    percent = 100 * found.change
+    limit = max(float(np.abs(percent[..., 0]).max()), 1e-6)
+    digits = int(np.clip(1 - np.floor(np.log10(limit)), 0, 5))  # two that count
+    texts = [[f"{e:+.{digits}f} %\n[{low:+.{digits}f}, {high:+.{digits}f}]" for e, low, high in row] for row in percent]
+    figure = new_figure(1.4 + 0.75 * len(found.kinds), layout="constrained")
+    axes = figure.subplots()
+    look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "linewidths": 2, "annot_kws": {"fontsize": 10}}
+    sns.heatmap(percent[..., 0], ax=axes, annot=np.array(texts), fmt="", cbar_kws={"label": "change (%)"}, **look)
+    axes.set_xticklabels(found.kinds)
+    axes.set_yticklabels(found.kinds)
+    axes.tick_params(axis="both", rotation=0)
+    axes.set(xlabel="loss of", ylabel="a step for")
+    return finish(figure, note)
+
+
+def overlap_figure(found: Sequence[DeltaOverlap], *, note: str = "") -> Figure:
+    """What the updates of experts have in common, layer by layer: cosine, column spaces, row spaces; dotted: chance.
+
+    Args:
+        found: from `overlap.delta_overlap`.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    by_layer = [one for one in found if one.layer is not None]
+    if not by_layer:
+        raise ValueError("found is empty: give what overlap.delta_overlap returns")
+    figure = new_figure(3.1, layout="constrained")
+    cosine, columns, rows = figure.subplots(1, 3)
+    experts = list(dict.fromkeys((one.first, one.second) for one in by_layer))
+    for pair, colour, marker in zip(experts, palette(), "os^Dvx", strict=False):
+        chosen = [one for one in by_layer if (one.first, one.second) == pair]
+        layers = [one.layer for one in chosen]
+        look = {"color": colour, "marker": marker, "markersize": 5}
+        cosine.plot(layers, [one.cosine for one in chosen], label=" · ".join(pair), **look)
+        for axes, side in ((columns, "columns"), (rows, "rows")):
+            axes.plot(layers, [getattr(one, side).shared for one in chosen], **look)
+            axes.plot(layers, [getattr(one, side).shared_floor for one in chosen], ":", color=QUIET)
+        floor = np.array([2 * one.cosine_floor for one in chosen])
+        cosine.plot(layers, floor, ":", layers, -floor, ":", color=QUIET)
+    cosine.set_title("cosine of ΔW", fontsize=10)
+    columns.set_title("shared column space", fontsize=10)
+    rows.set_title("shared row space", fontsize=10)
+    for axes in (columns, rows):
+        axes.set_ylim(-0.02, 1.02)
+    for axes in (cosine, columns, rows):
+        axes.set_xlabel("layer")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return finish(figure, note, legend_of=cosine)
+
+
+def _pairs(kinds: Sequence[str]) -> list[tuple[int, int]]:
+    pairs = list(combinations(range(len(kinds)), 2))
+    if not pairs:
+        raise ValueError(f"kinds = {list(kinds)}: a conflict needs two kinds or more")
+    return pairs
+
+
+def _labels(kinds: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
+    return [f"{kinds[i]}\n{kinds[j]}" for i, j in pairs]

@@ -1,0 +1,118 @@
+"""Figures of the conflict show the numbers they are given and the floors beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from test_plots import assert_inside, texts
+
+from routedk_lite import plots
+from routedk_lite.conflict import GradientCosines, Interference
+from routedk_lite.overlap import DeltaOverlap, SpaceOverlap
+from routedk_lite.plots_conflict import cosine_bars_figure, cosine_map_figure, interference_figure, overlap_figure
+
+matplotlib.use("agg")
+
+KINDS = ("none", "rules", "reasoning")
+
+
+def cosines(n_layers: int = 2, kinds: tuple[str, ...] = KINDS) -> GradientCosines:
+    """Layer l: 0.1 · l between two kinds, 0.5 + 0.1 · l within one; the intervals reach 0.02 to either side."""
+    k = len(kinds)
+    estimate = 0.5 * np.eye(k)[None] + 0.1 * np.arange(n_layers + 1)[:, None, None]
+    gap = np.where(np.eye(k)[None] > 0, 0, -0.5) + 0 * estimate
+    with_interval = [np.stack([x, x - 0.02, x + 0.02], -1) for x in (estimate, gap)]
+    return GradientCosines(kinds, tuple(range(10, 10 + n_layers)), *with_interval)
+
+
+def overlaps(n_layers: int = 3) -> list[DeltaOverlap]:
+    def space(shared: float) -> SpaceOverlap:
+        return SpaceOverlap(shared, 0.1, 40.0, 60.0)
+
+    return [
+        DeltaOverlap(first, second, layer, 0.1 * layer, 0.01, space(0.2), space(0.9))
+        for first, second in (("base", "rules"), ("base", "reasoning"))
+        for layer in range(n_layers)
+    ] + [DeltaOverlap("base", "rules", None, 0.9, 0.01, space(0.2), space(0.9))]
+
+
+def test_the_map_writes_each_layers_cosines_and_gaps() -> None:
+    figure = cosine_map_figure(cosines(), note="made up")
+    left, right = figure.axes[:2]
+    assert [t.get_text() for t in left.texts] == ["0.50"] * 3 + ["0.00"] * 3 + ["0.60"] * 3 + ["0.10"] * 3
+    assert [t.get_text() for t in right.texts] == ["-0.50"] * 6
+    assert [t.get_text() for t in left.get_xticklabels()][2:4] == ["reasoning\nreasoning", "none\nrules"]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["10", "11"]
+    low, high = left.get_ylim()
+    assert low < high  # the lowest layer at the bottom
+    assert "left of the line: within a kind, the noise floor · made up" in texts(figure)
+    assert not cosine_map_figure(cosines(20)).axes[0].texts  # too many to write
+
+
+def test_the_bars_stand_for_all_layers_with_their_intervals() -> None:
+    figure = cosine_bars_figure(cosines(), note="made up")
+    (axes,) = figure.axes
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([0.2, 0.7, 0.7] * 3)
+    ends = [np.array(segment)[:, 1] for bars in axes.collections for segment in bars.get_segments()]
+    assert sorted(map(tuple, np.round(ends, 3).tolist())) == [(0.18, 0.22)] * 3 + [(0.68, 0.72)] * 6
+    assert [t.get_text() for t in axes.get_xticklabels()][:3] == ["none\nrules", "none\nnone", "rules\nrules"]
+    assert [t.get_text() for t in figure.legends[0].texts] == ["between two kinds", "within a kind"]
+    assert_inside(figure)
+
+
+def test_one_kind_alone_has_no_conflict_to_draw() -> None:
+    for draw in (cosine_map_figure, cosine_bars_figure):
+        with pytest.raises(ValueError, match=r"kinds = \['none'\]: a conflict needs two kinds or more"):
+            draw(cosines(kinds=("none",)))
+
+
+@pytest.mark.parametrize(
+    ("scale", "cell"), [(0.01, "-1.0 %\n[-2.0, +0.0]"), (1e-5, "-0.0010 %\n[-0.0020, +0.0000]"), (0.3, "-30 %")]
+)
+def test_the_matrix_of_interference_writes_changes_in_percent(scale: float, cell: str) -> None:
+    change = scale * np.array([[[-1, -2, 0], [0.5, 0.1, 0.9]], [[0.2, -0.2, 0.5], [-0.7, -0.9, -0.6]]])
+    figure = interference_figure(Interference(("none", "rules"), (1.0, 2.0), change), note="made up")
+    axes = figure.axes[0]
+    written = [t.get_text() for t in axes.texts]
+    assert len(written) == 4 and written[0].startswith(cell)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("loss of", "a step for")
+    (mesh,) = axes.collections
+    assert mesh.get_clim() == pytest.approx((-100 * scale, 100 * scale))
+    red, _, blue, _ = mesh.cmap(mesh.norm(mesh.get_array().ravel()[0]))
+    assert blue > red  # a step for itself helps
+    assert_inside(figure)
+
+
+def test_overlaps_are_drawn_by_layer_beside_chance() -> None:
+    figure = overlap_figure(overlaps(), note="made up")
+    cosine, columns, rows = figure.axes
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in cosine.lines if "·" in line.get_label()}
+    assert drawn.keys() == {"base · rules", "base · reasoning"}
+    assert drawn["base · rules"] == [[0, 0], [1, pytest.approx(0.1)], [2, pytest.approx(0.2)]]
+    floors = [line.get_ydata()[0] for line in cosine.lines if line.get_linestyle() == ":"]
+    assert sorted(floors) == [-0.02, -0.02, 0.02, 0.02]
+    assert [line.get_ydata()[0] for line in columns.lines] == [0.2, 0.1, 0.2, 0.1]
+    assert [line.get_ydata()[0] for line in rows.lines] == [0.9, 0.1, 0.9, 0.1]
+    assert_inside(figure)
+    with pytest.raises(ValueError, match="found is empty"):
+        overlap_figure([])
+
+
+def test_figures_have_the_books_width_and_can_be_saved(tmp_path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    change = np.zeros((2, 2, 3))
+    made = [
+        cosine_map_figure(cosines()),
+        cosine_bars_figure(cosines()),
+        interference_figure(Interference(("a", "b"), (1.0, 1.0), change)),
+        overlap_figure(overlaps()),
+    ]
+    assert plt.get_fignums() == []
+    for number, figure in enumerate(made):
+        assert figure.get_figwidth() == plots.WIDTH
+        figure.savefig(tmp_path / f"{number}.png")
+        assert (tmp_path / f"{number}.png").stat().st_size > 5000
