@@ -26,6 +26,7 @@ class LocalTeacher:
     """
 
     sampling = "greedy"
+    is_local = True
 
     def __init__(self, student: Student, *, batch_size: int = 8, folder: str | Path | None = None) -> None:
         if not student.tokenizer.chat_template:

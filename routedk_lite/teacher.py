@@ -199,13 +199,13 @@ class ChatTeacher:
         requests = [self._request(messages, max_tokens) for messages in conversations]
         new = {sha256_json(r): r for r in requests if self.cache.get(r) is None}
         self.usage.from_disk += len(requests) - len(new)
+        if new:
+            _ = self.client  # a missing key or package is an error here, not in every thread
         bar = tqdm(total=len(requests), initial=len(requests) - len(new), unit="call", disable=not progress)
         bar.set_description(self.model)
         stop = threading.Event()
-        if new:
-            _ = self.client  # a missing key or package is an error here, not in every thread
         with bar, ThreadPoolExecutor(self.concurrency) as pool:
-            futures = [pool.submit(self._call, request, stop) for request in new.values()]
+            futures = [pool.submit(self._work, request, stop) for request in new.values()]
             try:
                 for future in as_completed(futures):
                     future.result()
@@ -248,6 +248,16 @@ class ChatTeacher:
         fields = {"temperature": 0, "max_tokens": max_tokens, **self.extra}
         fields = {name: value for name, value in fields.items() if value is not None}
         return {"endpoint": self.endpoint, "model": self.model, "messages": messages, **fields}
+
+    def _work(self, request: Mapping[str, Any], stop: threading.Event) -> None:
+        """One call, unless another has failed for good."""
+        if stop.is_set():
+            return
+        try:
+            self._call(request, stop)
+        except BaseException:
+            stop.set()
+            raise
 
     def _call(self, request: Mapping[str, Any], stop: threading.Event) -> None:
         """Get one answer onto the disk, in as many tries as it may take."""

@@ -122,13 +122,11 @@ def ask_bundles(session: Session, *, smallest: int = 2) -> Question:
 def ask_reflection(session: Session, prediction: Prediction) -> Question:
     """Show the teacher how its bundles of a session compare with the annotated ones, and ask what it learns from it."""
     kinds = feedback(prediction.bundles, session)
-    compared = [f"- {_items(b)}: {FEEDBACK[kind]}." for b, kind in zip(prediction.bundles, kinds, strict=True)]
+    compared = [f"- {items_text(b)}: {FEEDBACK[kind]}." for b, kind in zip(prediction.bundles, kinds, strict=True)]
     answer = {"bundles": [sorted(b) for b in prediction.bundles], "intents": list(prediction.intents)}
-    told = "\n".join(["Your bundles compare with the annotated ones like this:", *compared]) if compared else (
-        "You found no bundle."
-    )  # fmt: skip
+    told = "\n".join(["Your bundles compare with the annotated ones like this:", *compared])
     request = (
-        f"{told}\n\nThe annotated bundles are:\n{_annotated(session)}\n\n"
+        f"{told if compared else 'You found no bundle.'}\n\nThe annotated bundles are:\n{_annotated(session)}\n\n"
         "Reflect in 30 to 60 words: what did you get right or wrong here, why, and what should you do in other "
         "sessions? Think of these kinds of error: merged too much, split too much, went by the wrong criterion, missed "
         "a pair, took in a distractor. Name kinds of products, not titles. Answer with plain sentences only."
@@ -190,7 +188,7 @@ def ask_reasoning(session: Session, rules: Mapping[str, Rule]) -> Question:
         '{"reasoning": "...", "rules": ["R1"], "noisy": false}'
     )
     members = frozenset().union(*session.bundles)
-    typical = f"{_items(members).capitalize()} {_filler(high - 5)}"
+    typical = f"{items_text(members).capitalize()} {_filler(high - 5)}"
     return Question(
         about=f"session {session.id}",
         messages=[{"role": "system", "content": TASK.strip()}, {"role": "user", "content": request}],
@@ -216,11 +214,7 @@ def _products(session: Session) -> str:
 def _annotated(session: Session) -> str:
     intents = session.intents or [""] * len(session.bundles)
     pairs = zip(session.bundles, intents, strict=True)
-    return "\n".join(f"- {_items(bundle)}{f' (intent: {intent})' if intent else ''}" for bundle, intent in pairs)
-
-
-def _items(bundle: Bundle) -> str:
-    return items_text(bundle)
+    return "\n".join(f"- {items_text(bundle)}{f' (intent: {intent})' if intent else ''}" for bundle, intent in pairs)
 
 
 def _filler(n_words: int) -> str:
@@ -229,6 +223,7 @@ def _filler(n_words: int) -> str:
 
 # --- reading answers ----------------------------------------------------------------------------------------------
 
+_HUGE = re.compile(r"\d{10,}")
 _RANGE = re.compile(r"\bitems? \d+ ?(?:[-–—]|to|through) ?\d+", re.IGNORECASE)
 
 
@@ -304,13 +299,15 @@ def read_reasoning(text: str, session: Session, rules: Mapping[str, Rule]) -> Re
         raise UnreadableError(f"reasoning has {len(words.split())} words; write at most {REASONING_WORDS[1]}")
     if not cited or not all(isinstance(rule, str) and rule in rules for rule in cited):
         raise UnreadableError(f"rules is {_short(cited)}; name one to three of {', '.join(rules)}")
-    if found := _RANGE.search(words):
-        raise UnreadableError(f"reasoning says {found.group()!r}; write every item number out")
+    if found := _RANGE.search(words) or _HUGE.search(words):
+        raise UnreadableError(
+            f"reasoning says {found.group()!r}; write every item number out, and no other long numbers"
+        )
     named = {int(words[a:b]) for a, b in item_references(words, 10**9, explicit=True)}
     if wrong := sorted(n for n in named if n > len(session)):
         raise UnreadableError(f"reasoning names item {wrong[0]}, and the items are numbered 1 to {len(session)}")
     if unnamed := sorted(frozenset().union(*session.bundles) - named):
-        raise UnreadableError(f"reasoning does not name {_items(frozenset(unnamed))}; name every item of a bundle")
+        raise UnreadableError(f"reasoning does not name {items_text(unnamed)}; name every item of a bundle")
     return Reasoning(words, tuple(dict.fromkeys(cited)), _field(answer, "noisy", bool))
 
 
@@ -329,9 +326,8 @@ def _json_object(text: str) -> dict[str, Any]:
 def _field(answer: Mapping[str, Any], name: str, kind: type) -> Any:
     value = answer.get(name)
     if type(value) is not kind or (kind is str and not value.strip()):
-        raise UnreadableError(
-            f"{name} is {_short(value)}; give a {kind.__name__}{' that is not empty' * (kind is str)}"
-        )
+        wanted = {str: "a text that is not empty", list: "a list", bool: "true or false"}[kind]
+        raise UnreadableError(f"{name} is {_short(value)}; give {wanted}")
     return value
 
 
