@@ -92,14 +92,14 @@ def reasoning_plan(train: Domain, rules: Mapping[str, Rule], *, limit: int | Non
     """Reasoning about each session. Arguments and errors are those of `distill_reasoning`."""
     if not rules:
         raise DataError("rules is empty: reasoning cites rules, so distil these first")
-    sessions = _training(train)[: limit and _at_least_one(limit, "limit")]
+    sessions = _first(_training(train), limit)
     found = yield [ask_reasoning(session, rules) for session in sessions]
     return _by_id(sessions, found)
 
 
 def answers_plan(domain: Domain, *, limit: int | None = None) -> Plan:
     """Bundles from titles alone. Arguments and errors are those of `distill_answers`."""
-    sessions = domain.sessions[: limit and _at_least_one(limit, "limit")]
+    sessions = _first(domain.sessions, limit)
     found = yield [ask_bundles(session) for session in sessions]
     return _by_id(sessions, found)
 
@@ -171,6 +171,8 @@ def _training(train: Domain) -> tuple[Session, ...]:
     """Knowledge is drawn from nothing else: a test session is answered from its titles alone."""
     if train.split != "train":
         raise DataError(f"split is {train.split!r}: knowledge is distilled from training sessions only")
+    if not train.sessions:
+        raise DataError(f"{train.name}: there are no training sessions to learn from")
     if bare := [session.id for session in train if not session.bundles]:
         raise DataError(f"session {bare[0]} has no annotated bundle: leave it out")
     return train.sessions
@@ -180,6 +182,10 @@ def _at_least_one(value: int, name: str) -> int:
     if value < 1:
         raise ValueError(f"{name} = {value!r}: must be 1 or more")
     return value
+
+
+def _first(sessions: tuple[Session, ...], limit: int | None) -> tuple[Session, ...]:
+    return sessions if limit is None else sessions[: _at_least_one(limit, "limit")]
 
 
 def _by_id(sessions: Sequence[Session], found: Sequence[Any]) -> dict[int, Any]:
@@ -206,6 +212,8 @@ def carry_out(plan: Plan, teacher: Teacher, *, progress: bool = True) -> Distill
             raise TeacherError(f"{error} The last problem was: {unreadable[-1]}") from error
         values, left, problems = [None] * len(questions), dict(enumerate(questions)), {}
         for attempt in range(TRIES):
+            if not left:
+                break
             texts = teacher.ask([q.messages for q in left.values()], max_tokens=_longest(left), progress=progress)
             asked += len(left) if attempt == 0 else 0
             again += len(left) if attempt > 0 else 0
@@ -216,8 +224,6 @@ def carry_out(plan: Plan, teacher: Teacher, *, progress: bool = True) -> Distill
                 except UnreadableError as problem:
                     failed[number], problems[number] = question.again(text, problem), problem
             left = failed
-            if not left:
-                break
         unreadable += [f"{question.about}: {problems[number]}" for number, question in left.items()]
 
 
