@@ -14,7 +14,7 @@ from .data import DataError, load_domain
 from .distillation import REFLECTIONS, Distilled, Plan, answers_plan, carry_out, reasoning_plan, rules_plan
 from .files import asset, atomic_write
 from .knowledge import Reasoning, check_knowledge, load_knowledge, load_rules
-from .teacher import Teacher
+from .teacher import Teacher, TeacherError
 from .teaching import Prediction
 
 FILES = {"rules": "rules.json", "reasoning": "reasoning.jsonl", "answers": "teacher_test.jsonl"}
@@ -66,13 +66,18 @@ def distill(
     Raises:
         ValueError, DataError: as `folder_plan`; or the folder holds the same from another teacher, or reasoning that
             rests on other rules.
-        TeacherError: the teacher failed; what it answered is kept.
+        TeacherError: the teacher failed, or wrote nothing that can be read; what it answered is kept.
     """
     plan = folder_plan(kind, domain, folder, limit=limit)
     split = load_domain(domain, "test" if kind == "answers" else "train")
     path = Path(folder) / FILES[kind]
     _refuse_other(path, teacher.name)
     done = carry_out(plan, teacher, progress=progress)
+    if not done.found:
+        raise TeacherError(
+            f"{teacher.name}: none of {done.asked} answers can be read even when asked for twice, so nothing is "
+            f"written. The last problem was: {done.unreadable[-1]}. Choose a more capable teacher."
+        )
     provenance = {
         "teacher": teacher.name,
         "recorded": time.strftime("%Y-%m"),

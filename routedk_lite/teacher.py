@@ -202,7 +202,7 @@ class ChatTeacher:
         if new:
             _ = self.client  # a missing key or package is an error here, not in every thread
         bar = tqdm(total=len(requests), initial=len(requests) - len(new), unit="call", disable=not progress)
-        bar.set_description(self.model)
+        bar.set_description(self.model.rpartition("/")[2])
         stop = threading.Event()
         with bar, ThreadPoolExecutor(self.concurrency) as pool:
             futures = [pool.submit(self._work, request, stop) for request in new.values()]

@@ -322,6 +322,12 @@ def test_a_distilled_folder_loads_and_holds(tmp_path):
     assert all(bundle <= set(range(1, 11)) for bundles in answers.values() for bundle in bundles)
 
 
+def test_a_teacher_that_cannot_be_read_at_all_leaves_no_file(tmp_path):
+    with pytest.raises(TeacherError, match="none of 3 answers can be read .* nothing is written. The last problem was"):
+        distill(ScriptedTeacher(lambda messages: "hm"), "answers", "toyshop", tmp_path, limit=3)
+    assert os.listdir(tmp_path) == []
+
+
 def test_public_knowledge_of_ones_own_has_explicit_items(mirror, tmp_path):
     sizes = {ask_bundles(s).messages[1]["content"].split("\n\n")[0]: len(s) for s in load_domain("food", "train")}
 
