@@ -67,6 +67,73 @@ def export(
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
+@app.command()
+def distill(
+    domain: Annotated[str, typer.Option(help="electronic, clothing, food or toyshop.")],
+    kind: Annotated[str, typer.Option(help="rules, reasoning (after rules) or answers.")],
+    teacher: Annotated[str, typer.Option(help="recorded, openai (any compatible endpoint) or local.")] = "recorded",
+    model: Annotated[
+        str, typer.Option(help="Model at the endpoint; or profile, hub id or folder of a local one.")
+    ] = "",
+    base_url: Annotated[str, typer.Option(help="The endpoint, with its version.")] = "https://api.openai.com/v1",
+    key_variable: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
+    limit: Annotated[int | None, typer.Option(help="Only so many sessions.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the result; by default knowledge/<domain>.")] = None,
+    price_in: Annotated[float | None, typer.Option(help="Price of a million tokens of questions.")] = None,
+    price_out: Annotated[float | None, typer.Option(help="Price of a million tokens of answers.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Calls under way at the same time.")] = 4,
+    extra: Annotated[str, typer.Option(help="More fields of each request, as JSON; null takes a field out.")] = "{}",
+    yes: Annotated[bool, typer.Option(help="Do not ask before paid calls are made.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print the estimate, ask nothing.")] = False,
+) -> None:
+    """Bring a teacher LLM's knowledge into a folder. Stop it with Ctrl-C and start it again: no answer is lost."""
+    from .distillation import distilled_text, estimate, estimate_text
+    from .recording import distill, export_recorded, folder_plan
+
+    folder = out or Path("knowledge", domain)
+    if teacher == "recorded":
+        typer.echo(f"Written: {export_recorded(kind, domain, folder, limit=limit)}")
+        return
+    plan = folder_plan(kind, domain, folder, limit=limit)
+    asked = _teacher(teacher, model, base_url, key_variable, concurrency, extra)
+    left = estimate(plan, asked)
+    typer.echo(f"{asked.name}: {estimate_text(left, price_in, price_out)}")
+    if dry_run:
+        return
+    if left.calls and not asked.is_local and not yes:
+        typer.confirm("Go on?", abort=True)
+    done = distill(asked, kind, domain, folder, limit=limit)
+    typer.echo(distilled_text(done, asked.usage, price_in, price_out))
+    typer.echo(f"Written: {folder}")
+
+
+def _teacher(name: str, model: str, base_url: str, key_variable: str, concurrency: int, extra: str):
+    """The live teacher of that name."""
+    import json
+    from dataclasses import replace
+
+    from .backbone import load_student
+    from .config import PROFILES, StudentConfig, get_profile
+    from .localteacher import LocalTeacher
+    from .teacher import ChatTeacher
+
+    if name not in ("openai", "local"):
+        raise ValueError(f"teacher = {name!r}: choose one of recorded, openai, local")
+    if not model:
+        raise ValueError("model = '': name the teacher's model with --model")
+    if name == "local":
+        known = model in PROFILES
+        student = get_profile(model).student if known else StudentConfig(source="hub", id=model)
+        return LocalTeacher(load_student(replace(get_profile("smol"), student=student)))
+    try:
+        fields = json.loads(extra)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        raise ValueError(f"extra = {extra!r}: must be a JSON object")
+    return ChatTeacher(model, base_url=base_url, key_variable=key_variable, concurrency=concurrency, extra=fields)
+
+
 @app.command("results")
 def show_results(
     results: Results = Path("results"),

@@ -60,7 +60,7 @@ class Knowledge:
     @property
     def explicit(self) -> bool:
         """Whether item numbers always follow the word item; the recorded teacher uses bare numbers."""
-        return self.domain == "toyshop"
+        return self.domain == "toyshop" or self.provenance.get("items") == "explicit"
 
     @cached_property
     def sha256(self) -> str:
@@ -101,7 +101,7 @@ class Knowledge:
 # --- item references in free text ---------------------------------------------------------------------------------
 
 _BARE = re.compile(r"(?<![\w.,-])(?<!\d[.,])\d+(?![\w-]|[.,]\d)")
-_AFTER_ITEM = re.compile(r"\bitems? \d+(?:, \d+)*(?: and \d+)?", re.IGNORECASE)
+_AFTER_ITEM = re.compile(r"\bitems? \d+(?:, \d+)*(?:,? (?:and|or) \d+)?", re.IGNORECASE)
 _AMOUNT = re.compile(r"\b(?:pack|set|box|case|lot)s? of $", re.IGNORECASE)
 
 
@@ -150,49 +150,79 @@ def mask_references(text: str, n_items: int, *, explicit: bool = False) -> str:
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-@cache
 def load_knowledge(domain: str, folder: str | Path | None = None) -> Knowledge:
     """The recorded knowledge of a public domain, or the toy shop's own.
 
     Args:
         domain: a domain of `data.DOMAINS`.
-        folder: holds `rules.json` and `reasoning.jsonl`; by default what ships with the package.
+        folder: holds `rules.json` and `reasoning.jsonl`, as `distillation` writes them; by default what ships with
+            the package.
 
     Raises:
         ValueError: unknown domain.
         DataError: a file is malformed; the message names file, line and field.
     """
-    if domain == "toyshop" and folder is None:
-        return _toy_knowledge()
-    if folder is None and domain not in PUBLIC_DOMAINS:
+    if folder is not None:
+        return _read_knowledge(domain, Path(folder))
+    if domain != "toyshop" and domain not in PUBLIC_DOMAINS:
         raise ValueError(f"no recorded knowledge of domain {domain!r}: choose one of {', '.join(PUBLIC_DOMAINS)}")
-    folder = Path(folder) if folder else asset("teacher", domain)
-    path = folder / "rules.json"
+    return _recorded(domain)
+
+
+@cache
+def _recorded(domain: str) -> Knowledge:
+    """What ships with the package never changes; a folder of one's own may."""
+    return _toy_knowledge() if domain == "toyshop" else _read_knowledge(domain, asset("teacher", domain))
+
+
+def load_rules(domain: str, folder: str | Path) -> tuple[dict[str, Rule], Mapping[str, str]]:
+    """The rules in a folder, by id, and their provenance.
+
+    Raises:
+        DataError: the file is missing or malformed, or holds the rules of another domain.
+    """
+    path = Path(folder) / "rules.json"
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        entries = table["rules"]
+        entries, name = table["rules"], table["domain"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a file of rules ({type(error).__name__}: {error})") from error
+    if name != domain:
+        raise DataError(f"{path}: domain is {name!r}, expected {domain!r}; choose the folder of that domain")
     rules: dict[str, Rule] = {}
     for entry in entries:
         rule = Rule(**{name: _field(entry, name, str, path) for name in Rule._fields})
         if rule.id in rules:
             raise DataError(f"{path}: rule {rule.id} stands there twice")
         rules[rule.id] = rule
+    return rules, table.get("provenance", {})
+
+
+def _read_knowledge(domain: str, folder: Path) -> Knowledge:
+    rules, provenance = load_rules(domain, folder)
+    path = folder / "reasoning.jsonl"
     reasoning: dict[int, Reasoning] = {}
-    for where, entry in _lines(folder / "reasoning.jsonl"):
+    for where, entry in _lines(path):
+        if "provenance" in entry:  # how items are written is a matter of the reasoning, not of the rules
+            provenance = {**entry["provenance"], **provenance}
+            continue
         id_ = _field(entry, "id", int, where)
         if id_ in reasoning:
             raise DataError(f"{where}: session {id_} stands there twice")
         cited = tuple(_field(entry, "rules", list, where))
         if unknown := [rule for rule in cited if rule not in rules]:
-            raise DataError(f"{where}: rules names {unknown[0]!r}, which {path} does not hold")
+            raise DataError(f"{where}: rules names {unknown[0]!r}, which {folder / 'rules.json'} does not hold")
         reasoning[id_] = Reasoning(_field(entry, "reasoning", str, where), cited, _field(entry, "noisy", bool, where))
-    return Knowledge(domain=domain, rules=rules, reasoning=reasoning, provenance=table.get("provenance", {}))
+    return Knowledge(domain=domain, rules=rules, reasoning=reasoning, provenance=provenance)
 
 
-def check_knowledge(knowledge: Knowledge, train: Domain) -> None:
+def check_knowledge(knowledge: Knowledge, train: Domain, *, complete: bool = True) -> None:
     """Hold the knowledge against the sessions it is about.
+
+    Args:
+        knowledge: rules and reasoning.
+        train: the training split of its domain.
+        complete: every training session must be covered. One's own teacher may have been asked about fewer.
 
     Raises:
         DataError: it covers a session outside the training split, leaves one of them out, or a text names an item
@@ -201,9 +231,10 @@ def check_knowledge(knowledge: Knowledge, train: Domain) -> None:
     name = f"knowledge of {knowledge.domain}"
     if extra := sorted(knowledge.reasoning.keys() - train.by_id.keys()):
         raise DataError(f"{name}: session {extra[0]} is not in the {train.split} split; remove it")
-    if missing := sorted(train.by_id.keys() - knowledge.reasoning.keys()):
-        raise DataError(f"{name}: no reasoning for training session {missing[0]}; record it")
-    for session in train:
+    missing = train.by_id.keys() - knowledge.reasoning.keys()
+    if complete and missing:
+        raise DataError(f"{name}: no reasoning for training session {min(missing)}; record it")
+    for session in (s for s in train if s.id not in missing):
         text = knowledge.reasoning[session.id].text
         known = set(item_references(text, len(session), explicit=knowledge.explicit))
         for start, end in item_references(text, _HIGHEST, explicit=knowledge.explicit):
@@ -218,23 +249,29 @@ _HIGHEST = 15
 """Numbers above this are amounts (24 portions): no session has as many items."""
 
 
-def teacher_answers(domain: str) -> dict[int, tuple[Bundle, ...]]:
+def teacher_answers(domain: str, folder: str | Path | None = None) -> dict[int, tuple[Bundle, ...]]:
     """The teacher's own zero-shot answers to the test sessions of a public domain, by session id.
+
+    Args:
+        domain: a public domain, or any where a folder is given.
+        folder: holds `teacher_test.jsonl`; by default what ships with the package.
 
     Raises:
         ValueError: unknown domain.
         DataError: the file is malformed.
     """
-    if domain not in PUBLIC_DOMAINS:
+    if folder is None and domain not in PUBLIC_DOMAINS:
         raise ValueError(f"no recorded answers for domain {domain!r}: choose one of {', '.join(PUBLIC_DOMAINS)}")
+    folder = Path(folder) if folder else asset("teacher", domain)
     return {
         _field(entry, "id", int, where): tuple(frozenset(b) for b in _field(entry, "bundles", list, where))
-        for where, entry in _lines(asset("teacher", domain, "teacher_test.jsonl"))
+        for where, entry in _lines(folder / "teacher_test.jsonl")
+        if "provenance" not in entry
     }
 
 
 def _lines(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """The entries of a file of JSON lines with their places; a line of provenance is passed over."""
+    """The entries of a file of JSON lines with their places; the first is about provenance."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -247,8 +284,7 @@ def _lines(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
             raise DataError(f"{where}: not JSON ({error})") from error
         if not isinstance(entry, dict):
             raise DataError(f"{where}: expected an object, found {line[:40]}")
-        if "provenance" not in entry:
-            yield where, entry
+        yield where, entry
 
 
 def _field(entry: Mapping[str, Any], name: str, kind: type, where: object) -> Any:

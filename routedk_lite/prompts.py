@@ -16,10 +16,11 @@ from .data import Bundle, Session
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_TASK = (
+TASK = (
     "A bundle is a set of at least two products that one shopper wants together, as alternatives or because they "
     "complement each other. Find the bundles among the numbered products of one shopping session. "
 )
+"""What students and teachers alike are told."""
 
 ANSWER_MARK = "Bundles:\n"
 """Stands before the bundles: at the end of a plain prompt, and after the reasoning where a student writes its own."""
@@ -84,7 +85,7 @@ def build_prompt(
     if tokenizer is None or not tokenizer.chat_template:
         return body + ANSWER_MARK
     turns = [
-        {"role": "system", "content": _TASK + style.instruction},
+        {"role": "system", "content": TASK + style.instruction},
         {"role": "user", "content": body.rstrip()},
     ]
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

@@ -1,0 +1,296 @@
+"""Distil a live teacher: ask, read, and ask once more what cannot be read.
+
+A *plan* is a generator that yields rounds of questions and is sent the answers to each round as they were read, with
+`None` for those that could not be. `carry_out` puts its questions to a teacher, `estimate` goes through it without
+asking anybody. Since teachers keep their answers on disk, a plan that was interrupted is continued by carrying it out
+again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .data import DataError, Domain, Session
+from .knowledge import Rule
+from .teacher import Messages, Teacher, TeacherError, Usage, cost
+from .teaching import (
+    Question,
+    UnreadableError,
+    ask_bundles,
+    ask_reasoning,
+    ask_reflection,
+    ask_rules,
+    feedback,
+)
+
+Plan = Generator[list[Question], list[Any] | None, Mapping[Any, Any]]
+
+REFLECTIONS = 60
+"""Sessions that rules are drawn from, unless it is said otherwise; as many as the recorded teacher saw."""
+N_RULES = 12
+TRIES = 2
+"""How often a question is asked until its answer can be read."""
+CHARACTERS_PER_TOKEN = 4
+"""A rule of thumb for English. Estimates rest on it, since every model cuts text in its own way."""
+
+
+class Distilled(NamedTuple):
+    """What a teacher was brought to say."""
+
+    found: Mapping[Any, Any]
+    """`Rule` by id, `Reasoning` by session id, or `Prediction` by session id."""
+    asked: int
+    """Questions."""
+    again: int
+    """Those that had to be asked twice."""
+    unreadable: tuple[str, ...]
+    """What could not be read even so, and why; it is left out."""
+
+
+class Estimate(NamedTuple):
+    """What is left to ask, reckoned before it is asked. Answers that must be asked again are not in it."""
+
+    calls: int
+    from_disk: int
+    """Answers that are there already."""
+    prompt_tokens: int
+    answer_tokens: int
+    """For answers of the usual length."""
+    most_answer_tokens: int
+    """If every answer were as long as it may be."""
+
+
+# --- what is asked ------------------------------------------------------------------------------------------------
+
+
+def rules_plan(train: Domain, *, limit: int = REFLECTIONS, n_rules: int = N_RULES, seed: int = 0) -> Plan:
+    """Self-reflection: predict, compare, reflect, sum up. Arguments and errors are those of `distill_rules`."""
+    sessions = _training(train)
+    sessions = random.Random(seed).sample(sessions, min(_at_least_one(limit, "limit"), len(sessions)))
+    _at_least_one(n_rules, "n_rules")
+    predictions = yield [ask_bundles(session, smallest=1) for session in sessions]
+    seen = [(s, p) for s, p in zip(sessions, predictions, strict=True) if p is not None]
+    if not seen:
+        raise TeacherError(f"none of {len(sessions)} answers gave bundles: choose a more capable teacher.")
+    reflections = yield [ask_reflection(session, prediction) for session, prediction in seen]
+    lessons = [
+        (feedback(prediction.bundles, session), reflection)
+        for (session, prediction), reflection in zip(seen, reflections, strict=True)
+        if reflection is not None
+    ]
+    if not lessons:
+        raise TeacherError(f"none of {len(seen)} reflections could be read: choose a more capable teacher.")
+    (rules,) = yield [ask_rules(lessons, n_rules)]
+    if rules is None:
+        raise TeacherError("no rules could be read: choose a more capable teacher, or a lower limit.")
+    return rules
+
+
+def reasoning_plan(train: Domain, rules: Mapping[str, Rule], *, limit: int | None = None) -> Plan:
+    """Reasoning about each session. Arguments and errors are those of `distill_reasoning`."""
+    if not rules:
+        raise DataError("rules is empty: reasoning cites rules, so distil these first")
+    sessions = _first(_training(train), limit)
+    found = yield [ask_reasoning(session, rules) for session in sessions]
+    return _by_id(sessions, found)
+
+
+def answers_plan(domain: Domain, *, limit: int | None = None) -> Plan:
+    """Bundles from titles alone. Arguments and errors are those of `distill_answers`."""
+    sessions = _first(domain.sessions, limit)
+    found = yield [ask_bundles(session) for session in sessions]
+    return _by_id(sessions, found)
+
+
+def distill_rules(
+    teacher: Teacher,
+    train: Domain,
+    *,
+    limit: int = REFLECTIONS,
+    n_rules: int = N_RULES,
+    seed: int = 0,
+    progress: bool = True,
+) -> Distilled:
+    """General rules by self-reflection on random training sessions, as `Rule` by id.
+
+    Args:
+        teacher: whom to ask.
+        train: a training split.
+        limit: how many of its sessions are predicted and reflected on.
+        n_rules: how many rules at most.
+        seed: of the choice of sessions.
+        progress: show the teacher's progress bars.
+
+    Raises:
+        DataError: not a training split, or a session without annotated bundles.
+        ValueError: `limit` or `n_rules` below 1.
+        TeacherError: the teacher failed, or wrote nothing that can be read.
+    """
+    return carry_out(rules_plan(train, limit=limit, n_rules=n_rules, seed=seed), teacher, progress=progress)
+
+
+def distill_reasoning(
+    teacher: Teacher, train: Domain, rules: Mapping[str, Rule], *, limit: int | None = None, progress: bool = True
+) -> Distilled:
+    """Reasoning about training sessions that leads to their annotated bundles, as `Reasoning` by session id.
+
+    Args:
+        teacher: whom to ask.
+        train: a training split.
+        rules: what the reasoning may cite.
+        limit: only so many sessions, the first; `None` is all.
+        progress: show the teacher's progress bar.
+
+    Raises:
+        DataError: not a training split, a session without annotated bundles, or no rules.
+        ValueError: `limit` below 1.
+        TeacherError: the teacher failed.
+    """
+    return carry_out(reasoning_plan(train, rules, limit=limit), teacher, progress=progress)
+
+
+def distill_answers(teacher: Teacher, domain: Domain, *, limit: int | None = None, progress: bool = True) -> Distilled:
+    """The teacher's own answers from titles alone (zero-shot), as `Prediction` by session id.
+
+    Args:
+        teacher: whom to ask.
+        domain: any split.
+        limit: only so many sessions, the first; `None` is all.
+        progress: show the teacher's progress bar.
+
+    Raises:
+        ValueError: `limit` below 1.
+        TeacherError: the teacher failed.
+    """
+    return carry_out(answers_plan(domain, limit=limit), teacher, progress=progress)
+
+
+def _training(train: Domain) -> tuple[Session, ...]:
+    """Knowledge is drawn from nothing else: a test session is answered from its titles alone."""
+    if train.split != "train":
+        raise DataError(f"split is {train.split!r}: knowledge is distilled from training sessions only")
+    if not train.sessions:
+        raise DataError(f"{train.name}: there are no training sessions to learn from")
+    if bare := [session.id for session in train if not session.bundles]:
+        raise DataError(f"session {bare[0]} has no annotated bundle: leave it out")
+    return train.sessions
+
+
+def _at_least_one(value: int, name: str) -> int:
+    if value < 1:
+        raise ValueError(f"{name} = {value!r}: must be 1 or more")
+    return value
+
+
+def _first(sessions: tuple[Session, ...], limit: int | None) -> tuple[Session, ...]:
+    return sessions if limit is None else sessions[: _at_least_one(limit, "limit")]
+
+
+def _by_id(sessions: Sequence[Session], found: Sequence[Any]) -> dict[int, Any]:
+    return {s.id: value for s, value in zip(sessions, found, strict=True) if value is not None}
+
+
+# --- asking -------------------------------------------------------------------------------------------------------
+
+
+def carry_out(plan: Plan, teacher: Teacher, *, progress: bool = True) -> Distilled:
+    """Put the questions of a plan to a teacher, those with unreadable answers once more.
+
+    Raises:
+        TeacherError: the teacher failed, or too little can be read to go on.
+    """
+    asked, again, unreadable = 0, 0, []
+    values: list[Any] | None = None
+    while True:
+        try:
+            questions = plan.send(values)
+        except StopIteration as end:
+            return Distilled(end.value, asked, again, tuple(unreadable))
+        except TeacherError as error:
+            raise TeacherError(f"{error} The last problem was: {unreadable[-1]}") from error
+        values, left, problems = [None] * len(questions), dict(enumerate(questions)), {}
+        for attempt in range(TRIES):
+            if not left:
+                break
+            texts = teacher.ask([q.messages for q in left.values()], max_tokens=_longest(left), progress=progress)
+            asked += len(left) if attempt == 0 else 0
+            again += len(left) if attempt > 0 else 0
+            failed = {}
+            for (number, question), text in zip(left.items(), texts, strict=True):
+                try:
+                    values[number] = question.read(text)
+                except UnreadableError as problem:
+                    failed[number], problems[number] = question.again(text, problem), problem
+            left = failed
+        unreadable += [f"{question.about}: {problems[number]}" for number, question in left.items()]
+
+
+def estimate(plan: Plan, teacher: Teacher) -> Estimate:
+    """Go through a plan without asking: known answers as they are, all others as they usually look."""
+    count = {"calls": 0, "from_disk": 0, "prompt_tokens": 0, "answer_tokens": 0, "most_answer_tokens": 0}
+    values: list[Any] | None = None
+    while True:
+        try:
+            questions = plan.send(values)
+        except StopIteration:
+            return Estimate(**count)
+        values = [_imagine(question, teacher, count) for question in questions]
+
+
+def _imagine(question: Question, teacher: Teacher, count: dict[str, int]) -> Any:
+    """What a question will probably yield; adds to `count` what it will cost."""
+    for _ in range(TRIES):
+        text = teacher.known(question.messages, question.max_tokens)
+        if text is None:
+            count["calls"] += 1
+            count["prompt_tokens"] += _tokens(question.messages)
+            count["answer_tokens"] += len(question.typical) // CHARACTERS_PER_TOKEN + 1
+            count["most_answer_tokens"] += question.max_tokens
+            return question.read(question.typical)
+        count["from_disk"] += 1
+        try:
+            return question.read(text)
+        except UnreadableError as problem:
+            question = question.again(text, problem)
+    return None
+
+
+def _tokens(messages: Messages) -> int:
+    """Roughly how many tokens a conversation has, with the marks around each turn."""
+    return sum(len(turn["content"]) // CHARACTERS_PER_TOKEN + 5 for turn in messages)
+
+
+def _longest(questions: Mapping[int, Question]) -> int:
+    return max(question.max_tokens for question in questions.values())
+
+
+def estimate_text(left: Estimate, price_in: float | None = None, price_out: float | None = None) -> str:
+    """An estimate in words; prices are per million tokens."""
+    text = (
+        f"{left.calls:,} calls to make, {left.from_disk:,} answers on disk. Estimated at {CHARACTERS_PER_TOKEN} "
+        f"characters a token: {left.prompt_tokens:,} tokens of questions, about {left.answer_tokens:,} and at most "
+        f"{left.most_answer_tokens:,} of answers; answers that cannot be read are asked for once more on top."
+    )
+    if price_in is None or price_out is None:
+        return f"{text} Give both prices for a cost."
+    about, most = (
+        cost(left.prompt_tokens, n, price_in, price_out) for n in (left.answer_tokens, left.most_answer_tokens)
+    )
+    return f"{text} Cost: about {about:.4f}, at most {most:.4f}, in the currency of the prices."
+
+
+def distilled_text(done: Distilled, usage: Usage, price_in: float | None = None, price_out: float | None = None) -> str:
+    """What came of it and what it took, in words; prices are per million tokens."""
+    lines = [f"{len(done.found):,} of them found in {done.asked:,} questions; {done.again:,} were asked once more."]
+    lines += [f"Left out as unreadable: {what}" for what in done.unreadable]
+    spent = (
+        f"{usage.calls:,} calls ({usage.retries:,} more failed and were repeated), {usage.from_disk:,} answers from "
+        f"disk. Counted: {usage.prompt_tokens:,} tokens of questions, {usage.answer_tokens:,} of answers"
+    )
+    if usage.unmetered:
+        spent += f", and {usage.unmetered:,} calls whose tokens nobody counted"
+    if price_in is not None and price_out is not None:
+        spent += f". Cost: {cost(usage.prompt_tokens, usage.answer_tokens, price_in, price_out):.4f}"
+    return "\n".join([*lines, f"{spent}."])

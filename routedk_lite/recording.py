@@ -1,0 +1,176 @@
+"""A folder of a teacher's knowledge: what a live teacher says, written in the form of what ships with the package."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .data import DataError, load_domain
+from .distillation import REFLECTIONS, Distilled, Plan, answers_plan, carry_out, reasoning_plan, rules_plan
+from .files import asset, atomic_write
+from .knowledge import Reasoning, check_knowledge, load_knowledge, load_rules
+from .teacher import Teacher, TeacherError
+from .teaching import Prediction
+
+FILES = {"rules": "rules.json", "reasoning": "reasoning.jsonl", "answers": "teacher_test.jsonl"}
+"""Kinds of knowledge that a teacher can be asked for, and the file that each is written to."""
+
+
+def folder_plan(kind: str, domain: str, folder: str | Path, *, limit: int | None = None) -> Plan:
+    """The plan for one kind of knowledge of one domain.
+
+    Args:
+        kind: a key of `FILES`.
+        domain: a domain of `data.DOMAINS`.
+        folder: where the result is to go, and where reasoning finds its rules.
+        limit: only so many sessions; `None` is all, or `REFLECTIONS` for rules.
+
+    Raises:
+        ValueError: unknown kind, or a limit below 1.
+        DataError: reasoning without rules.
+    """
+    _check_kind(kind)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit = {limit!r}: must be 1 or more")
+    if kind == "answers":
+        return answers_plan(load_domain(domain, "test"), limit=limit)
+    train = load_domain(domain, "train")
+    if kind == "rules":
+        return rules_plan(train, limit=limit or REFLECTIONS)
+    if not (Path(folder) / FILES["rules"]).exists():
+        raise DataError(f"{folder} holds no {FILES['rules']}: distil rules into it first")
+    return reasoning_plan(train, load_rules(domain, folder)[0], limit=limit)
+
+
+def distill(
+    teacher: Teacher,
+    kind: str,
+    domain: str,
+    folder: str | Path,
+    *,
+    limit: int | None = None,
+    progress: bool = True,
+) -> Distilled:
+    """Distil one kind of knowledge of one domain into a folder that `knowledge.load_knowledge` reads.
+
+    Args:
+        teacher: whom to ask.
+        kind, domain, folder, limit: as for `folder_plan`.
+        progress: show the teacher's progress bars.
+
+    Raises:
+        ValueError, DataError: as `folder_plan`; or the folder holds the same from another teacher, or reasoning that
+            rests on other rules.
+        TeacherError: the teacher failed, or wrote nothing that can be read; what it answered is kept.
+    """
+    plan = folder_plan(kind, domain, folder, limit=limit)
+    split = load_domain(domain, "test" if kind == "answers" else "train")
+    path = Path(folder) / FILES[kind]
+    _refuse_other(path, teacher.name)
+    done = carry_out(plan, teacher, progress=progress)
+    if not done.found:
+        raise TeacherError(
+            f"{teacher.name}: none of {done.asked} answers can be read even when asked for twice, so nothing is "
+            f"written. The last problem was: {done.unreadable[-1]}. Choose a more capable teacher."
+        )
+    provenance = {
+        "teacher": teacher.name,
+        "recorded": time.strftime("%Y-%m"),
+        "sampling": teacher.sampling,
+        "prompts": f"routedk_lite {__version__}, teaching",
+        "data": f"{domain}, sha256 {split.sha256}",
+        "split": split.split,
+        "unreadable": f"{len(done.unreadable)} of {done.asked}",
+    } | ({"items": "explicit"} if kind == "reasoning" else {})
+    write_knowledge(folder, kind, domain, done.found, provenance)
+    if kind == "reasoning":
+        check_knowledge(load_knowledge(domain, folder), split, complete=False)
+    return done
+
+
+def export_recorded(kind: str, domain: str, folder: str | Path, *, limit: int | None = None) -> Path:
+    """Write what ships with the package, or what the toy shop knows, where one's own would go.
+
+    Args:
+        kind, domain, folder: as for `folder_plan`.
+        limit: only so many sessions; rules were recorded as a whole.
+
+    Raises:
+        ValueError: unknown kind or domain, a limit below 1 or on rules, or answers of the toy shop, which has none.
+        DataError: the folder holds the same from another teacher.
+    """
+    _check_kind(kind)
+    if limit is not None and (kind == "rules" or limit < 1):
+        raise ValueError(f"limit = {limit!r}: must be 1 or more, and recorded rules come as a whole: leave it out")
+    knowledge = load_knowledge(domain)
+    path = Path(folder) / FILES[kind]
+    _refuse_other(path, knowledge.provenance["teacher"])
+    if domain != "toyshop":
+        source = asset("teacher", domain, FILES[kind]).read_text(encoding="utf-8").splitlines(keepends=True)
+        with atomic_write(path) as file:
+            file.writelines(source[: limit and limit + 1])  # the first line is about provenance
+        return path
+    if kind == "answers":
+        raise ValueError("the toy shop has no answers beside its annotated bundles: ask a live teacher")
+    found = knowledge.rules if kind == "rules" else dict(islice(knowledge.reasoning.items(), limit))
+    return write_knowledge(folder, kind, domain, found, knowledge.provenance)
+
+
+def write_knowledge(
+    folder: str | Path, kind: str, domain: str, found: Mapping[Any, Any], provenance: Mapping[str, str]
+) -> Path:
+    """Write one file of a teacher's folder, in the form of the recorded ones, whole or not at all.
+
+    Args:
+        folder: where it goes.
+        kind: a key of `FILES`.
+        domain: whose knowledge it is.
+        found: as in `Distilled`.
+        provenance: who said it, when, and what for.
+
+    Raises:
+        DataError: rules that differ from those which the folder's reasoning rests on.
+    """
+    path = Path(folder) / FILES[kind]
+    head = {"provenance": dict(provenance), "domain": domain}
+    if kind == "rules":
+        others = Path(folder) / FILES["reasoning"]
+        if others.exists() and path.exists() and load_rules(domain, folder)[0] != found:
+            raise DataError(f"{others} rests on other rules than these: choose another folder, or remove both files")
+        rules = [rule._asdict() for rule in found.values()]
+        lines = [json.dumps({**head, "rules": rules}, indent=1, ensure_ascii=False)]
+    else:
+        rows = [head, *(_row(id_, value) for id_, value in found.items())]
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    with atomic_write(path) as file:
+        file.writelines(f"{line}\n" for line in lines)
+    return path
+
+
+def _row(id_: int, value: Reasoning | Prediction) -> dict[str, Any]:
+    if isinstance(value, Reasoning):
+        return {"id": id_, "reasoning": value.text, "rules": list(value.rules), "noisy": value.noisy}
+    return {"id": id_, "bundles": [sorted(b) for b in value.bundles], "intents": list(value.intents)}
+
+
+def _refuse_other(path: Path, teacher: str) -> None:
+    """Nobody's knowledge is written over another teacher's."""
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    try:
+        before = json.loads(text if path.suffix == ".json" else text.partition("\n")[0])["provenance"]["teacher"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} does not say whose it is: choose another folder, or remove it") from error
+    if before != teacher:
+        raise DataError(f"{path} is from {before!r}, not {teacher!r}: choose another folder, or remove it")
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in FILES:
+        raise ValueError(f"kind = {kind!r}: choose one of {', '.join(FILES)}")
