@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import sys
 import tempfile
@@ -70,6 +71,9 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
         DownloadError: the student is neither cached nor to be had.
         RuntimeError: 4-bit weights are asked for but bitsandbytes is not installed.
     """
+    # oneDNN keeps what it compiled for every shape of matrix, 1024 of them, megabytes each. Sessions have many
+    # lengths, so that training on a CPU grew from two gigabytes to seven. It reads this before its first product.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
