@@ -129,7 +129,7 @@ class Bench:
         model.eval()
         started = time.perf_counter()
         for rows in batches:
-            batch = tokenizer.pad({"input_ids": [ids for _, ids in rows]}, return_tensors="pt")
+            batch = tokenizer.pad({"input_ids": [ids for _, _, ids in rows]}, return_tensors="pt")
             with torch.inference_mode():
                 model.generate(**batch, **options)
         return time.perf_counter() - started

@@ -13,7 +13,7 @@ import numpy as np
 
 from .config import DecodeConfig, PromptConfig
 from .data import Bundle, Session
-from .prompts import Problem, parse_answer, prompt_batches
+from .prompts import ContextOf, Problem, parse_answer, prompt_batches
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +96,7 @@ def greedy_answers(
     sessions: Iterable[Session],
     *,
     prompt: PromptConfig | None = None,
+    context: ContextOf | None = None,
     decode: DecodeConfig | None = None,
     done: Collection[int] = (),
     on_batch: Callable[[list[Answer]], object] = lambda answers: None,
@@ -110,6 +111,7 @@ def greedy_answers(
         tokenizer: its tokenizer, padding on the left.
         sessions: what to answer.
         prompt: how sessions are written; must equal what the expert was trained with.
+        context: what stands in each prompt beside the session; nothing by default, as the experts are asked.
         decode: batch size and longest answer.
         done: ids of sessions that were answered before; they are left out of the result.
         on_batch: called with the answers of each batch as soon as they are known.
@@ -129,19 +131,19 @@ def greedy_answers(
         eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    batches = list(prompt_batches(sessions, tokenizer, prompt, decode.batch_size))
+    batches = list(prompt_batches(sessions, tokenizer, prompt, decode.batch_size, context))
     answers: list[Answer] = []
     model.eval()
     with tqdm(total=sum(map(len, batches)), unit="session", desc="answering", disable=not progress) as bar:
         for batch in batches:
-            rows = [(s, ids) for s, ids in batch if s.id not in done]
-            if rows:
+            if any(s.id not in done for s, _, _ in batch):
                 # A batch that is only partly done is computed whole, so that its padding is what it always was.
-                padded = tokenizer.pad({"input_ids": [ids for _, ids in batch]}, return_tensors="pt").to(model.device)
+                ids = {"input_ids": [ids for _, _, ids in batch]}
+                padded = tokenizer.pad(ids, return_tensors="pt").to(model.device)
                 with torch.inference_mode():
                     output = model.generate(**padded, generation_config=settings)
                 new = output[:, padded["input_ids"].shape[1] :].cpu()
-                found = [_answer(s, t, tokenizer, prompt.fmt) for (s, _), t in zip(batch, new, strict=True)]
+                found = [_answer(s, t, tokenizer, prompt.fmt) for (s, _, _), t in zip(batch, new, strict=True)]
                 found = [answer for answer in found if answer.id not in done]
                 on_batch(found)
                 answers += found
@@ -162,6 +164,7 @@ def sample_bundles(
     top_p: float = 1.0,
     seed: int = 0,
     prompt: PromptConfig | None = None,
+    context: ContextOf | None = None,
     decode: DecodeConfig | None = None,
     done: Collection[int] = (),
     on_batch: Callable[[list[Samples]], object] = lambda samples: None,
@@ -180,7 +183,7 @@ def sample_bundles(
         temperature: above 1 more varied, below 1 closer to the greedy answer.
         top_p: draw among the most likely tokens that together hold this much probability; 1 is all of them.
         seed: of the draws.
-        prompt, decode, done, on_batch, progress: as for `greedy_answers`.
+        prompt, context, decode, done, on_batch, progress: as for `greedy_answers`.
 
     Returns:
         Samples, longest prompt first.
@@ -199,19 +202,18 @@ def sample_bundles(
         if not ok:
             raise ValueError(f"{name} = {value!r}: must be {rule}")
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
-    batches = list(prompt_batches(sessions, tokenizer, prompt, decode.batch_size))
+    batches = list(prompt_batches(sessions, tokenizer, prompt, decode.batch_size, context))
     result: list[Samples] = []
     model.eval()
     with tqdm(total=sum(map(len, batches)), unit="session", desc=f"{n} draws", disable=not progress) as bar:
         for batch in batches:
-            if any(s.id not in done for s, _ in batch):
-                chance = np.stack(
-                    [np.random.default_rng([seed, s.id % 2**32]).random((n, decode.max_new_tokens)) for s, _ in batch]
-                )
+            if any(s.id not in done for s, _, _ in batch):
+                each = [np.random.default_rng([seed, session.id % 2**32]) for session, _, _ in batch]
+                chance = np.stack([one.random((n, decode.max_new_tokens)) for one in each])
                 with torch.inference_mode():
-                    rows = _draw(model, tokenizer, [ids for _, ids in batch], chance, temperature, top_p)
+                    rows = _draw(model, tokenizer, [ids for _, _, ids in batch], chance, temperature, top_p)
                 found = []
-                for (session, _), drawn in zip(batch, rows, strict=True):
+                for (session, _, _), drawn in zip(batch, rows, strict=True):
                     answers = [_answer(session, t, tokenizer, prompt.fmt, log_prob=p) for t, p in drawn]
                     found.append(Samples(session.id, answers[0], tuple(answers[1:])))
                 found = [samples for samples in found if samples.id not in done]

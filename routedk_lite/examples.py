@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .config import KnowledgeConfig, PromptConfig
 from .data import Session
 from .knowledge import Knowledge, mask_references, rewrite_references
-from .prompts import encode_answer, encode_prompt, format_answer, session_prompt, shorten
+from .prompts import PRODUCTS_MARK, Context, encode_answer, encode_prompt, format_answer, session_prompt, shorten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,7 +65,7 @@ def encode_example(
             hints, reasoning = "", hints
     if order is not None:
         session = session.permuted(order)
-    text = session_prompt(session, tokenizer, prompt, hints=hints)
+    text = session_prompt(session, tokenizer, prompt, Context(hints))
     prompt_ids = encode_prompt(text, tokenizer)
     ids = prompt_ids + encode_answer(format_answer(session.bundles, fmt=prompt.fmt, reasoning=reasoning), tokenizer)
     if len(ids) > max_length:
@@ -93,7 +93,7 @@ def title_spans(
     """
     offsets = tokenizer(text, add_special_tokens=not tokenizer.chat_template, return_offsets_mapping=True)
     places = offsets["offset_mapping"]
-    spans, at = [], text.index("Products:")
+    spans, at = [], text.rindex(PRODUCTS_MARK)  # demonstrations stand above
     for title in shorten(titles, prompt.max_title_words):
         written = title if text.find(title, at) >= 0 else repr(title)[1:-1]  # a dictionary escapes quotes
         start = text.find(written, at)

@@ -22,7 +22,7 @@ from torch.nn import functional
 from .config import PairConfig, PromptConfig
 from .data import Session
 from .examples import title_spans
-from .prompts import prompt_batches, session_prompt
+from .prompts import ContextOf, prompt_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -110,6 +110,7 @@ def read_pairs(
     reader: PairReader,
     *,
     prompt: PromptConfig | None = None,
+    context: ContextOf | None = None,
     batch_size: int = 8,
     progress: bool = True,
 ) -> dict[int, np.ndarray]:
@@ -123,6 +124,7 @@ def read_pairs(
         sessions: what is read.
         reader: from `make_reader`.
         prompt: how sessions are written.
+        context: what stands in each prompt beside the session. It is asked for every order of its items.
         batch_size: prompts at a time, sorted by length.
         progress: show a progress bar.
 
@@ -138,7 +140,7 @@ def read_pairs(
     with tqdm(total=n_orders * len(sessions), unit="prompt", desc="reading pairs", disable=not progress) as bar:
         for step in (1, -1)[:n_orders]:  # from the first title to the last, and back
             moved = [s.permuted(range(len(s))[::step]) for s in sessions]
-            for batch, shown in _batches(moved, tokenizer, prompt, batch_size):
+            for batch, shown in _batches(moved, tokenizer, prompt, batch_size, context):
                 spans = batch.pop("spans").to(model.device)
                 logits = reader.logits(_hidden(model, batch, reader.config.layer), spans).cpu().numpy()
                 for row, session in zip(logits, shown, strict=True):
@@ -161,19 +163,22 @@ def _hidden(model: PreTrainedModel, batch: dict[str, torch.Tensor], layer: int) 
 
 
 def _batches(
-    sessions: Iterable[Session], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, size: int
+    sessions: Iterable[Session],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptConfig,
+    size: int,
+    context: ContextOf | None = None,
 ) -> Iterator[tuple[dict[str, torch.Tensor], list[Session]]]:
     """Padded prompts with the spans of their titles, longest first, and the sessions in them."""
-    for rows in prompt_batches(sessions, tokenizer, prompt, size):
-        batch = dict(tokenizer.pad({"input_ids": [ids for _, ids in rows]}, return_tensors="pt"))
+    for rows in prompt_batches(sessions, tokenizer, prompt, size, context):
+        batch = dict(tokenizer.pad({"input_ids": [ids for _, _, ids in rows]}, return_tensors="pt"))
         width = batch["input_ids"].shape[1]
         spans = []
-        for session, ids in rows:
-            text = session_prompt(session, tokenizer, prompt)
+        for session, text, ids in rows:
             spans.append((title_spans(text, session.titles, tokenizer, prompt), width - len(ids)))
         batch["spans"] = pad_spans(spans)
         batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-        yield batch, [session for session, _ in rows]
+        yield batch, [session for session, _, _ in rows]
 
 
 def pad_spans(rows: Sequence[tuple[Sequence[tuple[int, int]], int]]) -> torch.Tensor:

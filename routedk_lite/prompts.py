@@ -22,6 +22,7 @@ TASK = (
 )
 """What students and teachers alike are told."""
 
+PRODUCTS_MARK = "Products:\n"
 ANSWER_MARK = "Bundles:\n"
 """Stands before the bundles: at the end of a plain prompt, and after the reasoning where a student writes its own."""
 
@@ -54,6 +55,19 @@ class AnswerFormat(NamedTuple):
     """Answer text to groups: a list of item references, or the text of a group that cannot be read."""
 
 
+class Context(NamedTuple):
+    """What stands in a prompt beside the session that is asked about (in-context use of knowledge)."""
+
+    hints: str = ""
+    """A teacher's knowledge, put below the products."""
+    demonstrations: tuple[Session, ...] = ()
+    """Training sessions with their annotated bundles, put above."""
+
+
+ContextOf = Callable[[Session], Context]
+"""Gives each session its context."""
+
+
 def build_prompt(
     titles: Sequence[str],
     *,
@@ -61,6 +75,7 @@ def build_prompt(
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_title_words: int | None = None,
     hints: str = "",
+    demonstrations: Iterable[Session] = (),
 ) -> str:
     """The prompt text for one session.
 
@@ -70,6 +85,7 @@ def build_prompt(
         tokenizer: if it has a chat template, the prompt is a system and a user turn; otherwise plain text.
         max_title_words: titles are cut to this many words; `None` keeps them whole.
         hints: a teacher's knowledge about this session, put below the products.
+        demonstrations: training sessions that are shown first, with their annotated bundles.
 
     >>> print(build_prompt(["tea pot", "tea cup"]), end="")
     Products:
@@ -78,34 +94,50 @@ def build_prompt(
     Bundles:
     """
     style = _format(fmt)
-    titles = shorten(titles, max_title_words)
-    body = f"Products:\n{style.write_titles(titles)}\n"
-    if hints:
-        body += f"Hints:\n{hints}\n"
+
+    def question(asked: Sequence[str]) -> str:
+        return f"{PRODUCTS_MARK}{style.write_titles(shorten(asked, max_title_words))}\n"
+
+    shown = [(question(d.titles), format_answer(d.bundles, fmt=fmt)) for d in demonstrations]
+    body = question(titles) + (f"Hints:\n{hints}\n" if hints else "")
     if tokenizer is None or not tokenizer.chat_template:
-        return body + ANSWER_MARK
-    turns = [
-        {"role": "system", "content": TASK + style.instruction},
-        {"role": "user", "content": body.rstrip()},
-    ]
+        return "".join(f"{asked}{ANSWER_MARK}{answer}\n\n" for asked, answer in shown) + body + ANSWER_MARK
+    turns = [{"role": "system", "content": TASK + style.instruction}]
+    for asked, answer in shown:
+        turns += [{"role": "user", "content": asked.rstrip()}, {"role": "assistant", "content": answer}]
+    turns.append({"role": "user", "content": body.rstrip()})
     return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
 
 
 def session_prompt(
-    session: Session, tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, *, hints: str = ""
+    session: Session, tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, context: Context | None = None
 ) -> str:
     """The prompt text for a session, written as a configuration says."""
+    beside = (context or Context())._asdict()
     return build_prompt(
-        session.titles, fmt=prompt.fmt, tokenizer=tokenizer, max_title_words=prompt.max_title_words, hints=hints
+        session.titles, fmt=prompt.fmt, tokenizer=tokenizer, max_title_words=prompt.max_title_words, **beside
     )
 
 
 def prompt_batches(
-    sessions: Iterable[Session], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, size: int
-) -> Iterator[list[tuple[Session, list[int]]]]:
-    """Sessions with their prompt tokens, longest first: what needs most memory fails at once or not at all."""
-    rows = [(s, encode_prompt(session_prompt(s, tokenizer, prompt), tokenizer)) for s in sessions]
-    rows.sort(key=lambda row: (-len(row[1]), row[0].id))
+    sessions: Iterable[Session],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: PromptConfig,
+    size: int,
+    context: ContextOf | None = None,
+) -> Iterator[list[tuple[Session, str, list[int]]]]:
+    """Sessions with their prompts, text and tokens, longest first: what needs most memory fails at once or not at all.
+
+    Args:
+        sessions: what is asked about.
+        tokenizer: the student's.
+        prompt: how sessions are written.
+        size: sessions at a time.
+        context: what stands beside each of them.
+    """
+    texts = [(s, session_prompt(s, tokenizer, prompt, context and context(s))) for s in sessions]
+    rows = [(s, text, encode_prompt(text, tokenizer)) for s, text in texts]
+    rows.sort(key=lambda row: (-len(row[2]), row[0].id))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

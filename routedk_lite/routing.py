@@ -145,10 +145,10 @@ def trace_alpha(
     model.eval()
     with tqdm(total=len(sessions), unit="session", desc="tracing α", disable=not progress) as bar:
         for rows in prompt_batches(sessions, tokenizer, prompt, batch_size):
-            batch = tokenizer.pad({"input_ids": [ids for _, ids in rows]}, return_tensors="pt").to(model.device)
+            batch = tokenizer.pad({"input_ids": [ids for _, _, ids in rows]}, return_tensors="pt").to(model.device)
             with torch.inference_mode():
                 model(**batch, use_cache=False, logits_to_keep=1)
-            found |= {session.id: alpha for (session, _), alpha in zip(rows, model.alpha, strict=True)}
+            found |= {session.id: alpha for (session, _, _), alpha in zip(rows, model.alpha, strict=True)}
             bar.update(len(rows))
     return np.stack([found[session.id] for session in sessions])
 
