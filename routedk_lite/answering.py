@@ -15,6 +15,7 @@ from .data import Bundle, Session
 from .decoding import greedy_answers
 from .pairs import PairReader, make_reader, read_pairs
 from .partitions import PartitionDecoder, fit_decoder
+from .prompts import ContextOf
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -117,15 +118,17 @@ def pairs_of(
     student: Student,
     reader: PairReader,
     *,
+    context: ContextOf | None = None,
     progress: bool = True,
 ) -> ReadPairs:
-    """Reads the pairs of any sessions with a model, as its profile says."""
+    """Reads the pairs of any sessions with a model, as its profile says; `context` stands beside each of them."""
     return lambda sessions: read_pairs(
         model,
         student.tokenizer,
         sessions,
         reader,
         prompt=profile.prompt,
+        context=context,
         batch_size=profile.decode.batch_size,
         progress=progress,
     )

@@ -23,8 +23,12 @@ from .diagnostics import pair_auc
 from .experts import ExpertResult, load_expert, train_expert
 from .files import read_lines, sha256_folder
 from .fusion import Average, Dynamic, Fusion, Static, Ties
+from .incontext import in_context
+from .kinds import fit_kinds
 from .knowledge import load_knowledge, teacher_answers
 from .metrics import evaluate
+from .patterns import mine_patterns, pattern_predictions, patterns_text
+from .prompts import Context, ContextOf
 from .records import measure
 from .routed import RoutedModel
 from .routing import routing_statistics, trace_alpha, train_fusion
@@ -33,6 +37,7 @@ from .voting import diversity, reliability, vote_all, voting_curve
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from .data import Session
     from .pipeline import Study
 
 FLOOR_SEED = 0
@@ -75,6 +80,13 @@ def decoded_similarity(study: Study, config: Mapping[str, Any], key: str) -> dic
     return _decoded(study, lambda sessions: {s.id: similarity(s.titles) for s in sessions})
 
 
+def pattern_mining(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Bundles from frequent patterns of product kinds."""
+    train, test = study.split("train"), study.split("test")
+    coverage = fit_kinds(train).coverage(title for session in test for title in session.titles)
+    return {"answers": _plain(pattern_predictions(train, test)), "analysis": {"titles_with_a_kind": round(coverage, 5)}}
+
+
 def teacher(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The recorded teacher's own answers."""
     return {"answers": _plain(teacher_answers(study.domain))}
@@ -96,6 +108,56 @@ def zero_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, An
 def zero_shot_pairs(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Pairs read from the student as it is; only the decoder knows annotated bundles."""
     return {**_from_pairs(study, study.student.model), "student": asdict(study.student.info)}
+
+
+HINTS = ("none", "patterns", "rules")
+"""What can stand in a prompt at test time too: it needs no annotation of the session."""
+
+
+def few_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The student as it is, or an expert, with solved training sessions and perhaps hints in its prompt."""
+    contexts = {
+        split: in_context(
+            study.split("train"),
+            study.split(split),
+            demonstrations=config["demonstrations"],
+            hints=_hints(study, config["hints"]),
+        )
+        for split in ("validation", "test")
+    }
+    validation = {s.id for s in study.split("validation")}
+
+    def context(session: Session) -> Context:
+        return contexts["validation" if session.id in validation else "test"](session)
+
+    if config["expert"] is None:
+        return {
+            **_answered(study, study.student.model, f"few-shot-{key}", context),
+            "student": asdict(study.student.info),
+        }
+    folder = train(study, config["expert"]).folder
+    model = load_expert(study.student, folder)
+    try:
+        answered = _answered(study, model, f"few-shot-{key}", context)
+    finally:
+        model.unload()
+    return {
+        **answered,
+        "student": asdict(study.student.info),
+        "adapter_sha256": {config["expert"]: sha256_folder(folder)},
+    }
+
+
+def _hints(study: Study, kind: str) -> Callable[[Session], str]:
+    if kind == "rules":
+        every = "\n".join(rule.text for rule in load_knowledge(study.domain).rules.values())
+        return lambda session: every
+    if kind == "patterns":
+        train = study.split("train")
+        extractor = fit_kinds(train)
+        patterns = mine_patterns(train, extractor)
+        return lambda session: patterns_text(session, patterns, extractor)
+    return lambda session: ""
 
 
 def train(study: Study, name: str) -> ExpertResult:
@@ -245,20 +307,23 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
 # --- from a model to answers ------------------------------------------------------------------------------------
 
 
-def _answered(study: Study, model: PreTrainedModel | RoutedModel, name: str) -> dict[str, Any]:
+def _answered(
+    study: Study, model: PreTrainedModel | RoutedModel, name: str, context: ContextOf | None = None
+) -> dict[str, Any]:
     """The study's deterministic answers: decoded from pairs where the profile says so, with greedy ones beside them."""
-    greedy = _greedy(study, model, name)
+    greedy = _greedy(study, model, name, context)
     if study.reader is None:
         return {"answers": greedy, "analysis": {}, "attachments": {}}
-    made = _from_pairs(study, model)
+    made = _from_pairs(study, model, context)
     made["analysis"]["greedy"] = measure({a.id: a.bundles for a in greedy}, study.split("test"))
     made["attachments"] = {"greedy": (a.to_json() for a in greedy)}
     return made
 
 
-def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel) -> dict[str, Any]:
+def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel, context: ContextOf | None = None) -> dict[str, Any]:
     """Bundles decoded from the pairs that a model tells apart."""
-    return _decoded(study, pairs_of(model, study.profile, study.student, study.reader, progress=study.progress))
+    options = {"context": context, "progress": study.progress}
+    return _decoded(study, pairs_of(model, study.profile, study.student, study.reader, **options))
 
 
 def _decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
@@ -284,9 +349,15 @@ def _decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
 # --- long work, kept as it comes --------------------------------------------------------------------------------
 
 
-def _greedy(study: Study, model: PreTrainedModel | RoutedModel, name: str) -> list[Answer]:
+def _greedy(
+    study: Study, model: PreTrainedModel | RoutedModel, name: str, context: ContextOf | None = None
+) -> list[Answer]:
     """Greedy answers to the test sessions; those of an interrupted run are not made again."""
-    return _resumed(study, name, Answer, lambda **how: greedy_answers(model, study.student.tokenizer, **how))
+
+    def ask(**how: Any) -> list[Answer]:
+        return greedy_answers(model, study.student.tokenizer, context=context, **how)
+
+    return _resumed(study, name, Answer, ask)
 
 
 def _sampled(study: Study, model: PreTrainedModel | RoutedModel, name: str) -> list[Samples]:

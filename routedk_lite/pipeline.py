@@ -20,12 +20,14 @@ from .backbone import Student, is_cached, load_student, student_files
 from .baselines import FLOORS, SIMILARITIES
 from .config import Profile, digest, get_profile
 from .data import PUBLIC_DOMAINS, Domain, domain_is_cached, fetch_all, load_domain
-from .experiments import EXPERTS, FLOOR_SEED, fusions
+from .experiments import EXPERTS, FLOOR_SEED, HINTS, fusions
 from .experts import ExpertResult
 from .knowledge import load_knowledge
 from .pairs import PairReader
 from .records import RunRecord, load_all, write_record
 
+DEMONSTRATIONS = 3
+"""Solved training sessions in a few-shot prompt; AICL shows one, in a conversation with a larger model."""
 VOTERS = ("dynamic", "base")
 """What answers in the voting sweeps: the routed model, and the base expert alone."""
 
@@ -129,6 +131,9 @@ class Study:
                         f"decode-{name}", "similarities of titles, decoded as a student's pairs are", "floor", None,
                         config, experiments.decoded_similarity,
                     )  # fmt: skip
+        yield self._recorded_stage(
+            "patterns", "bundles from frequent patterns", "floor", None, {"min_support": 1}, experiments.pattern_mining
+        )
         if self.domain in PUBLIC_DOMAINS:
             yield self._recorded_stage(
                 "teacher", "the recorded teacher's own answers", "floor", None, {"teacher": "recorded"},
@@ -147,10 +152,20 @@ class Study:
                 "zero-shot-pairs", "pairs read from the student as it is", "answer", None, {**asked, **pairs},
                 experiments.zero_shot_pairs,
             )  # fmt: skip
+        for hints in HINTS:
+            name = "few-shot" if hints == "none" else f"few-shot-{hints}"
+            config = {**asked, **pairs, "demonstrations": DEMONSTRATIONS, "hints": hints, "expert": None}
+            if hints == "rules":
+                config |= {"knowledge": told["knowledge"]}
+            about = f"{DEMONSTRATIONS} solved sessions" + (f" and {hints}" * (hints != "none")) + " in the prompt"
+            yield self._recorded_stage(name, about, "answer", None, config, experiments.few_shot)
         for name, kind in EXPERTS.items():
             config = {**trained, "expert": name, **(told if kind != "none" else {})}
             about = f"train an expert on {kind if kind != 'none' else 'raw sessions'}, ask it alone"
             yield self._recorded_stage(f"{name}-seed{seed}", about, "train", seed, config, experiments.expert)
+        config = {**trained, "demonstrations": DEMONSTRATIONS, "hints": "none", "expert": "base"}
+        about = f"the base expert with {DEMONSTRATIONS} solved sessions in its prompt"
+        yield self._recorded_stage(f"base-few-shot-seed{seed}", about, "answer", seed, config, experiments.few_shot)
         routed = {**trained, **told, "router": asdict(profile.router)}
         for name, (fusion, experts) in fusions(self).items():
             config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}

@@ -12,7 +12,7 @@ from routedk_lite.report import plan_table, results_table
 from routedk_lite.routed import RoutedModel
 from routedk_lite.routing import trace_alpha
 
-N_RUNS = 17
+N_RUNS = 22
 """Records of one study of the toy shop."""
 LIMIT = {"train": 12, "validation": 4, "test": 10}
 
@@ -69,18 +69,18 @@ def follow(study):
 def test_a_study_ends_in_records_that_verify(done):
     found = done().run()
     assert [r.run for r in found] == [
-        "base-seed0", "both-seed0", "cluster-tfidf", "floor-all_pairs", "floor-pairs", "floor-random", "floor-whole",
-        "fusion-average-seed0", "fusion-dynamic-k2-seed0", "fusion-dynamic-seed0", "fusion-static-seed0",
-        "fusion-ties-seed0", "reasoning-seed0", "rules-seed0", "voting-base-seed0", "voting-dynamic-seed0",
-        "zero-shot",
+        "base-few-shot-seed0", "base-seed0", "both-seed0", "cluster-tfidf", "few-shot", "few-shot-patterns",
+        "few-shot-rules", "floor-all_pairs", "floor-pairs", "floor-random", "floor-whole", "fusion-average-seed0",
+        "fusion-dynamic-k2-seed0", "fusion-dynamic-seed0", "fusion-static-seed0", "fusion-ties-seed0", "patterns",
+        "reasoning-seed0", "rules-seed0", "voting-base-seed0", "voting-dynamic-seed0", "zero-shot",
     ]  # fmt: skip
     for record in found:
         records.verify(record)
-    base = found[0]
+    base = found[1]
     assert base.seed == 0 and base.student["revision"] == "local" and base.n_sessions == LIMIT["test"]
     assert len(base.adapter_sha256["base"]) == 64
     assert base.training["history"] and base.wall_seconds >= base.training["seconds"]
-    assert all(r.student is None for r in found if r.run.startswith(("floor", "cluster")))
+    assert all(r.student is None for r in found if r.run.startswith(("floor", "cluster", "patterns")))
 
 
 def test_experts_differ_and_fusions_use_all_of_them(done):
@@ -129,7 +129,7 @@ def test_finished_stages_are_skipped_and_changed_ones_are_not(done, profile):
     ran = follow(done(changed))
     assert "base-seed0" in ran and "zero-shot" not in ran
     longer = replace(profile, decode=replace(profile.decode, max_new_tokens=9))
-    assert follow(done(longer))[:2] == ["zero-shot", "base-seed0"]
+    assert follow(done(longer))[:2] == ["zero-shot", "few-shot"]
 
 
 def test_answering_that_was_stopped_goes_on(study, profile, tmp_path, monkeypatch):
@@ -157,7 +157,7 @@ def test_answering_that_was_stopped_goes_on(study, profile, tmp_path, monkeypatc
         return real(*args, done=done, **options)
 
     monkeypatch.setattr(experiments, "greedy_answers", counted)
-    found = study(profile).run(only=["zero-shot", "base-*"])
+    found = study(profile).run(only=["zero-shot", "base-seed*"])
     assert answered == [4, 0]
     assert next(r for r in found if r.run == "zero-shot").n_sessions == LIMIT["test"]
 
@@ -165,7 +165,7 @@ def test_answering_that_was_stopped_goes_on(study, profile, tmp_path, monkeypatc
 def test_bundles_are_decoded_from_pairs_where_the_profile_says_so(study, profile):
     """Everything that stands beside each other in a table goes through the same decoder."""
     paired = replace(profile, pairs=PairConfig(layer=2), router=replace(profile.router, pair_weight=1.0))
-    wanted = ["decode-*", "zero-shot-pairs", "base-*", "fusion-average-*"]
+    wanted = ["decode-*", "zero-shot-pairs", "base-seed*", "fusion-average-*"]
     found = {r.run: r for r in study(paired).run(only=wanted)}
     assert list(found) == ["base-seed0", "decode-tfidf", "fusion-average-seed0", "zero-shot-pairs"]
     for record in found.values():
