@@ -16,19 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .answering import ReadPairs, decode_pairs, pairs_of
-from .baselines import SIMILARITIES, cluster_predictions, floor_predictions
 from .config import KnowledgeConfig
 from .decoding import Answer, Samples, greedy_answers, sample_bundles
 from .diagnostics import pair_auc
 from .experts import ExpertResult, load_expert, train_expert
 from .files import read_lines, sha256_folder
 from .fusion import Average, Dynamic, Fusion, Static, Ties
-from .incontext import in_context
-from .kinds import fit_kinds
-from .knowledge import load_knowledge, teacher_answers
+from .knowledge import load_knowledge
 from .metrics import evaluate
-from .patterns import mine_patterns, pattern_predictions, patterns_text
-from .prompts import Context, ContextOf
+from .prompts import ContextOf
 from .records import measure
 from .routed import RoutedModel
 from .routing import routing_statistics, trace_alpha, train_fusion
@@ -37,11 +33,8 @@ from .voting import diversity, reliability, vote_all, voting_curve
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .data import Session
     from .pipeline import Study
 
-FLOOR_SEED = 0
-"""Of the floors that draw at random."""
 EXPERTS = {"base": "none", "rules": "rules", "reasoning": "reasoning", "both": "both"}
 """Experts by name, and what each is told. `both` is the second of two experts, where K = 2."""
 
@@ -58,41 +51,7 @@ def fusions(study: Study) -> dict[str, tuple[Fusion, tuple[str, ...]]]:
     }
 
 
-# --- runs without a student -----------------------------------------------------------------------------------
-
-
-def floor(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A predictor that reads no title."""
-    predictions = floor_predictions(config["floor"], study.split("test"), seed=FLOOR_SEED)
-    return {"answers": _plain(predictions)}
-
-
-def clustering(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Clustering of titles, its threshold chosen on validation."""
-    splits = [study.split(name) for name in ("train", "validation", "test")]
-    predictions, threshold = cluster_predictions(config["similarity"], *splits)
-    return {"answers": _plain(predictions), "analysis": {"threshold": threshold}}
-
-
-def decoded_similarity(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Similarities of titles, decoded just as a student's pairs are: what the decoder does without a student."""
-    similarity = SIMILARITIES[config["similarity"]](study.split("train"))
-    return _decoded(study, lambda sessions: {s.id: similarity(s.titles) for s in sessions})
-
-
-def pattern_mining(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Bundles from frequent patterns of product kinds."""
-    train, test = study.split("train"), study.split("test")
-    coverage = fit_kinds(train).coverage(title for session in test for title in session.titles)
-    return {"answers": _plain(pattern_predictions(train, test)), "analysis": {"titles_with_a_kind": round(coverage, 5)}}
-
-
-def teacher(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The recorded teacher's own answers."""
-    return {"answers": _plain(teacher_answers(study.domain))}
-
-
-def _plain(predictions: Mapping[int, Sequence]) -> list[Answer]:
+def plain(predictions: Mapping[int, Sequence]) -> list[Answer]:
     return [Answer.of_bundles(id_, bundles) for id_, bundles in predictions.items()]
 
 
@@ -110,70 +69,21 @@ def zero_shot_pairs(study: Study, config: Mapping[str, Any], key: str) -> dict[s
     return {**_from_pairs(study, study.student.model), "student": asdict(study.student.info)}
 
 
-HINTS = ("none", "patterns", "rules")
-"""What can stand in a prompt at test time too: it needs no annotation of the session."""
-
-
-def few_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The student as it is, or an expert, with solved training sessions and perhaps hints in its prompt."""
-    contexts = {
-        split: in_context(
-            study.split("train"),
-            study.split(split),
-            demonstrations=config["demonstrations"],
-            hints=_hints(study, config["hints"]),
-        )
-        for split in ("validation", "test")
-    }
-    validation = {s.id for s in study.split("validation")}
-
-    def context(session: Session) -> Context:
-        return contexts["validation" if session.id in validation else "test"](session)
-
-    if config["expert"] is None:
-        return {
-            **_answered(study, study.student.model, f"few-shot-{key}", context),
-            "student": asdict(study.student.info),
-        }
-    folder = train(study, config["expert"]).folder
-    model = load_expert(study.student, folder)
-    try:
-        answered = _answered(study, model, f"few-shot-{key}", context)
-    finally:
-        model.unload()
-    return {
-        **answered,
-        "student": asdict(study.student.info),
-        "adapter_sha256": {config["expert"]: sha256_folder(folder)},
-    }
-
-
-def _hints(study: Study, kind: str) -> Callable[[Session], str]:
-    if kind == "rules":
-        every = "\n".join(rule.text for rule in load_knowledge(study.domain).rules.values())
-        return lambda session: every
-    if kind == "patterns":
-        train = study.split("train")
-        extractor = fit_kinds(train)
-        patterns = mine_patterns(train, extractor)
-        return lambda session: patterns_text(session, patterns, extractor)
-    return lambda session: ""
-
-
-def train(study: Study, name: str) -> ExpertResult:
-    """Train one of the `EXPERTS`, or find it trained."""
-    kind = EXPERTS[name]
+def train(study: Study, name: str, *, seed: int | None = None, on_epoch: Callable | None = None) -> ExpertResult:
+    """Train one of the `EXPERTS`, or find it trained; `seed` if it is not the study's."""
+    kind, seed = EXPERTS[name], study.seed if seed is None else seed
     return train_expert(
         study.student,
         study.split("train"),
-        study.work / f"{name}-seed{study.seed}",
+        study.work / f"{name}-seed{seed}",
         config=study.profile.train,
         prompt=study.profile.prompt,
         knowledge=load_knowledge(study.domain) if kind != "none" else None,
         told=KnowledgeConfig(kind=kind, place=study.profile.place),
         reader=study.reader,
         validation=study.split("validation"),
-        seed=study.seed,
+        on_epoch=on_epoch,
+        seed=seed,
         progress=study.progress,
     )
 
@@ -185,7 +95,7 @@ def expert(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     spent = time.perf_counter() - started
     model = load_expert(study.student, result.folder)
     try:
-        answered = _answered(study, model, f"{name}-{key}")
+        answered = answers_of(study, model, f"{name}-{key}")
     finally:
         model.unload()
     return {
@@ -236,7 +146,7 @@ def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     with routed(study, name) as (model, result):
         spent = time.perf_counter() - started
         made = {
-            **_answered(study, model, f"fusion-{name}-{key}"),
+            **answers_of(study, model, f"fusion-{name}-{key}"),
             "student": asdict(study.student.info),
             "adapter_sha256": {adapter.name: adapter.sha256 for adapter in model.adapters},
         }
@@ -307,7 +217,7 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
 # --- from a model to answers ------------------------------------------------------------------------------------
 
 
-def _answered(
+def answers_of(
     study: Study, model: PreTrainedModel | RoutedModel, name: str, context: ContextOf | None = None
 ) -> dict[str, Any]:
     """The study's deterministic answers: decoded from pairs where the profile says so, with greedy ones beside them."""
@@ -323,10 +233,10 @@ def _answered(
 def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel, context: ContextOf | None = None) -> dict[str, Any]:
     """Bundles decoded from the pairs that a model tells apart."""
     options = {"context": context, "progress": study.progress}
-    return _decoded(study, pairs_of(model, study.profile, study.student, study.reader, **options))
+    return decoded(study, pairs_of(model, study.profile, study.student, study.reader, **options))
 
 
-def _decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
+def decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
     """Bundles decoded from pair logits, by a decoder that is fitted on the validation sessions."""
     splits = {name: study.split(name).sessions for name in ("validation", "test")}
     weight = study.profile.decode.exact_weight
@@ -336,7 +246,7 @@ def _decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
     names = ("prior_weight", "scale", "shift", "exact_weight")
     validation = evaluate(found.validation, splits["validation"], protocol="strict")
     return {
-        "answers": _plain(found.answers),
+        "answers": plain(found.answers),
         "analysis": {
             "decoder": {name: round(getattr(found.decoder, name), 5) for name in names},
             "pair_auc": {name: round(pair_auc(found.logits, sessions), 5) for name, sessions in splits.items()},

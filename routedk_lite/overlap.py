@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +54,13 @@ class DeltaOverlap(NamedTuple):
     rows: SpaceOverlap
     """Of the row spaces, which the updates read. Experts of one seed begin with the same A and keep much of it: here
     the floor that counts is that of experts of the same seed, not of random ones."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, five decimals."""
+        spaces = {side: getattr(self, side)._asdict() for side in ("columns", "rows")}
+        numbers = {"cosine": round(self.cosine, 5), "cosine_floor": round(self.cosine_floor, 5)}
+        rounded = {side: {k: round(v, 5) for k, v in space.items()} for side, space in spaces.items()}
+        return {"first": self.first, "second": self.second, "layer": self.layer, **numbers, **rounded}
 
 
 class _Shared(NamedTuple):

@@ -14,20 +14,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import experiments
+from . import experiments, preliminaries
 from .answering import profile_reader
 from .backbone import Student, is_cached, load_student, student_files
 from .baselines import FLOORS, SIMILARITIES
 from .config import Profile, digest, get_profile
 from .data import PUBLIC_DOMAINS, Domain, domain_is_cached, fetch_all, load_domain
-from .experiments import EXPERTS, FLOOR_SEED, HINTS, fusions
+from .experiments import EXPERTS, fusions
 from .experts import ExpertResult
 from .knowledge import load_knowledge
 from .pairs import PairReader
-from .records import RunRecord, load_all, write_record
+from .preliminaries import FLOOR_SEED, HINTS
+from .records import Measurement, RunRecord, load_all, load_measurements, write_measurement, write_record
 
 DEMONSTRATIONS = 3
 """Solved training sessions in a few-shot prompt; AICL shows one, in a conversation with a larger model."""
+CONFLICT_BATCHES = 8
+"""Of each kind of knowledge, where their gradients are compared."""
 VOTERS = ("dynamic", "base")
 """What answers in the voting sweeps: the routed model, and the base expert alone."""
 
@@ -116,28 +119,33 @@ class Study:
         for name in FLOORS:
             config = {"floor": name, "seed": FLOOR_SEED}
             yield self._recorded_stage(
-                f"floor-{name}", "bundles without reading titles", "floor", None, config, experiments.floor
+                f"floor-{name}", "bundles without reading titles", "floor", None, config, preliminaries.floor
             )
         for name in SIMILARITIES:
             # The sentence encoder must be fetched, which the toy shop's readers should not have to wait for.
             if name == "tfidf" or self.domain in PUBLIC_DOMAINS:
                 yield self._recorded_stage(
                     f"cluster-{name}", "clusters of titles", "floor", None, {"similarity": name},
-                    experiments.clustering,
+                    preliminaries.clustering,
                 )  # fmt: skip
                 if self.profile.pairs is not None:
                     config = {"similarity": name, "exact_weight": self.profile.decode.exact_weight}
                     yield self._recorded_stage(
                         f"decode-{name}", "similarities of titles, decoded as a student's pairs are", "floor", None,
-                        config, experiments.decoded_similarity,
+                        config, preliminaries.decoded_similarity,
                     )  # fmt: skip
         yield self._recorded_stage(
-            "patterns", "bundles from frequent patterns", "floor", None, {"min_support": 1}, experiments.pattern_mining
+            "patterns",
+            "bundles from frequent patterns",
+            "floor",
+            None,
+            {"min_support": 1},
+            preliminaries.pattern_mining,
         )
         if self.domain in PUBLIC_DOMAINS:
             yield self._recorded_stage(
                 "teacher", "the recorded teacher's own answers", "floor", None, {"teacher": "recorded"},
-                experiments.teacher,
+                preliminaries.teacher,
             )  # fmt: skip
 
     def _with_student(self) -> Iterator[Stage]:
@@ -158,14 +166,18 @@ class Study:
             if hints == "rules":
                 config |= {"knowledge": told["knowledge"]}
             about = f"{DEMONSTRATIONS} solved sessions" + (f" and {hints}" * (hints != "none")) + " in the prompt"
-            yield self._recorded_stage(name, about, "answer", None, config, experiments.few_shot)
+            yield self._recorded_stage(name, about, "answer", None, config, preliminaries.few_shot)
         for name, kind in EXPERTS.items():
             config = {**trained, "expert": name, **(told if kind != "none" else {})}
             about = f"train an expert on {kind if kind != 'none' else 'raw sessions'}, ask it alone"
             yield self._recorded_stage(f"{name}-seed{seed}", about, "train", seed, config, experiments.expert)
         config = {**trained, "demonstrations": DEMONSTRATIONS, "hints": "none", "expert": "base"}
         about = f"the base expert with {DEMONSTRATIONS} solved sessions in its prompt"
-        yield self._recorded_stage(f"base-few-shot-seed{seed}", about, "answer", seed, config, experiments.few_shot)
+        yield self._recorded_stage(f"base-few-shot-seed{seed}", about, "answer", seed, config, preliminaries.few_shot)
+        config = {**trained, **told, "batches": CONFLICT_BATCHES, "other_seed": seed + 1}
+        yield self._measured_stage(
+            f"conflict-seed{seed}", "how knowledge conflicts in one student", seed, config, preliminaries.conflict
+        )
         routed = {**trained, **told, "router": asdict(profile.router)}
         for name, (fusion, experts) in fusions(self).items():
             config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
@@ -266,3 +278,32 @@ class Study:
             )
 
         return Stage(name, about, kind, is_done, run)
+
+    def _measured_stage(self, name: str, about: str, seed: int, config: Mapping[str, Any], make: Callable) -> Stage:
+        """A stage that ends with a measurement of students instead of answers."""
+
+        def key() -> str:
+            return digest(config, seed, self.split("train").sha256)
+
+        def is_done() -> bool:
+            known = (
+                m for m in load_measurements(self.results) if (m.profile, m.domain) == (self.profile.name, self.domain)
+            )
+            return domain_is_cached(self.domain) and any((m.name, m.config_hash) == (name, key()) for m in known)
+
+        def run() -> Measurement:
+            started = time.perf_counter()
+            made = make(self, config, key())
+            return write_measurement(
+                self.results,
+                profile=self.profile.name,
+                train=self.split("train"),
+                name=name,
+                seed=seed,
+                config=config,
+                config_hash=key(),
+                wall_seconds=time.perf_counter() - started,
+                **made,
+            )
+
+        return Stage(name, about, "train", is_done, run)

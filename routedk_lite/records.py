@@ -154,6 +154,86 @@ def write_record(
     return record
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Something that was measured on students and that no answers belong to, in `<folder>/<profile>/<domain>/measured`.
+
+    Fields that a `RunRecord` has too mean the same.
+    """
+
+    profile: str
+    domain: str
+    name: str
+    seed: int | None
+    config: Mapping[str, Any]
+    config_hash: str
+    created: str
+    commit: str | None
+    dirty: bool | None
+    versions: Mapping[str, str]
+    hardware: Mapping[str, Any]
+    data_sha256: str
+    """Of the training sessions."""
+    student: Mapping[str, Any]
+    adapter_sha256: Mapping[str, str] = field(default_factory=dict)
+    wall_seconds: float
+    peak_memory_mb: float
+    values: Mapping[str, Any]
+    """What was found."""
+    path: Path | None = field(default=None, compare=False)
+
+
+def write_measurement(
+    folder: str | Path,
+    *,
+    profile: str,
+    train: Domain,
+    name: str,
+    seed: int | None,
+    config: Mapping[str, Any],
+    config_hash: str,
+    wall_seconds: float,
+    **made: Any,
+) -> Measurement:
+    """Write what was measured; `made` are the remaining fields of `Measurement`."""
+    commit, dirty = git_state()
+    found = Measurement(
+        profile=profile,
+        domain=train.name,
+        name=name,
+        seed=seed,
+        config=config,
+        config_hash=config_hash,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=commit,
+        dirty=dirty,
+        versions=package_versions(),
+        hardware=hardware(),
+        data_sha256=train.sha256,
+        wall_seconds=round(wall_seconds, 1),
+        peak_memory_mb=round(peak_memory_mb()),
+        path=Path(folder, profile, train.name, "measured", f"{name}.json"),
+        **made,
+    )
+    write_json(found.path, {k: v for k, v in asdict(found).items() if k != "path"})
+    return found
+
+
+def load_measurements(folder: str | Path = "results") -> list[Measurement]:
+    """All measurements below a folder, sorted by profile, domain and name.
+
+    Raises:
+        RecordError: one is malformed.
+    """
+    found = []
+    for path in Path(folder).glob("*/*/measured/*.json"):
+        try:
+            found.append(Measurement(**json.loads(path.read_text(encoding="utf-8")), path=path))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise RecordError(f"{path}: not a measurement ({error})") from error
+    return sorted(found, key=lambda m: (m.profile, m.domain, m.name))
+
+
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with atomic_write(path) as file:
         for row in rows:

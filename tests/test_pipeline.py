@@ -36,6 +36,7 @@ def finished(profile, tmp_path_factory):
     top = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "load_domain", small)
+        patch.setattr(pipeline, "CONFLICT_BATCHES", 3)  # twelve sessions are all there are
         Study(profile, results=top / "results", work=top / "runs", progress=False).run()
     return top
 
@@ -44,6 +45,7 @@ def finished(profile, tmp_path_factory):
 def study(profile, tmp_path, monkeypatch):
     """Makes studies that begin with nothing."""
     monkeypatch.setattr(pipeline, "load_domain", small)
+    monkeypatch.setattr(pipeline, "CONFLICT_BATCHES", 3)
     monkeypatch.setattr(records, "load_domain", small)
 
     def make(changed=profile, **options):
@@ -110,6 +112,19 @@ def test_one_draw_gives_the_whole_sweep(done):
         last = record.analysis["curves"]["f1"][-1]
         assert last["nested"] == pytest.approx(record.metrics["strict"]["f1"], abs=1e-5)
         assert record.analysis["fallbacks"] >= 0 and 0 < record.analysis["diversity"]["share"] <= 1
+
+
+def test_the_conflict_is_measured_while_a_student_learns_both(done):
+    study = done()
+    (found,) = records.load_measurements(study.results)
+    assert (found.name, found.seed, found.domain) == ("conflict-seed0", 0, "toyshop")
+    epochs = study.profile.train.epochs
+    assert [p["sessions"] for p in found.values["training"]] == [12 * (k + 1) for k in range(epochs)]
+    for point in found.values["training"]:
+        assert point["cosines"]["kinds"] == point["interference"]["kinds"] == ["base", "rules", "reasoning"]
+    compared = {(o["first"], o["second"]) for o in found.values["overlap"] if o["layer"] is None}
+    assert ("base-seed0", "rules-seed0") in compared and ("both-seed0", "both-seed1") in compared
+    assert len(found.adapter_sha256) == 5
 
 
 def test_only_some_stages(study):
@@ -209,7 +224,7 @@ def test_the_plan_lists_every_stage_and_what_is_done(study, finished, tmp_path):
     assert all(stage.name in plan for stage in study().stages)
     assert plan.count("done") == 2  # data and student are local
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    assert plan_table(study()).count("done") == N_RUNS + 2
+    assert plan_table(study()).count("done") == N_RUNS + 3  # a measurement, data and student
 
 
 def test_the_results_table_is_sorted_and_labelled(done):
