@@ -33,6 +33,10 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option(help="Only this stage, or a pattern: 'fusion-*'. Repeat it.")
     ] = None,
+    part: Annotated[
+        str,
+        typer.Option(help="method (RouteDK and baselines) or companion (places, formats, quantities of knowledge)."),
+    ] = "method",
     dry_run: Annotated[bool, typer.Option(help="Print the plan with estimates, run nothing.")] = False,
 ) -> None:
     """Run the stages of one study that are not done yet. Stop it with Ctrl-C and start it again as you like."""
@@ -41,11 +45,12 @@ def run(
 
     study = Study(profile, domain, seed, results=results, work=work)
     if dry_run:
-        typer.echo(plan_table(study))
+        typer.echo(plan_table(study, part))
         return
     found = study.run(
         lambda stage, done: typer.echo(f"{'done   ' if done else 'running'}  {stage.name}: {stage.about}"),
         only=only or (),
+        part=part,
     )
     typer.echo(results_table(found))
 

@@ -10,6 +10,9 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from .data import domain_is_cached
+from .knowledge import load_knowledge
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 CHARACTERS_PER_TOKEN = 3.0
 """Of product titles, which are full of model numbers."""
+CHARACTERS_PER_WORD_TOKEN = 4.5
+"""Of plain English."""
 INSTRUCTION_TOKENS = 70
 ANSWER_TOKENS = 10
 UTILISATION = {"cpu": 0.5, "cuda": 0.3}
@@ -63,7 +68,7 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     if stage.kind == "sample":  # while samples agree they are one row; in the end every one may stand alone
         return Estimate(2.5 * answer, memory + 1.0, 1.0, basis)
     epochs = profile.router.epochs if stage.kind == "router" else profile.train.epochs
-    tokens = n_train * (prompt + ANSWER_TOKENS) * epochs
+    tokens = n_train * stage.sessions * (prompt + _knowledge_tokens(study, stage) + ANSWER_TOKENS) * epochs
     train = tokens * 4 * profile.parameters / (speed * utilisation)
     train *= 4 / 3 if profile.train.gradient_checkpointing else 1
     # All linear layers of a Llama get r·(inputs + outputs) weights: about r/200 of the model at these widths.
@@ -80,8 +85,6 @@ def estimate(study: Study, stage: Stage) -> Estimate:
 
 def _sizes(study: Study) -> tuple[int, int, float]:
     """Training sessions, test sessions, mean prompt tokens."""
-    from .data import domain_is_cached
-
     if not domain_is_cached(study.domain):
         return 650, 180, 230
     train, test = study.split("train"), study.split("test")
@@ -89,6 +92,15 @@ def _sizes(study: Study) -> tuple[int, int, float]:
     lengths = [sum(len(" ".join(title.split()[:limit])) + 4 for title in s.titles) for s in train]
     instruction = 0 if study.profile.student.source == "package" else INSTRUCTION_TOKENS
     return len(train), len(test), instruction + sum(lengths) / len(lengths) / CHARACTERS_PER_TOKEN
+
+
+def _knowledge_tokens(study: Study, stage: Stage) -> float:
+    """Mean length of what a training session is told."""
+    if stage.knowledge == "none" or not domain_is_cached(study.domain):
+        return 0.0
+    knowledge = load_knowledge(study.domain)
+    texts = [knowledge.text(session, stage.knowledge) for session in study.split("train")]
+    return sum(map(len, texts)) / len(texts) / CHARACTERS_PER_WORD_TOKEN
 
 
 def _machine(profile) -> tuple[float, float, float, str, float]:

@@ -10,13 +10,13 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .answering import ReadPairs, decode_pairs, pairs_of
-from .config import KnowledgeConfig
+from .config import DecodeConfig, KnowledgeConfig
 from .decoding import Answer, Samples, greedy_answers, sample_bundles
 from .diagnostics import pair_auc
 from .experts import ExpertResult, load_expert, train_expert
@@ -27,7 +27,7 @@ from .metrics import evaluate
 from .prompts import ContextOf
 from .records import measure
 from .routed import RoutedModel
-from .routing import routing_statistics, trace_alpha, train_fusion
+from .routing import FusionResult, routing_statistics, trace_alpha, train_fusion
 from .voting import diversity, reliability, vote_all, voting_curve
 
 if TYPE_CHECKING:
@@ -102,13 +102,18 @@ def expert(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
         **answered,
         "student": asdict(study.student.info),
         "adapter_sha256": {name: sha256_folder(result.folder)},
-        "training": _training(result.seconds, spent, result.history, tokens_per_second=result.tokens_per_second),
+        "training": training_fields(result, spent),
     }
 
 
-def _training(seconds: float, spent: float, history: list[dict[str, float]], **more: Any) -> dict[str, Any]:
-    """`seconds_before`: what was spent in earlier runs of this stage, to be added to its wall time."""
-    return {"seconds": seconds, "seconds_before": max(0.0, round(seconds - spent, 1)), **more, "history": history}
+def training_fields(result: ExpertResult | FusionResult, spent: float) -> dict[str, Any]:
+    """A record's `training`, where `spent` seconds of it belong to this run of the stage.
+
+    `seconds_before`: what was spent in earlier runs of this stage, to be added to its wall time.
+    """
+    speed = {"tokens_per_second": result.tokens_per_second} if isinstance(result, ExpertResult) else {}
+    before = max(0.0, round(result.seconds - spent, 1))
+    return {"seconds": result.seconds, "seconds_before": before, **speed, "history": result.history}
 
 
 # --- several experts ------------------------------------------------------------------------------------------
@@ -151,7 +156,7 @@ def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
             "adapter_sha256": {adapter.name: adapter.sha256 for adapter in model.adapters},
         }
         if result is not None:
-            made["training"] = _training(result.seconds, spent, result.history)
+            made["training"] = training_fields(result, spent)
             made["analysis"]["warnings"] = list(result.warnings)
         if model.truncation_error:
             made["analysis"]["truncation_error"] = float(np.mean(list(model.truncation_error.values())))
@@ -218,10 +223,18 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def answers_of(
-    study: Study, model: PreTrainedModel | RoutedModel, name: str, context: ContextOf | None = None
+    study: Study,
+    model: PreTrainedModel | RoutedModel,
+    name: str,
+    context: ContextOf | None = None,
+    *,
+    more_tokens: int = 0,
 ) -> dict[str, Any]:
-    """The study's deterministic answers: decoded from pairs where the profile says so, with greedy ones beside them."""
-    greedy = _greedy(study, model, name, context)
+    """The study's deterministic answers: decoded from pairs where the profile says so, with greedy ones beside them.
+
+    `more_tokens` are for what a student writes before its answer.
+    """
+    greedy = _greedy(study, model, name, context, more_tokens=more_tokens)
     if study.reader is None:
         return {"answers": greedy, "analysis": {}, "attachments": {}}
     made = _from_pairs(study, model, context)
@@ -260,12 +273,18 @@ def decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
 
 
 def _greedy(
-    study: Study, model: PreTrainedModel | RoutedModel, name: str, context: ContextOf | None = None
+    study: Study,
+    model: PreTrainedModel | RoutedModel,
+    name: str,
+    context: ContextOf | None = None,
+    *,
+    more_tokens: int = 0,
 ) -> list[Answer]:
     """Greedy answers to the test sessions; those of an interrupted run are not made again."""
 
-    def ask(**how: Any) -> list[Answer]:
-        return greedy_answers(model, study.student.tokenizer, context=context, **how)
+    def ask(decode: DecodeConfig, **how: Any) -> list[Answer]:
+        decode = replace(decode, max_new_tokens=decode.max_new_tokens + more_tokens)
+        return greedy_answers(model, study.student.tokenizer, context=context, decode=decode, **how)
 
     return _resumed(study, name, Answer, ask)
 

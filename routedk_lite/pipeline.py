@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import experiments, preliminaries
+from . import experiments, preliminaries, variants
 from .answering import profile_reader
 from .backbone import Student, is_cached, load_student, student_files
 from .baselines import FLOORS, SIMILARITIES
@@ -33,6 +33,8 @@ CONFLICT_BATCHES = 8
 """Of each kind of knowledge, where their gradients are compared."""
 VOTERS = ("dynamic", "base")
 """What answers in the voting sweeps: the routed model, and the base expert alone."""
+PARTS = ("method", "companion")
+"""Of a study: RouteDK with its baselines and controls, and the questions of the companion paper (`variants`)."""
 
 
 class Stage(NamedTuple):
@@ -44,6 +46,12 @@ class Stage(NamedTuple):
     """`fetch`, `floor`, `answer`, `train`, `router` or `sample`: what the time estimate goes by."""
     is_done: Callable[[], bool]
     run: Callable[[], object]
+    part: str = "method"
+    """One of `PARTS`."""
+    knowledge: str = "none"
+    """What a training is told beside the sessions, one of `config.KNOWLEDGE_KINDS`; makes its texts longer."""
+    sessions: float = 1.0
+    """Training sessions, as a multiple of the domain's."""
 
 
 class Study:
@@ -113,6 +121,7 @@ class Study:
             ),
             *self._without_student(),
             *self._with_student(),
+            *self._companion(),
         ]  # fmt: skip
 
     def _without_student(self) -> Iterator[Stage]:
@@ -150,8 +159,7 @@ class Study:
 
     def _with_student(self) -> Iterator[Stage]:
         profile, seed = self.profile, self.seed
-        asked = {"student": asdict(profile.student), "prompt": asdict(profile.prompt), "decode": asdict(profile.decode)}
-        pairs = {"pairs": asdict(profile.pairs)} if profile.pairs else {}
+        asked, pairs = self._asked()
         trained = {**asked, **pairs, "train": asdict(profile.train)}
         told = {"place": profile.place, "knowledge": load_knowledge(self.domain).sha256}
         yield self._recorded_stage("zero-shot", "the student as it is", "answer", None, asked, experiments.zero_shot)
@@ -170,14 +178,16 @@ class Study:
         for name, kind in EXPERTS.items():
             config = {**trained, "expert": name, **(told if kind != "none" else {})}
             about = f"train an expert on {kind if kind != 'none' else 'raw sessions'}, ask it alone"
-            yield self._recorded_stage(f"{name}-seed{seed}", about, "train", seed, config, experiments.expert)
+            stage = self._recorded_stage(f"{name}-seed{seed}", about, "train", seed, config, experiments.expert)
+            yield stage._replace(knowledge=kind)
         config = {**trained, "demonstrations": DEMONSTRATIONS, "hints": "none", "expert": "base"}
         about = f"the base expert with {DEMONSTRATIONS} solved sessions in its prompt"
         yield self._recorded_stage(f"base-few-shot-seed{seed}", about, "answer", seed, config, preliminaries.few_shot)
         config = {**trained, **told, "batches": CONFLICT_BATCHES, "other_seed": seed + 1}
-        yield self._measured_stage(
+        stage = self._measured_stage(
             f"conflict-seed{seed}", "how knowledge conflicts in one student", seed, config, preliminaries.conflict
         )
+        yield stage._replace(knowledge="both")
         routed = {**trained, **told, "router": asdict(profile.router)}
         for name, (fusion, experts) in fusions(self).items():
             config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
@@ -190,22 +200,54 @@ class Study:
             about = f"sample {profile.vote.n} answers, let them vote"
             yield self._recorded_stage(f"voting-{name}-seed{seed}", about, "sample", seed, config, experiments.voting)
 
+    def _asked(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings of every run that asks a student, and of those that read pairs from it."""
+        profile = self.profile
+        pairs = {"pairs": asdict(profile.pairs)} if profile.pairs else {}
+        return {name: asdict(getattr(profile, name)) for name in ("student", "prompt", "decode")}, pairs
+
+    def _companion(self) -> Iterator[Stage]:
+        asked, pairs = self._asked()
+        for name, variant in variants.variants(self).items():
+            config = {**asked, **pairs, "train": asdict(self.profile.train), "expert": name, **asdict(variant)}
+            config["knowledge"] = load_knowledge(self.domain).sha256
+            stage = self._recorded_stage(
+                f"{name}-seed{self.seed}", variant.about, "train", self.seed, config, variants.run_variant
+            )
+            share = variant.sessions * variant.domains
+            yield stage._replace(part="companion", knowledge=variant.kind, sessions=share)
+
+    def of_part(self, part: str) -> list[Stage]:
+        """The stages of one part, after data and student.
+
+        Raises:
+            ValueError: no such part.
+        """
+        if part not in PARTS:
+            raise ValueError(f"part = {part!r}: choose one of {', '.join(PARTS)}")
+        return [stage for stage in self.stages if stage.part == part or stage.kind == "fetch"]
+
     def run(
-        self, on_stage: Callable[[Stage, bool], object] = lambda stage, done: None, *, only: Sequence[str] = ()
+        self,
+        on_stage: Callable[[Stage, bool], object] = lambda stage, done: None,
+        *,
+        only: Sequence[str] = (),
+        part: str = "method",
     ) -> list[RunRecord]:
         """Run every stage that is not done.
 
         Args:
             on_stage: called before each stage, with whether it is skipped because it is done.
-            only: names of stages, or patterns such as `fusion-*`; data and student are fetched in any case.
+            only: names of stages of any part, or patterns such as `fusion-*`; data and student are fetched in any case.
+            part: run this part of the study, one of `PARTS`, where `only` is empty.
 
         Returns:
             The records of this profile and domain.
 
         Raises:
-            ValueError: a pattern fits no stage.
+            ValueError: a pattern fits no stage, or there is no such part.
         """
-        stages = self.stages
+        stages = self.stages if only else self.of_part(part)
         for pattern in only:
             if not any(fnmatch(stage.name, pattern) for stage in stages):
                 raise ValueError(f"no stage {pattern!r}: choose among {', '.join(s.name for s in stages)}")

@@ -130,23 +130,28 @@ def _groups(records: Iterable[RunRecord]) -> dict[tuple[str, str], list[RunRecor
     return dict(sorted(groups.items()))
 
 
-def plan_table(study: Study) -> str:
-    """What a run would do, with estimates of time, memory and disk."""
+def plan_table(study: Study, part: str = "method") -> str:
+    """What a run of one part of a study would do, with estimates of time, memory and disk.
+
+    Raises:
+        ValueError: no such part.
+    """
     from .estimate import estimate
 
-    estimates = {stage.name: estimate(study, stage) for stage in study.stages}
+    stages = study.of_part(part)
+    estimates = {stage.name: estimate(study, stage) for stage in stages}
     rows = []
-    for stage in study.stages:
+    for stage in stages:
         if stage.is_done():
             rows.append([stage.name, stage.about, "done", "", ""])
         else:
             e = estimates[stage.name]
             rows.append([stage.name, stage.about, minutes(e.seconds), f"{e.memory_gb:.1f} GB", f"{e.disk_mb:.0f} MB"])
-    pending = [estimates[s.name] for s, row in zip(study.stages, rows, strict=True) if row[2] != "done"]
+    pending = [estimates[s.name] for s, row in zip(stages, rows, strict=True) if row[2] != "done"]
     rows.append(["total", "", minutes(sum(e.seconds for e in pending)),
                  f"{max((e.memory_gb for e in pending), default=0):.1f} GB",
                  f"{sum(e.disk_mb for e in pending):.0f} MB"])  # fmt: skip
-    title = f"{study.profile.name}, {study.domain}, seed {study.seed}: plan (computed estimates)"
+    title = f"{study.profile.name}, {study.domain}, seed {study.seed}: plan of the {part} (computed estimates)"
     basis = next((e.basis for e in pending if e.basis), "")
     table = text_table(["stage", "what", "time", "memory", "disk"], rows, title=title, text_columns=2)
     return f"{table}\n{basis}".rstrip()
