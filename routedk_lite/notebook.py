@@ -6,13 +6,15 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import __version__
 from .config import Profile, get_profile
-from .data import PUBLIC_DOMAINS, domain_is_cached
-from .files import asset
+from .requirements import install_missing
+
+# Other rooms are imported where they are needed: before `install_missing` has run, what they need may be missing.
 
 
 class Chapter(NamedTuple):
@@ -31,18 +33,24 @@ class Chapter(NamedTuple):
     @property
     def domains(self) -> tuple[str, ...]:
         """Domains that can be shown here: the public ones if they are at hand, else the toy shop."""
+        from .data import PUBLIC_DOMAINS
+
         return PUBLIC_DOMAINS if self.has_public_data else ("toyshop",)
 
 
 def setup(*, quiet: bool = False) -> Chapter:
-    """Prepare a chapter and print what it will run on.
+    """Prepare a chapter, install what is missing, and print what it will run on.
 
     Raises:
         ValueError: `ROUTEDK_PROFILE` names no profile.
+        RuntimeError: torch or numpy is missing, or something else could not be installed.
     """
+    profile = get_profile(os.environ.get("ROUTEDK_PROFILE", "toy"))
+    install_missing(["gpu"] if profile.student.load_in_4bit else [])
     import torch
 
-    profile = get_profile(os.environ.get("ROUTEDK_PROFILE", "toy"))
+    from .data import PUBLIC_DOMAINS, domain_is_cached
+
     _quiet()
     _style()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -54,16 +62,40 @@ def setup(*, quiet: bool = False) -> Chapter:
         has_public_data=bool(os.environ.get("ROUTEDK_MIRROR")) or all(map(domain_is_cached, PUBLIC_DOMAINS)),
     )
     if not quiet:
-        where = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-        print(f"routedk-lite {__version__} · torch {torch.__version__} · {where}")
+        print(f"routedk-lite {__version__} · torch {torch.__version__} · {_machine(device)}")
         print(f"profile {profile.name}: {profile.student.id} ({profile.needs})")
         if device == "cpu" and profile.student.load_in_4bit:
-            print("This profile wants a GPU. In Colab: Runtime → Change runtime type → T4 GPU.")
+            print(_without_gpu())
         if not chapter.has_public_data:
             print(
                 "The public sessions are not on this machine: the toy shop stands in. `routedk data fetch` gets them."
             )
     return chapter
+
+
+def in_colab() -> bool:
+    """Whether this kernel runs on Google Colab."""
+    return find_spec("google") is not None and find_spec("google.colab") is not None
+
+
+def _machine(device: str) -> str:
+    """The hardware in words, with the type it computes in."""
+    import torch
+
+    from .backbone import choose_dtype
+
+    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+    if device == "cpu":
+        return f"CPU, {torch.get_num_threads()} threads, {dtype} where a profile leaves the choice"
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    only_emulated = " (it only emulates bfloat16)" if dtype == "float16" else ""
+    return f"{torch.cuda.get_device_name()}, {memory:.0f} GB, {dtype}{only_emulated}"
+
+
+def _without_gpu() -> str:
+    """What to do where a profile wants a GPU and there is none."""
+    way = "Runtime → Change runtime type → T4 GPU, then run this again" if in_colab() else "run it where there is one"
+    return f"This profile wants a GPU: {way}. Or choose one that does without: %env ROUTEDK_PROFILE=smol (or toy)."
 
 
 def table(rows: Iterable[Mapping[str, Any]], caption: str, label: str):
@@ -85,6 +117,8 @@ def table(rows: Iterable[Mapping[str, Any]], caption: str, label: str):
 
 def results_folder() -> Path:
     """The recorded runs of this checkout, or those that came with the package."""
+    from .files import asset
+
     checkout = Path(__file__).parents[1] / "results"
     return checkout if checkout.is_dir() else asset("results")
 

@@ -263,6 +263,16 @@ def test_notebook_is_clean_and_plain(path: Path) -> None:
     assert not myst, "MyST shows as source text in Colab; keep such pages in book/"
 
 
+def test_all_chapters_begin_with_one_set_up_cell() -> None:
+    cells = set()
+    for path in NOTEBOOKS:
+        first = next(cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+        assert first.metadata.get("tags") == ["hide-input"]
+        cells.add(first.source)
+    (cell,) = cells
+    assert f'"git+{PROJECT["urls"]["Repository"]}"' in cell and "--no-deps" in cell
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=short)
 def test_relative_links_lead_somewhere(path: Path) -> None:
     text = re.sub(r"```.*?```", "", markdown(path), flags=re.DOTALL)

@@ -1,0 +1,83 @@
+"""Install what a chapter needs where something is missing, as on Colab, and leave alone what is there.
+
+Imports nothing but the standard library, so that it works before anything is installed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+DISTRIBUTION = "routedk-lite"
+NEVER_TOUCHED = ("torch", "numpy", "scipy")
+"""Compiled against each other and against the machine's CUDA: replacing one in a running kernel breaks it."""
+
+
+def missing_requirements(extras: Iterable[str] = ()) -> list[str]:
+    """Requirements of this package that are not installed, or too old.
+
+    Args:
+        extras: optional groups of `pyproject.toml` that are needed too, for example `gpu`.
+
+    Returns:
+        Requirements as pip reads them; none in a checkout that was never installed, whose reader chose the packages.
+    """
+    from packaging.requirements import Requirement
+
+    try:
+        declared = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return []
+    found = []
+    for requirement in map(Requirement, declared):
+        wanted = (requirement.marker is None or requirement.marker.evaluate({"extra": e}) for e in ("", *extras))
+        if not any(wanted):
+            continue
+        version = _version(requirement.name)
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            found.append(f"{requirement.name}{requirement.specifier}")
+    return found
+
+
+def install_missing(extras: Iterable[str] = ()) -> list[str]:
+    """Install what is missing with pip; torch, numpy and scipy stay what they are.
+
+    Returns:
+        What was installed.
+
+    Raises:
+        RuntimeError: one of `NEVER_TOUCHED` is missing or too old, or pip failed; the message says what to do.
+    """
+    missing = missing_requirements(extras)
+    if stuck := [need for need in missing if re.match(r"[\w-]+", need)[0] in NEVER_TOUCHED]:
+        raise RuntimeError(
+            f"{', '.join(stuck)} needed here: install it yourself, since a chapter never replaces it (README, "
+            "'Which torch'), then restart the kernel"
+        )
+    if not missing:
+        return []
+    print("Installing", ", ".join(missing))
+    kept = [f"{name}=={version}\n" for name in NEVER_TOUCHED if (version := _version(name))]
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder, "constraints.txt")
+        constraints.write_text("".join(kept), encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints), *missing]
+        result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"pip could not install {', '.join(missing)}: {result.stderr.strip()[-500:]}")
+    names = {re.match(r"[\w-]+", need)[0].replace("-", "_") for need in missing}
+    if replaced := sorted(names & sys.modules.keys()):
+        print(f"{', '.join(replaced)} was loaded already: restart the kernel (Runtime → Restart) and run this again.")
+    return missing
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

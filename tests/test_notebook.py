@@ -1,0 +1,137 @@
+import subprocess
+import sys
+import types
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from routedk_lite import notebook
+from routedk_lite.notebook import setup
+from routedk_lite.requirements import install_missing, missing_requirements
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """A machine: what the package declares, and the versions that are installed."""
+
+    def machine(declared, versions):
+        def version(name):
+            if name not in versions:
+                raise metadata.PackageNotFoundError(name)
+            return versions[name]
+
+        monkeypatch.setattr(metadata, "requires", lambda name: declared)
+        monkeypatch.setattr(metadata, "version", version)
+
+    return machine
+
+
+@pytest.fixture
+def pip(monkeypatch):
+    """Records pip's arguments and the constraints it was given, and installs nothing."""
+    calls = []
+
+    def run(command, **options):
+        constraints = Path(command[command.index("--constraint") + 1]).read_text()
+        calls.append((command[command.index("--constraint") + 2 :], constraints))
+        return types.SimpleNamespace(returncode=run.code, stderr="no such version")
+
+    run.code = 0
+    monkeypatch.setattr(subprocess, "run", run)
+    calls_and_code = types.SimpleNamespace(calls=calls, run=run)
+    return calls_and_code
+
+
+DECLARED = ["torch>=2.6", "numpy>=2.0", "peft>=0.18", "gguf>=0.17", 'bitsandbytes>=0.48; extra == "gpu"']
+
+
+def test_only_what_is_missing_or_too_old_is_installed_and_torch_stays(installed, pip, capsys):
+    installed(DECLARED, {"torch": "2.6.0+cu124", "numpy": "2.1.0", "peft": "0.15.0"})
+    assert missing_requirements() == ["peft>=0.18", "gguf>=0.17"]
+    assert install_missing(["gpu"]) == ["peft>=0.18", "gguf>=0.17", "bitsandbytes>=0.48"]
+    ((wanted, constraints),) = pip.calls
+    assert wanted == ["peft>=0.18", "gguf>=0.17", "bitsandbytes>=0.48"]
+    assert constraints == "torch==2.6.0+cu124\nnumpy==2.1.0\n"
+    assert "Installing peft>=0.18" in capsys.readouterr().out
+
+
+def test_a_package_that_was_loaded_in_its_old_version_needs_a_restart(installed, pip, capsys, monkeypatch):
+    installed(["peft>=0.18"], {"peft": "0.15.0"})
+    monkeypatch.setitem(sys.modules, "peft", types.ModuleType("peft"))
+    install_missing()
+    assert "peft was loaded already: restart the kernel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("have", [{"numpy": "2.1.0"}, {"numpy": "2.1.0", "torch": "2.1.0"}])
+def test_torch_is_never_installed_or_replaced(have, installed, pip):
+    installed(DECLARED, have)
+    with pytest.raises(RuntimeError, match="torch>=2.6 needed here: install it yourself"):
+        install_missing()
+    assert not pip.calls
+
+
+def test_a_complete_machine_and_an_uninstalled_checkout_are_left_alone(installed, pip, monkeypatch):
+    installed(["torch>=2.6"], {"torch": "2.13.0"})
+    assert install_missing() == []
+
+    def unknown(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", unknown)
+    assert install_missing() == [] and not pip.calls
+
+
+def test_a_failure_of_pip_is_told(installed, pip):
+    installed(["peft>=0.18"], {})
+    pip.run.code = 1
+    with pytest.raises(RuntimeError, match="pip could not install peft>=0.18: no such version"):
+        install_missing()
+
+
+def test_the_set_up_says_what_a_chapter_runs_on(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("ROUTEDK_PROFILE", "toy")
+    monkeypatch.setenv("ROUTEDK_WORK", str(tmp_path))
+    chapter = setup()
+    said = capsys.readouterr().out
+    assert chapter.profile.name == "toy" and chapter.work == tmp_path
+    assert "profile toy" in said and "CPU" in said and "wants a GPU" not in said
+
+
+@pytest.mark.parametrize(("colab", "way"), [(True, "Change runtime type"), (False, "run it where there is one")])
+def test_without_a_gpu_the_way_out_is_named(colab, way, monkeypatch, capsys):
+    monkeypatch.setenv("ROUTEDK_PROFILE", "t4")
+    monkeypatch.setattr(notebook, "in_colab", lambda: colab)
+    monkeypatch.setattr(notebook, "install_missing", lambda extras: None)
+    setup()
+    said = capsys.readouterr().out
+    assert way in said and "ROUTEDK_PROFILE=smol" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "says"),
+    [("Tesla T4", (7, 5), "float16 (it only emulates bfloat16)"), ("NVIDIA A100-SXM4-40GB", (8, 0), "bfloat16")],
+)
+def test_a_t4_is_told_from_an_a100(name, capability, says, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    card = types.SimpleNamespace(total_memory=15 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: card)
+    assert notebook._machine("cuda") == f"{name}, 15 GB, {says}"
+
+
+def test_unknown_profile_is_refused(monkeypatch):
+    monkeypatch.setenv("ROUTEDK_PROFILE", "huge")
+    with pytest.raises(ValueError, match="unknown profile 'huge'"):
+        setup()
+
+
+def test_colab_is_recognised(monkeypatch, tmp_path):
+    assert not notebook.in_colab()
+    (tmp_path / "google" / "colab").mkdir(parents=True)
+    (tmp_path / "google" / "colab" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "google", raising=False)
+    assert notebook.in_colab()
