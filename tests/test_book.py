@@ -22,6 +22,8 @@ PAGES = [CONTENTS["root"], *(chapter["file"] for part in CONTENTS["parts"] for c
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
 
+MAX_PAGE_BYTES = 3_000_000
+
 # Known and harmless: the theme writes this script twice into every page of a notebook.
 HARMLESS_ERRORS = ("Identifier 'THEBE_JS_URL' has already been declared",)
 # Known and harmless: a browser does not preload fonts from the disk, it loads them when they are used.
@@ -108,6 +110,21 @@ def test_images_say_what_they_show(parsed: dict[Path, Links]) -> None:
         if not (image.get("alt") or "").strip() or image["alt"].endswith(suffixes)
     ]
     assert not mute
+
+
+def test_pages_are_light(parsed: dict[Path, Links]) -> None:
+    """A page with what it alone loads; scripts that all pages share, such as MathJax, are fetched once."""
+    heavy = {}
+    for page, found in parsed.items():
+        own = {page, *((page.parent / unquote(image["src"])).resolve() for image in found.images if _is_local(image))}
+        size = sum(path.stat().st_size for path in own)
+        if size > MAX_PAGE_BYTES:
+            heavy[page.name] = size
+    assert not heavy
+
+
+def _is_local(image: dict[str, str | None]) -> bool:
+    return bool(image.get("src")) and not urlsplit(image["src"]).scheme
 
 
 def test_chapters_open_in_colab_and_other_pages_do_not(parsed: dict[Path, Links]) -> None:

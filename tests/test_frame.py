@@ -167,6 +167,21 @@ def test_every_cited_paper_is_in_the_citation_file() -> None:
     assert titles == cited
 
 
+def test_every_cited_paper_is_cited_somewhere() -> None:
+    keys = set(re.findall(r"^@\w+\{(\w+),", (ROOT / "book/references.bib").read_text(encoding="utf-8"), re.M))
+    pages = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+    cited = {key.strip() for keys in re.findall(r"\{cite[:\w]*\}`([^`]+)`", pages) for key in keys.split(",")}
+    assert cited == keys
+
+
+def test_spelling() -> None:
+    names = [
+        name for name in tracked_text() if name.endswith((".py", ".md", ".ipynb", ".yml", ".toml", ".cff", ".bib"))
+    ]
+    found = subprocess.run([sys.executable, "-m", "codespell_lib", *names], cwd=ROOT, capture_output=True, text=True)
+    assert not found.returncode, found.stdout
+
+
 def test_nothing_names_the_place_where_it_was_written() -> None:
     # Put together from pieces, so that this file does not name them either.
     hosts = ["pypi" + ".org", "python" + "hosted", "download." + "pytorch"]
