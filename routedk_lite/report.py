@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from .data import DOMAINS
+
 if TYPE_CHECKING:
     from .pipeline import Study
     from .records import RunRecord
@@ -94,31 +96,46 @@ def results_table(records: Iterable[RunRecord], *, markdown: bool = False) -> st
 
 
 def headline_table(records: Iterable[RunRecord]) -> str:
-    """The README's results in Markdown: one row per run, strict F1 with its interval, and the command behind it."""
-    header = ["run", "strict F1 [95 %]", "exact match", "valid answers", "official P / R / C", "reproduce with"]
+    """The README's results in Markdown: one row per run, and per domain strict F1 with its interval and exact match."""
+    profiles: dict[str, list[RunRecord]] = {}
+    for record in records:
+        profiles.setdefault(record.profile, []).append(record)
     parts = []
-    for (profile, domain), group in _groups(records).items():
+    for profile, group in sorted(profiles.items()):
+        by_run: dict[str, dict[str, RunRecord]] = {}
+        for record in group:
+            by_run.setdefault(record.run, {})[record.domain] = record
+        domains = [name for name in DOMAINS if any(name in runs for runs in by_run.values())]
         rows = [
-            [
-                r.run,
-                "{:.3f} [{:.3f}, {:.3f}]".format(r.metrics["strict"]["f1"], *r.intervals["strict"]["f1"]),
-                f"{r.metrics['strict']['exact_match']:.3f}",
-                f"{r.metrics['strict']['valid_rate']:.3f}",
-                " / ".join(f"{r.metrics['official'][m]:.3f}" for m in _METRICS[:3]),
-                f"`routedk run --profile {profile} --domain {domain} --seed {r.seed or 0} --only {r.run}`",
-            ]
-            for r in group
+            [run, *(_headline(found.get(domain)) for domain in domains)]
+            for run, found in sorted(by_run.items(), key=lambda item: _mean_f1(item[1].values()))
         ]
-        title = f"{profile}, {domain}, {group[0].n_sessions} test sessions. {provenance(group)}"
+        title = f"{profile}, {group[0].n_sessions} test sessions a domain. {provenance(group)}"
+        header = ["run", *(f"{domain}: F1 [95 %], exact" for domain in domains)]
         parts.append(text_table(header, rows, title=title, markdown=True))
     return "\n\n".join(parts)
+
+
+def _headline(record: RunRecord | None) -> str:
+    if record is None:
+        return ""
+    strict = record.metrics["strict"]
+    return "{:.3f} [{:.2f}, {:.2f}], {:.3f}".format(
+        strict["f1"], *record.intervals["strict"]["f1"], strict["exact_match"]
+    )
+
+
+def _mean_f1(records: Iterable[RunRecord]) -> float:
+    values = [record.metrics["strict"]["f1"] for record in records]
+    return sum(values) / len(values)
 
 
 def provenance(records: Sequence[RunRecord]) -> str:
     """Where recorded numbers come from: student, hardware, date, commit, as every figure and table must say."""
     latest = max(records, key=lambda r: (r.student is not None, r.created))
     student = f"{latest.student['id']} in {latest.student['dtype']}" if latest.student else "no student"
-    where = latest.hardware.get("gpu") or f"{latest.hardware['cores']} cores of {latest.hardware['cpu']}"
+    cores = latest.hardware["cores"]
+    where = latest.hardware.get("gpu") or f"{cores} core{'s' * (cores > 1)} of {latest.hardware['cpu']}"
     return f"Recorded: {student}, {where}, {latest.created[:10]}, commit {str(latest.commit)[:7]}."
 
 
