@@ -72,8 +72,8 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
         RuntimeError: 4-bit weights are asked for but bitsandbytes is not installed.
     """
     # oneDNN keeps what it compiled for every shape of matrix, 1024 of them, megabytes each. Sessions have many
-    # lengths, so that training on a CPU grew from two gigabytes to seven. It reads this before its first product.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    # lengths, so that training on a CPU grew by gigabytes. It reads this before its first product.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

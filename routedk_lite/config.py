@@ -319,7 +319,7 @@ PROFILES = {
             router=RouterConfig(**_RECIPE),
             pairs=PairConfig(layer=28),
             parameters=1.35e8,
-            needs="two CPU cores, 4 GB of memory",
+            needs="two CPU cores, 8 GB of memory",
         ),
         Profile(
             name="t4",

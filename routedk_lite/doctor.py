@@ -57,8 +57,8 @@ def verdict(profile: Profile) -> str:
             missing.append(f"{have:.0f} GB of GPU memory, {needed} needed")
         if importlib.util.find_spec("bitsandbytes") is None:
             missing.append("bitsandbytes (pip install 'routedk-lite[gpu]')")
-    elif psutil.virtual_memory().total < 3.5 * 2**30 and profile.student.source == "wheel":
-        missing.append("4 GB of memory")
+    elif psutil.virtual_memory().total < 7 * 2**30 and profile.student.source == "wheel":
+        missing.append("8 GB of memory")
     if missing:
         return "no: " + ", ".join(missing)
     return "yes" if is_cached(profile.student) else "yes, after fetching the student"

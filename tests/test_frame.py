@@ -278,6 +278,17 @@ def test_notebook_is_clean_and_plain(path: Path) -> None:
     assert not myst, "MyST shows as source text in Colab; keep such pages in book/"
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=short)
+def test_chapter_has_every_section(path: Path) -> None:
+    text = markdown(path)
+    wanted = [
+        "**You will be able to**", "**You need**", "**Time:**", "### What the paper says, what we see", "## Exercises",
+        "Hint</summary>", "## Summary", "**Pitfalls.**", "**Next:**",
+    ]  # fmt: skip
+    assert not [section for section in wanted if section not in text]
+    assert re.search(r"\*not run\*|T4: not needed|computed estimate", text), "say what is known of a T4"
+
+
 def test_all_chapters_begin_with_one_set_up_cell() -> None:
     cells = set()
     for path in NOTEBOOKS:
