@@ -37,6 +37,11 @@ class Chapter(NamedTuple):
 
         return PUBLIC_DOMAINS if self.has_public_data else ("toyshop",)
 
+    def shipped(self, domain: str, seed: int = 0) -> Path | None:
+        """SmolLM2's recorded experts and router of a domain, for `RoutedModel.from_pretrained`, if they are here."""
+        folder = self.results / "smol" / domain / f"routed-seed{seed}"
+        return folder if (folder / "routed.json").exists() else None
+
 
 def setup(*, quiet: bool = False) -> Chapter:
     """Prepare a chapter, install what is missing, and print what it will run on.
