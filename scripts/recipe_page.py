@@ -152,7 +152,7 @@ def _on_test(records: Iterable[RunRecord]) -> str:
     ]
     greedy = (known["base-seed0", d].analysis["greedy"]["metrics"]["strict"] for d in PUBLIC_DOMAINS)
     rows.append(["the student, trained, greedy", *_cells(greedy)])
-    header = ["", *(f"{d}: F1 / exact" for d in PUBLIC_DOMAINS)]
+    header = ["answers from", *(f"{d}: F1 / exact" for d in PUBLIC_DOMAINS)]
     return text_table(header, rows, markdown=True)
 
 

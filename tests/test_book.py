@@ -23,6 +23,8 @@ CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
 
 MAX_PAGE_BYTES = 3_000_000
+AXE = ROOT / "tests" / "vendor" / "axe" / "axe.min.js"
+"""axe-core 4.14.1 (Deque Systems, MPL-2.0): for tests only, no part of the package or of the site."""
 
 # Known and harmless: the theme writes this script twice into every page of a notebook.
 HARMLESS_ERRORS = ("Identifier 'THEBE_JS_URL' has already been declared",)
@@ -210,6 +212,16 @@ def test_page_fits_a_phone(page: str, visit: Callable[..., Any]) -> None:
     link = tab.locator(".bd-sidebar-primary a.internal:visible").last
     link.wait_for()
     tab.wait_for_function("document.querySelector('.bd-sidebar-primary').getBoundingClientRect().left >= 0")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_page_has_no_serious_accessibility_finding(page: str, scheme: str, visit: Callable[..., Any]) -> None:
+    tab = visit(page, scheme=scheme)
+    tab.evaluate(AXE.read_text(encoding="utf-8"))
+    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    grave = [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
+    assert not grave
 
 
 CONTRAST = """selector => {

@@ -50,7 +50,7 @@ def tracked_text() -> dict[str, str]:
     require(listing.returncode == 0, "needs a git checkout")
     found = {}
     for name in listing.stdout.splitlines():
-        if not name.startswith("book/vendor/") and (ROOT / name).is_file():
+        if not name.startswith(("book/vendor/", "tests/vendor/")) and (ROOT / name).is_file():
             try:
                 found[name] = (ROOT / name).read_text(encoding="utf-8")
             except UnicodeDecodeError:
