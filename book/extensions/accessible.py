@@ -6,8 +6,13 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-# Docutils calls a list of citations a list, but not its entries, and gives these a role that was withdrawn.
-REPAIRS = {' role="list" class="citation-list"': ' class="citation-list"', ' role="doc-biblioentry"': ""}
+REPAIRS = {
+    # Docutils calls a list of citations a list, but not its entries, and gives these a role that was withdrawn.
+    ' role="list" class="citation-list"': ' class="citation-list"',
+    ' role="doc-biblioentry"': "",
+    # A folded cell says what it does; a label that says something else is read out instead.
+    '<summary aria-label="Toggle hidden content">': "<summary>",
+}
 
 
 def repair(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
