@@ -119,9 +119,10 @@ def pairs_of(
     reader: PairReader,
     *,
     context: ContextOf | None = None,
+    alpha: Mapping[int, np.ndarray] | None = None,
     progress: bool = True,
 ) -> ReadPairs:
-    """Reads the pairs of any sessions with a model, as its profile says; `context` stands beside each of them."""
+    """Reads the pairs of any sessions with a model, as its profile says; `context` and `alpha` as for `read_pairs`."""
     return lambda sessions: read_pairs(
         model,
         student.tokenizer,
@@ -129,6 +130,7 @@ def pairs_of(
         reader,
         prompt=profile.prompt,
         context=context,
+        alpha=alpha,
         batch_size=profile.decode.batch_size,
         progress=progress,
     )
@@ -143,6 +145,7 @@ def answer_sessions(
     reader: PairReader | None,
     train: Iterable[Session],
     validation: Iterable[Session],
+    alpha: Mapping[int, np.ndarray] | None = None,
     progress: bool = True,
 ) -> dict[int, Sequence[Bundle]]:
     """Session id → bundles.
@@ -154,12 +157,15 @@ def answer_sessions(
         student: its tokenizer is used.
         reader: from `profile_reader`; `None` for greedy answers.
         train, validation: sessions of these splits; the decoder of pairs is fitted on them.
+        alpha: session id → weights (L, E) that a routed model uses instead of its fusion's; of the validation sessions
+            too where there is a reader.
         progress: show progress bars.
     """
     sessions = list(sessions)
     if reader is None:
-        options = {"prompt": profile.prompt, "decode": profile.decode, "progress": progress}
+        options = {"prompt": profile.prompt, "decode": profile.decode, "alpha": alpha, "progress": progress}
         return {a.id: a.bundles for a in greedy_answers(model, student.tokenizer, sessions, **options)}
-    read, weight = pairs_of(model, profile, student, reader, progress=progress), profile.decode.exact_weight
+    read = pairs_of(model, profile, student, reader, alpha=alpha, progress=progress)
+    weight = profile.decode.exact_weight
     found = decode_pairs(read, sessions, train=train, validation=list(validation), exact_weight=weight)
     return dict(found.answers)

@@ -6,7 +6,8 @@ sample costs a row of its own only from the token on at which it differs from al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -97,6 +98,7 @@ def greedy_answers(
     *,
     prompt: PromptConfig | None = None,
     context: ContextOf | None = None,
+    alpha: Mapping[int, np.ndarray] | None = None,
     decode: DecodeConfig | None = None,
     done: Collection[int] = (),
     on_batch: Callable[[list[Answer]], object] = lambda answers: None,
@@ -112,6 +114,7 @@ def greedy_answers(
         sessions: what to answer.
         prompt: how sessions are written; must equal what the expert was trained with.
         context: what stands in each prompt beside the session; nothing by default, as the experts are asked.
+        alpha: session id → weights (L, E) that a routed model uses instead of its fusion's.
         decode: batch size and longest answer.
         done: ids of sessions that were answered before; they are left out of the result.
         on_batch: called with the answers of each batch as soon as they are known.
@@ -140,7 +143,8 @@ def greedy_answers(
                 # A batch that is only partly done is computed whole, so that its padding is what it always was.
                 ids = {"input_ids": [ids for _, _, ids in batch]}
                 padded = tokenizer.pad(ids, return_tensors="pt").to(model.device)
-                with torch.inference_mode():
+                given = model.override(np.stack([alpha[s.id] for s, _, _ in batch])) if alpha else nullcontext()
+                with torch.inference_mode(), given:
                     output = model.generate(**padded, generation_config=settings)
                 new = output[:, padded["input_ids"].shape[1] :].cpu()
                 found = [_answer(s, t, tokenizer, prompt.fmt) for (s, _, _), t in zip(batch, new, strict=True)]

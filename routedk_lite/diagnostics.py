@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -226,6 +226,35 @@ def pair_auc(scores: Mapping[int, np.ndarray], sessions: Iterable[Session]) -> f
     if together.all() or not together.any():
         raise ValueError("every pair shares a bundle, or none does: an AUC needs both kinds of pairs")
     return float(roc_auc_score(together, values))
+
+
+def shapley_values(worth: Mapping[frozenset[str], float | np.ndarray]) -> dict[str, np.ndarray]:
+    """Each expert's share in what all of them reach together (Shapley 1953): what it adds on average when it joins.
+
+    Experts join one after another; the mean runs over all orders. The shares sum to the worth of everyone less the
+    worth of no one, and two experts that do the same share alike, which leaving out one at a time would not tell: each
+    would seem needless while the other is there.
+
+    Args:
+        worth: for every set of experts, the empty one included, what it reaches: a number, or one per session.
+
+    Shapes:
+        worth: () or (sessions,) each → the same
+
+    Raises:
+        ValueError: a set of experts is missing.
+    """
+    everyone = sorted(frozenset().union(*worth))
+    groups = [frozenset(c) for size in range(len(everyone) + 1) for c in combinations(everyone, size)]
+    if missing := [sorted(group) for group in groups if group not in worth]:
+        raise ValueError(f"worth lacks {missing[0]}: give all {len(groups)} sets of {', '.join(everyone)}")
+    orders = list(permutations(everyone))
+    shares = {name: np.zeros(np.shape(worth[frozenset()])) for name in everyone}
+    for order in orders:
+        for place, name in enumerate(order):
+            before = frozenset(order[:place])
+            shares[name] = shares[name] + (np.asarray(worth[before | {name}]) - worth[before]) / len(orders)
+    return shares
 
 
 def _clean(session: Session) -> list[Bundle]:

@@ -12,7 +12,8 @@ not one chain of sampled tokens, decide (`partitions`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -111,6 +112,7 @@ def read_pairs(
     *,
     prompt: PromptConfig | None = None,
     context: ContextOf | None = None,
+    alpha: Mapping[int, np.ndarray] | None = None,
     batch_size: int = 8,
     progress: bool = True,
 ) -> dict[int, np.ndarray]:
@@ -125,6 +127,7 @@ def read_pairs(
         reader: from `make_reader`.
         prompt: how sessions are written.
         context: what stands in each prompt beside the session. It is asked for every order of its items.
+        alpha: session id → weights (L, E) that a routed model uses instead of its fusion's, whatever the order.
         batch_size: prompts at a time, sorted by length.
         progress: show a progress bar.
 
@@ -142,7 +145,10 @@ def read_pairs(
             moved = [s.permuted(range(len(s))[::step]) for s in sessions]
             for batch, shown in _batches(moved, tokenizer, prompt, batch_size, context):
                 spans = batch.pop("spans").to(model.device)
-                logits = reader.logits(_hidden(model, batch, reader.config.layer), spans).cpu().numpy()
+                given = model.override(np.stack([alpha[s.id] for s in shown])) if alpha else nullcontext()
+                with given:
+                    hidden = _hidden(model, batch, reader.config.layer)
+                logits = reader.logits(hidden, spans).cpu().numpy()
                 for row, session in zip(logits, shown, strict=True):
                     n = len(session)
                     total[session.id] += row[:n, :n][::step, ::step] / n_orders

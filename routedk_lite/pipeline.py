@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import experiments, preliminaries, variants
+from . import ablations, experiments, preliminaries, variants
 from .answering import profile_reader
 from .backbone import Student, is_cached, load_student, student_files
 from .baselines import FLOORS, SIMILARITIES
@@ -33,8 +33,9 @@ CONFLICT_BATCHES = 8
 """Of each kind of knowledge, where their gradients are compared."""
 VOTERS = ("dynamic", "base")
 """What answers in the voting sweeps: the routed model, and the base expert alone."""
-PARTS = ("method", "companion")
-"""Of a study: RouteDK with its baselines and controls, and the questions of the companion paper (`variants`)."""
+PARTS = ("method", "companion", "ablations")
+"""Of a study: RouteDK with its baselines, the questions of the companion paper (`variants`), and what the router and
+each expert are good for (`ablations`)."""
 
 
 class Stage(NamedTuple):
@@ -122,6 +123,7 @@ class Study:
             *self._without_student(),
             *self._with_student(),
             *self._companion(),
+            *self._ablations(),
         ]  # fmt: skip
 
     def _without_student(self) -> Iterator[Stage]:
@@ -188,7 +190,7 @@ class Study:
             f"conflict-seed{seed}", "how knowledge conflicts in one student", seed, config, preliminaries.conflict
         )
         yield stage._replace(knowledge="both")
-        routed = {**trained, **told, "router": asdict(profile.router)}
+        routed = self._routed()
         for name, (fusion, experts) in fusions(self).items():
             config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
             kind = "router" if name.startswith(("static", "dynamic")) else "answer"
@@ -206,6 +208,12 @@ class Study:
         pairs = {"pairs": asdict(profile.pairs)} if profile.pairs else {}
         return {name: asdict(getattr(profile, name)) for name in ("student", "prompt", "decode")}, pairs
 
+    def _routed(self) -> dict[str, Any]:
+        """Settings of every run that fuses experts."""
+        asked, pairs = self._asked()
+        told = {"place": self.profile.place, "knowledge": load_knowledge(self.domain).sha256}
+        return {**asked, **pairs, "train": asdict(self.profile.train), **told, "router": asdict(self.profile.router)}
+
     def _companion(self) -> Iterator[Stage]:
         asked, pairs = self._asked()
         for name, variant in variants.variants(self).items():
@@ -216,6 +224,16 @@ class Study:
             )
             share = variant.sessions * variant.domains
             yield stage._replace(part="companion", knowledge=variant.kind, sessions=share)
+
+    def _ablations(self) -> Iterator[Stage]:
+        fusion, experts = fusions(self)[ablations.FUSION]
+        routed = {**self._routed(), "fusion_name": ablations.FUSION, **fusion.to_json(), "experts": experts}
+        for name, settings in ablations.ablations(self).items():
+            stage = self._recorded_stage(
+                f"{name}-seed{self.seed}", ablations.about(settings), "answer", self.seed, {**routed, **settings},
+                ablations.run_ablation,
+            )  # fmt: skip
+            yield stage._replace(part="ablations")
 
     def of_part(self, part: str) -> list[Stage]:
         """The stages of one part, after data and student.

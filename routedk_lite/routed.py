@@ -166,22 +166,27 @@ class RoutedModel(nn.Module):
         """Within the block, use this α instead of the fusion's.
 
         Args:
-            alpha: one weight per expert, or per row of the batch and expert; need not sum to one.
+            alpha: one weight per expert, or per row of the batch and expert, or per row, layer and expert; need not
+                sum to one.
             layer: number of the decoder layer; `None` is every layer.
 
         Shapes:
-            alpha: (E,) or (B, E)
+            alpha: (E,), (B, E), or (B, L, E) for all layers at once
 
         Raises:
-            ValueError: wrong number of experts, or a layer without experts.
+            ValueError: wrong number of experts or layers, or a layer without experts.
         """
         weights = torch.as_tensor(alpha, dtype=torch.float32, device=self.device)
         if weights.shape[-1] != len(self.adapters) or isinstance(self.fusion, Ties):
             raise ValueError(f"alpha has {weights.shape[-1]} weights: give one for each of {list(self.expert_names)}")
         if layer is not None and layer not in self.gates:
             raise ValueError(f"layer {layer} has no experts; these have: {list(self.layer_numbers)}")
+        numbers = self.layer_numbers if layer is None else [layer]
+        if weights.ndim == 3 and weights.shape[1] != len(numbers):
+            raise ValueError(f"alpha has {weights.shape[1]} layers: give one for each of {list(numbers)}")
         before = dict(self._override)
-        self._override |= dict.fromkeys(self.layer_numbers if layer is None else [layer], weights)
+        by_layer = weights.unbind(1) if weights.ndim == 3 else [weights] * len(numbers)
+        self._override |= dict(zip(numbers, by_layer, strict=True))
         try:
             yield
         finally:

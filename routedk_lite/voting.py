@@ -213,6 +213,21 @@ def reliability(
     return bins
 
 
+def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
+    """Expected calibration error: how far confidence is from being right, mean over sessions (Guo et al. 2017).
+
+    Args:
+        bins: from `reliability`. Fewer and wider bins give smaller errors, so compare only what was binned alike.
+
+    Raises:
+        ValueError: no bins.
+    """
+    total = sum(b.count for b in bins)
+    if not total:
+        raise ValueError("bins is empty: give what reliability returns")
+    return math.fsum(b.count * abs(b.share - b.exact) for b in bins) / total
+
+
 def _scores(votes: Mapping[int, Vote], sessions: list[Session], metric: str) -> np.ndarray:
     scores = per_session({id_: v.bundles for id_, v in votes.items()}, sessions, "strict")
     return np.asarray(getattr(scores, metric), dtype=float)

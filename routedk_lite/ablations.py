@@ -1,0 +1,118 @@
+"""Ablations of the routed model as runs: controls of its router, and experts that are left out.
+
+They take the trained router as it is and only answer anew, so each costs what an evaluation costs. As in
+`experiments`, every function gives the fields of a record that differ between runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .answering import pairs_of
+from .controls import CONTROLS, THIRDS, control_alpha, knocked_out, layer_thirds
+from .data import Session
+from .decoding import greedy_answers
+from .experiments import decoded, fusions, routed
+from .routing import routing_statistics, trace_alpha
+
+if TYPE_CHECKING:
+    from .pipeline import Study
+    from .routed import RoutedModel
+
+FUSION = "dynamic"
+"""What is taken apart."""
+
+
+def ablations(study: Study) -> dict[str, dict[str, Any]]:
+    """Name of each ablation → what distinguishes its configuration."""
+    experts = fusions(study)[FUSION][1]
+    found: dict[str, dict[str, Any]] = {f"control-{kind}": {"control": kind} for kind in CONTROLS}
+    for name in experts:
+        found[f"knockout-{name}"] = {"off": name, "where": "all"}
+    for name in experts:
+        found |= {f"knockout-{name}-{third}": {"off": name, "where": third} for third in THIRDS}
+    return found
+
+
+def about(settings: Mapping[str, Any]) -> str:
+    """An ablation in words."""
+    if "control" in settings:
+        words = {"random": "a random mixture", "shuffled": "another session's α", "mean": "the router's mean α"}
+        return f"the routed model with {words[settings['control']]} for every session"
+    where = "" if settings["where"] == "all" else f" in the {settings['where']} third of the layers"
+    return f"the routed model without its {settings['off']} expert{where}"
+
+
+def run_ablation(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The trained router with other weights, or with fewer experts: the fields of its record."""
+    with routed(study, FUSION) as (model, _):
+        made = _controlled(study, model, config["control"]) if "control" in config else _lesioned(study, model, config)
+        return {
+            **made,
+            "student": asdict(study.student.info),
+            "adapter_sha256": {adapter.name: adapter.sha256 for adapter in model.adapters},
+        }
+
+
+def _controlled(study: Study, model: RoutedModel, kind: str) -> dict[str, Any]:
+    splits = ["test"] if study.reader is None else ["validation", "test"]  # a decoder is fitted on validation sessions
+    given: dict[int, np.ndarray] = {}
+    for split in splits:
+        traced = _trace(study, model, study.split(split))
+        given |= control_alpha(kind, traced, seed=study.seed)
+    made = _answers(study, model, given)
+    made["analysis"] |= _statistics(model, np.stack([given[s.id] for s in study.split("test")]))
+    return made
+
+
+def _lesioned(study: Study, model: RoutedModel, config: Mapping[str, Any]) -> dict[str, Any]:
+    layers = model.layer_numbers if config["where"] == "all" else layer_thirds(model.layer_numbers)[config["where"]]
+    off = f"{config['off']}-seed{study.seed}"
+    with knocked_out(model, [off], layers):
+        made = _answers(study, model)
+        traced = _trace(study, model, study.split("test"))
+    made["analysis"] |= {"off": off, "off_in": list(layers)}
+    made["analysis"] |= _statistics(model, np.stack(list(traced.values())))
+    return made
+
+
+def _answers(study: Study, model: RoutedModel, alpha: Mapping[int, np.ndarray] | None = None) -> dict[str, Any]:
+    """As `experiments.answers_of`, without greedy answers beside decoded ones: an ablation is compared once."""
+    if study.reader is not None:
+        options = {"alpha": alpha, "progress": study.progress}
+        return decoded(study, pairs_of(model, study.profile, study.student, study.reader, **options))
+    answers = greedy_answers(
+        model,
+        study.student.tokenizer,
+        study.split("test"),
+        prompt=study.profile.prompt,
+        alpha=alpha,
+        decode=study.profile.decode,
+        progress=study.progress,
+    )
+    return {"answers": answers, "analysis": {}, "attachments": {}}
+
+
+def _trace(study: Study, model: RoutedModel, sessions: Iterable[Session]) -> dict[int, np.ndarray]:
+    sessions = list(sessions)
+    alpha = trace_alpha(
+        model,
+        study.student.tokenizer,
+        sessions,
+        prompt=study.profile.prompt,
+        batch_size=study.profile.decode.batch_size,
+        progress=study.progress,
+    )
+    return {s.id: one for s, one in zip(sessions, alpha, strict=True)}
+
+
+def _statistics(model: RoutedModel, alpha: np.ndarray) -> dict[str, Any]:
+    return {
+        "experts": list(model.expert_names),
+        "layers": list(model.layer_numbers),
+        **routing_statistics(alpha).to_json(),
+    }
