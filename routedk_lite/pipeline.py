@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import experiments, preliminaries, variants
+from . import experiments, mixtures, preliminaries, variants
 from .answering import profile_reader
 from .backbone import Student, is_cached, load_student, student_files
 from .baselines import FLOORS, SIMILARITIES
@@ -35,6 +35,8 @@ VOTERS = ("dynamic", "base")
 """What answers in the voting sweeps: the routed model, and the base expert alone."""
 PARTS = ("method", "companion")
 """Of a study: RouteDK with its baselines and controls, and the questions of the companion paper (`variants`)."""
+EXPLORED = 30
+"""Test sessions that the router explorer shows."""
 
 
 class Stage(NamedTuple):
@@ -43,7 +45,7 @@ class Stage(NamedTuple):
     name: str
     about: str
     kind: str
-    """`fetch`, `floor`, `answer`, `train`, `router` or `sample`: what the time estimate goes by."""
+    """`fetch`, `floor`, `answer`, `train`, `router`, `sample` or `explore`: what the time estimate goes by."""
     is_done: Callable[[], bool]
     run: Callable[[], object]
     part: str = "method"
@@ -199,6 +201,14 @@ class Study:
             config = {**routed, "model": name, "vote": asdict(profile.vote)}
             about = f"sample {profile.vote.n} answers, let them vote"
             yield self._recorded_stage(f"voting-{name}-seed{seed}", about, "sample", seed, config, experiments.voting)
+        config = {
+            **routed, "sessions": EXPLORED, "temperatures": mixtures.TEMPERATURES, "parts": mixtures.PARTS,
+            "vote": asdict(profile.vote), "fusions": [fusions(self)[name][0].to_json() for name in mixtures.SHARPENED],
+        }  # fmt: skip
+        yield self._measured_stage(
+            f"explorer-seed{seed}", "answers under changed α, for the explorer", seed, config, mixtures.explorer,
+            kind="explore",
+        )  # fmt: skip
 
     def _asked(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Settings of every run that asks a student, and of those that read pairs from it."""
@@ -321,7 +331,9 @@ class Study:
 
         return Stage(name, about, kind, is_done, run)
 
-    def _measured_stage(self, name: str, about: str, seed: int, config: Mapping[str, Any], make: Callable) -> Stage:
+    def _measured_stage(
+        self, name: str, about: str, seed: int, config: Mapping[str, Any], make: Callable, kind: str = "train"
+    ) -> Stage:
         """A stage that ends with a measurement of students instead of answers."""
 
         def key() -> str:
@@ -348,4 +360,4 @@ class Study:
                 **made,
             )
 
-        return Stage(name, about, "train", is_done, run)
+        return Stage(name, about, kind, is_done, run)
