@@ -34,6 +34,8 @@ SHARPENED = ("dynamic", "static")
 """Fusions whose α is changed by temperature and by switching experts off."""
 TEMPERATURES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """At which the model is run. Below 1: α is sharper."""
+OTHERS = "nothing special happens"
+"""Why a session is chosen when no kind has any left."""
 PARTS = 6
 """Mixtures by hand give every expert a whole number of sixths: 28 mixtures of three experts."""
 
@@ -187,15 +189,15 @@ def choose_sessions(
     kinds["the vote is right, one answer is not"] = right["vote"] & ~right["dynamic"]
     kinds["one answer is right, the vote is not"] = ~right["vote"] & right["dynamic"]
     distance = np.abs(alpha - alpha.mean(0)).mean((1, 2))
-    kinds["unusual weights"] = distance >= np.sort(distance)[-max(1, len(distance) // 20)]
+    kinds["the weights are unusual"] = distance >= np.sort(distance)[-max(1, len(distance) // 20)]
     kinds["everyone is right"] = np.all(list(right.values()), axis=0)
     kinds["nobody is right"] = ~np.any(list(right.values()), axis=0)
     queues = {kind: [test.sessions[i].id for i in np.flatnonzero(which)] for kind, which in kinds.items()}
-    queues["others"] = [session.id for session in test]
+    queues[OTHERS] = [session.id for session in test]
     chosen: dict[int, str] = {}
     while len(chosen) < min(n, len(test)):
         for kind, queue in queues.items():
-            if kind == "others" and any(queues[k] for k in kinds):
+            if kind == OTHERS and any(queues[k] for k in kinds):
                 continue
             while queue and queue[0] in chosen:
                 queue.pop(0)
