@@ -151,7 +151,7 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
         "static": _thousandths(values["static_log_alpha"]),
         "methods": [name for name in ("base", "rules", "reasoning", *_FUSED) if name in runs],
         "cloud": [
-            [session.id, *(round(float(a) * CLOUD_STEPS) for a in mean), _verdict(f1, exact)]
+            [session.id, *(round(float(a) * CLOUD_STEPS) for a in mean), verdict_of(f1, exact)]
             for session, mean, f1, exact in zip(
                 test, traced.mean(1), dynamic_right.f1, dynamic_right.exact_match, strict=True
             )
@@ -214,10 +214,10 @@ def _answer(session: Session, bundles: Iterable[Bundle], truth: Sequence[Bundle]
     bundles = list(bundles)
     scores = per_session({session.id: bundles}, [session], "strict")
     f1, exact = float(scores.f1[0]), float(scores.exact_match[0])
-    return [[[list(m.items), *m[1:]] for m in marks(bundles, truth)], round(f1 * STEPS), _verdict(f1, exact)]
+    return [[[list(m.items), *m[1:]] for m in marks(bundles, truth)], round(f1 * STEPS), verdict_of(f1, exact)]
 
 
-def _verdict(f1: float, exact: float) -> str:
+def verdict_of(f1: float, exact: float) -> str:
     """`exact`, `partly` or `wrong`: what a session's answer is worth under the strict protocol."""
     return "exact" if exact else "partly" if f1 else "wrong"
 
