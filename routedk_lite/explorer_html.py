@@ -117,6 +117,18 @@ def truth_list(truth: Sequence[Sequence[int]], intents: Sequence[str]) -> str:
     return tag("ul", {"class": "rdkx-key", "data-x": "truth", "aria-label": "true bundles"}, *entries)
 
 
+def mark_legend() -> str:
+    """What the shapes of the marks mean."""
+    samples = {"whole": ("A", "whole: exactly a true bundle"), "part": ("A", "over-cut: only a part of one"),
+               "miss": ("×", "miss: fits into none")}  # fmt: skip
+    entries = []
+    for kind, (label, meaning) in samples.items():
+        colour = "" if kind == "miss" else " rdkx-t0"
+        mark = tag("span", {"class": f"rdkx-k rdkx-{kind}{colour}"}, label)
+        entries.append(tag("li", {}, mark, escape(meaning)))
+    return tag("ul", {"class": "rdkx-key", "aria-label": "marks"}, *entries)
+
+
 def heat_table(experts: Sequence[str], layers: Sequence[int], alpha: Sequence[Sequence[float]]) -> str:
     """α as a table: a row per layer, the highest on top, a column per expert; darker is more.
 

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from .explorer_data import STEPS
-from .explorer_html import SIGNS, Column, heat_table, hidden, products_table, tag, true_column, truth_list, two
+from .explorer_html import (
+    SIGNS,
+    Column,
+    heat_table,
+    hidden,
+    mark_legend,
+    products_table,
+    tag,
+    true_column,
+    truth_list,
+    two,
+)
 from .mixtures import changed_alpha
 
 FUSIONS = {"dynamic": "router (dynamic)", "static": "static", "average": "average", "mix": "own mix"}
@@ -124,17 +135,6 @@ def main(data: Mapping[str, Any]) -> str:
         columns.append(Column(shown, marks, "", f1, verdict))
     now = first["answers"][first["methods"]["dynamic"]]
     columns.append(Column("now", now[0], "rdkx-now", *now[1:]))
-    samples = [("whole", "A", "whole: exactly a true bundle", 0), ("part", "A", "over-cut: only a part of one", 0),
-               ("miss", "×", "miss: fits into none", -1)]  # fmt: skip
-    key = [
-        tag(
-            "li",
-            {},
-            tag("span", {"class": f"rdkx-k rdkx-{kind}{' rdkx-t0' if t == 0 else ''}"}, label),
-            escape(text),
-        )
-        for kind, label, text, t in samples
-    ]
     lines = {"viewBox": "0 0 330 224", "role": "img", "data-x": "lines", "aria-label": "α over the layers"}
     return tag(
         "div",
@@ -144,7 +144,7 @@ def main(data: Mapping[str, Any]) -> str:
             {},
             products_table(f"Session {first['id']}, where {first['why']}", first["titles"], columns),
             truth_list(first["truth"], first["intents"]),
-            tag("ul", {"class": "rdkx-key", "aria-label": "marks"}, *key),
+            mark_legend(),
             tag("p", {"class": "rdkx-says rdkx-js", "data-x": "now"}),
             tag("p", {"class": "rdkx-js", "data-x": "alone"}, "&nbsp;"),
         ),
@@ -178,7 +178,7 @@ def more(data: Mapping[str, Any]) -> str:
             tag(
                 "figure",
                 {},
-                tag("figcaption", {}, "Its answer under every mixture of the experts"),
+                tag("figcaption", {}, "Its answer under every mixture"),
                 tag("svg", {"viewBox": "0 0 330 256", "data-x": "map"}),
             )
         )

@@ -10,7 +10,7 @@ import numpy as np
 from .asking import Reading
 from .data import Bundle, Session
 from .explorer_data import STEPS, letter, marks, true_bundles, verdict_of
-from .explorer_html import Column, heat_table, products_table, tag, true_column, truth_list, two
+from .explorer_html import Column, heat_table, mark_legend, products_table, tag, true_column, truth_list, two
 from .metrics import per_session
 
 
@@ -28,6 +28,8 @@ def reading_html(session: Session, names: Sequence[str], layers: Sequence[int], 
     columns = [true_column([sorted(bundle) for bundle in truth])] if truth else []
     columns += [_column("router", session, router, ""), _column("now", session, now, "rdkx-now")]
     parts = [products_table(f"Session {session.id}" if session.id >= 0 else "Your session", session.titles, columns)]
+    if truth:
+        parts.append(mark_legend())
     if session.intents:
         said = dict(zip(session.bundles, session.intents, strict=True))
         parts.append(truth_list([sorted(bundle) for bundle in truth], [said[bundle] for bundle in truth]))

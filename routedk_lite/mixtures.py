@@ -269,26 +269,26 @@ def explorer(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
         "values": {
             "experts": list(dynamic.analysis["experts"]),
             "layers": list(dynamic.analysis["layers"]),
-            "settings": [_text(setting) for setting in grid],
+            "settings": [setting_text(setting) for setting in grid],
             "static_log_alpha": np.round(static, 4).tolist(),
             "same_as_recorded": [sum(same), len(same)],
             "sessions": [
                 {"id": s.id, "why": chosen[s.id], "log_alpha": np.round(log_alpha[row], 4).tolist()}
-                | _distinct([found[s.id] for found in answers])
+                | distinct_answers([found[s.id] for found in answers])
                 for row, s in enumerate(sessions)
             ],
         },
     }
 
 
-def _text(setting: Setting) -> str:
+def setting_text(setting: Setting) -> str:
     """As the measurement and the explorer's page name a setting, for example `static 2 0,1` or `mix 3,2,1`."""
     if setting.fusion == "mix":
         return f"mix {','.join(map(str, setting.shares))}"
     return f"{setting.fusion} {setting.temperature:g} {','.join(map(str, setting.experts))}"
 
 
-def _distinct(answers: Sequence[Sequence[Bundle]]) -> dict[str, list]:
+def distinct_answers(answers: Sequence[Sequence[Bundle]]) -> dict[str, list]:
     """One session's answers at every setting: each distinct one as text, and which of them each setting gave."""
     texts = [format_answer(bundles) for bundles in answers]
     distinct = list(dict.fromkeys(texts))

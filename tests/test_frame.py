@@ -50,7 +50,7 @@ def tracked_text() -> dict[str, str]:
     require(listing.returncode == 0, "needs a git checkout")
     found = {}
     for name in listing.stdout.splitlines():
-        if not name.startswith("book/vendor/") and (ROOT / name).is_file():
+        if not name.startswith(("book/vendor/", "tests/vendor/")) and (ROOT / name).is_file():
             try:
                 found[name] = (ROOT / name).read_text(encoding="utf-8")
             except UnicodeDecodeError:
@@ -157,6 +157,12 @@ def test_own_licence_names_the_owner() -> None:
 def test_mathjax_is_the_published_file() -> None:
     digest = hashlib.sha256((ROOT / "book/vendor/mathjax/tex-svg.js").read_bytes()).hexdigest()
     assert digest == "d4295dc33744836935c1399feece5159577b34c5c8ffb9f1c6324cd82e03a882"  # MathJax 3.2.2
+
+
+def test_axe_is_the_published_file() -> None:
+    digest = hashlib.sha256((ROOT / "tests/vendor/axe/axe.min.js").read_bytes()).hexdigest()
+    # axe-core 4.14.1, MPL 2.0, used by tests alone
+    assert digest == "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 
 
 def test_every_cited_paper_is_in_the_citation_file() -> None:
