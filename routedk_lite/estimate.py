@@ -26,6 +26,8 @@ INSTRUCTION_TOKENS = 70
 ANSWER_TOKENS = 10
 UTILISATION = {"cpu": 0.5, "cuda": 0.3}
 """Share of the matrix-product speed that a training step reaches; the rest is everything else."""
+EXPLORED_ANSWERS = 15
+"""The router explorer's grid, in evaluations of the whole test split: some 80 settings, on a sixth of the sessions."""
 T4 = (65e12, 3.0e11)
 """fp16 operations and bytes a second of a T4 (NVIDIA's data sheet), assumed where there is no GPU to measure."""
 
@@ -65,6 +67,8 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     memory = (1.0 if basis else 0) + weights / 1e9
     if stage.kind == "answer":
         return Estimate(answer, memory + 0.3, 0.1, basis)
+    if stage.kind == "explore":
+        return Estimate(answer * EXPLORED_ANSWERS, memory + 0.3, 0.2, basis)
     if stage.kind == "sample":  # while samples agree they are one row; in the end every one may stand alone
         return Estimate(2.5 * answer, memory + 1.0, 1.0, basis)
     epochs = profile.router.epochs if stage.kind == "router" else profile.train.epochs

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import ablations, experiments, preliminaries, variants
+from . import ablations, experiments, mixtures, preliminaries, variants
 from .answering import profile_reader
 from .backbone import Student, is_cached, load_student, student_files
 from .baselines import FLOORS, SIMILARITIES
@@ -36,6 +36,8 @@ VOTERS = ("dynamic", "base")
 PARTS = ("method", "companion", "ablations")
 """Of a study: RouteDK with its baselines, the questions of the companion paper (`variants`), and what the router and
 each expert are good for (`ablations`)."""
+EXPLORED = 30
+"""Test sessions that the router explorer shows."""
 
 
 class Stage(NamedTuple):
@@ -44,7 +46,7 @@ class Stage(NamedTuple):
     name: str
     about: str
     kind: str
-    """`fetch`, `floor`, `answer`, `train`, `router` or `sample`: what the time estimate goes by."""
+    """`fetch`, `floor`, `answer`, `train`, `router`, `sample` or `explore`: what the time estimate goes by."""
     is_done: Callable[[], bool]
     run: Callable[[], object]
     part: str = "method"
@@ -201,6 +203,14 @@ class Study:
             config = {**routed, "model": name, "vote": asdict(profile.vote)}
             about = f"sample {profile.vote.n} answers, let them vote"
             yield self._recorded_stage(f"voting-{name}-seed{seed}", about, "sample", seed, config, experiments.voting)
+        config = {
+            **routed, "sessions": EXPLORED, "temperatures": mixtures.TEMPERATURES, "parts": mixtures.PARTS,
+            "vote": asdict(profile.vote), "fusions": [fusions(self)[name][0].to_json() for name in mixtures.SHARPENED],
+        }  # fmt: skip
+        yield self._measured_stage(
+            f"explorer-seed{seed}", "answers under changed α, for the explorer", seed, config, mixtures.explorer,
+            kind="explore",
+        )  # fmt: skip
 
     def _asked(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Settings of every run that asks a student, and of those that read pairs from it."""
@@ -339,7 +349,9 @@ class Study:
 
         return Stage(name, about, kind, is_done, run)
 
-    def _measured_stage(self, name: str, about: str, seed: int, config: Mapping[str, Any], make: Callable) -> Stage:
+    def _measured_stage(
+        self, name: str, about: str, seed: int, config: Mapping[str, Any], make: Callable, kind: str = "train"
+    ) -> Stage:
         """A stage that ends with a measurement of students instead of answers."""
 
         def key() -> str:
@@ -366,4 +378,4 @@ class Study:
                 **made,
             )
 
-        return Stage(name, about, "train", is_done, run)
+        return Stage(name, about, kind, is_done, run)

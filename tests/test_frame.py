@@ -159,6 +159,12 @@ def test_mathjax_is_the_published_file() -> None:
     assert digest == "d4295dc33744836935c1399feece5159577b34c5c8ffb9f1c6324cd82e03a882"  # MathJax 3.2.2
 
 
+def test_axe_is_the_published_file() -> None:
+    digest = hashlib.sha256((ROOT / "tests/vendor/axe/axe.min.js").read_bytes()).hexdigest()
+    # axe-core 4.14.1, MPL 2.0, used by tests alone
+    assert digest == "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+
+
 def test_every_cited_paper_is_in_the_citation_file() -> None:
     bibliography = (ROOT / "book/references.bib").read_text(encoding="utf-8")
     titles = {re.sub(r"[{}]", "", title) for title in re.findall(r"^  title\s+= \{(.+)\},$", bibliography, re.M)}

@@ -1,0 +1,230 @@
+"""What the router explorer shows, gathered from run records and one measurement into a small JSON value.
+
+All that needs a model, a metric or the annotations is settled here: which bundles were given under which weights, what
+they are worth, and how each of them relates to the true ones. What is left to the page is arithmetic on α and a count
+of votes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .data import Bundle, Domain, Session, load_domain
+from .decoding import Samples
+from .metrics import per_session
+from .mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
+from .prompts import parse_answer
+from .records import Measurement, RunRecord, load_all, load_attachment, load_measurements
+from .report import provenance
+from .routing import DOMINANT_LOAD, UNIFORM_ENTROPY
+
+STEPS = 1000
+"""α, logarithms of α and scores stand in the payload as whole thousandths."""
+CLOUD_STEPS = 10_000
+"""Mean weights of all test sessions, which may lie close together, as whole ten-thousandths."""
+LOG_STEPS = 100_000
+"""Log-probabilities of sampled answers as whole hundred-thousandths, the precision of the records."""
+LOWEST = -30_000
+"""Logarithms of α below this, in thousandths, are cut: such an expert has no weight at any temperature shown."""
+
+
+class Mark(NamedTuple):
+    """How one predicted bundle relates to the true ones."""
+
+    items: tuple[int, ...]
+    kind: str
+    """`whole`: equal to a true bundle. `part`: an over-cut, inside a true bundle but smaller. `miss`: inside none."""
+    label: str
+    """Letter of the true bundle; numbered where several parts of it were predicted; `×` for a miss."""
+    truth: int
+    """Place of that true bundle, -1 for a miss."""
+
+
+def true_bundles(session: Session) -> list[Bundle]:
+    """The distinct annotated bundles of two or more items, as the strict protocol counts them."""
+    return [bundle for bundle in dict.fromkeys(session.bundles) if len(bundle) > 1]
+
+
+def marks(bundles: Iterable[Bundle], truth: Sequence[Bundle]) -> list[Mark]:
+    """Predicted bundles beside the true ones, in the order of their items.
+
+    >>> truth = [frozenset({1, 2, 3}), frozenset({4, 5})]
+    >>> [(m.kind, m.label) for m in marks(map(frozenset, [{4, 5}, {1, 2}, {1, 3}, {3, 4}]), truth)]
+    [('part', 'A1'), ('part', 'A2'), ('miss', '×'), ('whole', 'B')]
+    """
+    found = []
+    for bundle in sorted({b for b in bundles if len(b) > 1}, key=sorted):
+        place = truth.index(bundle) if bundle in truth else next((i for i, t in enumerate(truth) if bundle < t), -1)
+        kind = "miss" if place < 0 else "whole" if bundle == truth[place] else "part"
+        found.append(Mark(tuple(sorted(bundle)), kind, "×" if place < 0 else letter(place), place))
+    groups = [(mark.kind, mark.truth) for mark in found]
+    numbered = []
+    for i, (mark, group) in enumerate(zip(found, groups, strict=True)):
+        several = mark.kind != "whole" and groups.count(group) > 1
+        numbered.append(mark._replace(label=f"{mark.label}{groups[: i + 1].count(group)}") if several else mark)
+    return numbered
+
+
+def letter(place: int) -> str:
+    """The name of a true bundle by its place: A, B, …"""
+    return chr(ord("A") + place % 26)
+
+
+class Source(NamedTuple):
+    """The records behind an explorer."""
+
+    runs: Mapping[str, RunRecord]
+    """Method → its run: single experts, `average`, `ties`, `static`, `dynamic`, `vote`."""
+    measured: Measurement
+    """`explorer-seed…`: answers under changed weights."""
+    test: Domain
+
+
+def find_source(results: str | Path, profile: str, domain: str, seed: int = 0) -> Source:
+    """The records of one study that the explorer is made from.
+
+    Raises:
+        ValueError: some are missing, or do not belong together.
+    """
+    name = f"explorer-seed{seed}"
+    wanted = (profile, domain, name)
+    measured = [m for m in load_measurements(results) if (m.profile, m.domain, m.name) == wanted]
+    if not measured:
+        raise ValueError(
+            f"{results}: no {name} of profile {profile!r} and domain {domain!r}. Make it: "
+            f"routedk run --profile {profile} --domain {domain} --seed {seed}"
+        )
+    records = [r for r in load_all(results) if (r.profile, r.domain) == (profile, domain)]
+    runs, test = recorded_runs(records, seed), load_domain(domain, "test")
+    dynamic = runs["dynamic"]
+    if dict(dynamic.adapter_sha256) != dict(measured[0].adapter_sha256):
+        raise ValueError(f"{measured[0].path} was made with other experts than {dynamic.path}: make it anew")
+    if other := [run.path for run in runs.values() if run.data_sha256 != test.sha256]:
+        raise ValueError(f"{other[0]} was made from other test sessions than those of {domain!r} here")
+    return Source(runs, measured[0], test)
+
+
+def available(results: str | Path, seed: int = 0) -> list[tuple[str, str]]:
+    """Profiles and domains for which an explorer is recorded."""
+    found = load_measurements(results)
+    return [(m.profile, m.domain) for m in found if m.name == f"explorer-seed{seed}"]
+
+
+def payload(source: Source, label: str = "") -> dict[str, Any]:
+    """Everything that the explorer's page needs, as a JSON value.
+
+    Args:
+        source: the records.
+        label: where the numbers come from, for example `toy, run now`; by default what the record of the dynamic run
+            says.
+    """
+    values, runs, test = source.measured.values, source.runs, source.test
+    answers = recorded_answers(runs)
+    samples = {row["id"]: Samples.from_json(row) for row in load_attachment(runs["vote"], "samples")}
+    traced = np.array([row["alpha"] for row in load_attachment(runs["dynamic"], "alpha")])  # (S, L, E)
+    dynamic_right = per_session(answers["dynamic"], test, "strict")
+    sessions = [
+        _session(test.by_id[row["id"]], row, {n: a[row["id"]] for n, a in answers.items()}, samples[row["id"]])
+        for row in values["sessions"]
+    ]
+    variety = [len(set(session["methods"].values())) for session in sessions]
+    names = [name.removesuffix(f"-seed{source.measured.seed}") for name in values["experts"]]
+    same, asked = values["same_as_recorded"]
+    return {
+        "version": 1,
+        "title": f"{source.measured.domain}, {source.measured.profile} student",
+        "source": label or provenance([runs["dynamic"]]),
+        "answers_by": _answers_by(runs["dynamic"]),
+        "same": [same, asked],
+        "test_sessions": len(test),
+        "experts": names,
+        "layers": values["layers"],
+        "parts": PARTS,
+        "temperatures": list(TEMPERATURES),
+        "settings": values["settings"],
+        "uniform": UNIFORM_ENTROPY,
+        "dominant": DOMINANT_LOAD,
+        "static": _thousandths(values["static_log_alpha"]),
+        "methods": [name for name in ("base", "rules", "reasoning", *_FUSED) if name in runs],
+        "cloud": [
+            [session.id, *(round(float(a) * CLOUD_STEPS) for a in mean), verdict_of(f1, exact)]
+            for session, mean, f1, exact in zip(
+                test, traced.mean(1), dynamic_right.f1, dynamic_right.exact_match, strict=True
+            )
+        ],
+        "first": variety.index(max(variety)),
+        "sessions": sessions,
+    }
+
+
+_FUSED = ("average", "ties", "static", "dynamic", "vote")
+
+
+def _answers_by(run: RunRecord) -> str:
+    if "decoder" in run.analysis:
+        return (
+            "Bundles are decoded from the student's pair probabilities (how likely two products belong together), the "
+            "vote's from sampled text. Under changed weights the decoder stays the one fitted for the dynamic fusion."
+        )
+    return "Bundles are read from the student's greedy text, the vote's from sampled text."
+
+
+def _session(
+    session: Session, row: Mapping[str, Any], answers: Mapping[str, Sequence[Bundle]], samples: Samples
+) -> dict[str, Any]:
+    """One session's part of the payload. Every distinct answer stands in it once; all else points to it by number."""
+    truth = true_bundles(session)
+    known: dict[frozenset[Bundle], int] = {}
+
+    def number(bundles: Iterable[Bundle]) -> int:
+        return known.setdefault(frozenset(b for b in bundles if len(b) > 1), len(known))
+
+    methods = {name: number(bundles) for name, bundles in answers.items() if name != "vote"}
+    on_grid = [number(parse_answer(text, len(session)).bundles) for text in row["answers"]]
+    # In the order in which a tied vote prefers them, so that the page can compare their places.
+    options = {frozenset(a.bundles) for a in samples.drawn if a.bundles}
+    ranked = sorted(options, key=lambda option: sorted(sorted(b) for b in option))
+    votes = {
+        "options": [number(option) for option in ranked],
+        "drawn": [ranked.index(frozenset(a.bundles)) if a.bundles else -1 for a in samples.drawn],
+        "log_prob": [round((a.log_prob or 0.0) * LOG_STEPS) for a in samples.drawn],
+        "fallback": number(samples.greedy.bundles),
+        "winner": number(answers["vote"]),
+    }
+    return {
+        "id": session.id,
+        "why": row["why"],
+        "titles": list(session.titles),
+        "truth": [sorted(bundle) for bundle in truth],
+        "intents": [dict(zip(session.bundles, session.intents, strict=False)).get(bundle, "") for bundle in truth],
+        "answers": [_answer(session, bundles, truth) for bundles in known],
+        "methods": methods,
+        "grid": [on_grid[i] for i in row["answer_of_setting"]],
+        "alpha": _thousandths(row["log_alpha"]),
+        "votes": votes,
+    }
+
+
+def _answer(session: Session, bundles: Iterable[Bundle], truth: Sequence[Bundle]) -> list[Any]:
+    """`[[items, kind, label, truth], …], F1 in thousandths, verdict`."""
+    bundles = list(bundles)
+    scores = per_session({session.id: bundles}, [session], "strict")
+    f1, exact = float(scores.f1[0]), float(scores.exact_match[0])
+    return [[[list(m.items), *m[1:]] for m in marks(bundles, truth)], round(f1 * STEPS), verdict_of(f1, exact)]
+
+
+def verdict_of(f1: float, exact: float) -> str:
+    """`exact`, `partly` or `wrong`: what a session's answer is worth under the strict protocol."""
+    return "exact" if exact else "partly" if f1 else "wrong"
+
+
+def _whole(values: Iterable[float]) -> list[int]:
+    return [round(float(value) * STEPS) for value in values]
+
+
+def _thousandths(rows: Iterable[Iterable[float]]) -> list[list[int]]:
+    return [[max(LOWEST, value) for value in _whole(row)] for row in rows]

@@ -1,0 +1,349 @@
+"""The live explorer: type a session, drag the experts' weights, and see a real routed model answer again.
+
+Plain ipywidgets, so that it works in JupyterLab, Notebook, VS Code and Colab. A change waits until the hand rests for a
+moment; while the model computes, the status says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+import numpy as np
+
+from .answering import profile_reader
+from .asking import Reading, ask
+from .backbone import load_student
+from .config import Profile, get_profile
+from .data import Session, load_domain
+from .explorer_html import style, tag
+from .explorer_reading import reading_html
+from .pairs import PairReader
+from .partitions import PartitionDecoder, SizePrior
+from .records import load_all
+from .routed import RoutedModel
+
+if TYPE_CHECKING:
+    from .backbone import Student
+    from .pipeline import Study
+
+WAIT = 0.3
+"""Seconds without a further change after which the model is asked."""
+SHOWN = 60
+"""Test sessions in the list."""
+
+
+class Debouncer:
+    """Calls a function once, some time after the last of several requests; at once where no event loop is running.
+
+    Args:
+        call: what is to be done.
+        seconds: how long nothing must have been asked for.
+    """
+
+    def __init__(self, call: Callable[[], object], seconds: float = WAIT) -> None:
+        self.call, self.seconds = call, seconds
+        self._handle: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> None:
+        self.cancel()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.call()
+            return
+        self._handle = loop.call_later(self.seconds, self._run)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a call is still to come."""
+        return self._handle is not None
+
+    def cancel(self) -> None:
+        """Forget what was asked for."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _run(self) -> None:
+        self._handle = None
+        self.call()
+
+
+class LiveExplorer:
+    """A routed model to play with. Show it as the last value of a cell; every control has a method for scripts too.
+
+    Args:
+        model: the student with experts and fusion.
+        student: the student inside it.
+        profile: prompt and settings of decoding, or its name.
+        sessions: to choose from; the first is shown.
+        reader, decoder: pairs decide on the bundles where both are given; else the greedy text does.
+        wait: seconds without a further change after which the model is asked.
+
+    Raises:
+        ValueError: no sessions.
+    """
+
+    def __init__(
+        self,
+        model: RoutedModel,
+        student: Student,
+        sessions: Iterable[Session],
+        *,
+        profile: str | Profile,
+        reader: PairReader | None = None,
+        decoder: PartitionDecoder | None = None,
+        wait: float = WAIT,
+    ) -> None:
+        self.model, self.student, self.sessions = model, student, tuple(sessions)
+        if not self.sessions:
+            raise ValueError("sessions is empty: give at least one to begin with")
+        self._how: dict[str, Any] = {"profile": get_profile(profile), "reader": reader, "decoder": decoder}
+        self.names = tuple(name.rpartition("-seed")[0] or name for name in model.expert_names)
+        self.session = self.sessions[0]
+        self.overrides: dict[int | None, tuple[float, ...]] = {}
+        """Layer → weights set by hand; `None` is all layers."""
+        self.router: Reading | None = None
+        """What the model does when left alone."""
+        self.reading: Reading | None = None
+        """What it does now."""
+        self.later = Debouncer(self.refresh, wait)
+        self._silent = False
+        self._make_widgets()
+        self.show(self.session)
+
+    @classmethod
+    def from_folder(
+        cls, folder: str | Path, profile: str | Profile, domain: str, *, results: str | Path = "results", seed: int = 0
+    ) -> LiveExplorer:
+        """A saved routed model on a freshly loaded student.
+
+        Args:
+            folder: from `routedk export`, `Study.export` or `RoutedModel.save_pretrained`.
+            profile, domain: what it was trained with and on.
+            results: where a profile decodes bundles from pairs, the decoder is that of the recorded dynamic run there.
+            seed: of that run.
+
+        Raises:
+            FileNotFoundError: the folder holds no routed model.
+            ValueError: experts of another student, or the decoder is not recorded.
+        """
+        profile = get_profile(profile)
+        student, train = load_student(profile), load_domain(domain, "train")
+        reader, decoder = profile_reader(profile, student, train), None
+        if reader is not None:
+            wanted = (profile.name, domain, f"fusion-dynamic-seed{seed}")
+            found = [r for r in load_all(results) if (r.profile, r.domain, r.run) == wanted]
+            if not found:
+                raise ValueError(f"{results}: no record {'/'.join(wanted)}, whose decoder is needed to read bundles")
+            decoder = PartitionDecoder(prior=SizePrior(train), **found[0].analysis["decoder"])
+        model = RoutedModel.from_pretrained(folder, student.model, student=student.info.id)
+        test = load_domain(domain, "test").sessions
+        return cls(model, student, test, profile=profile, reader=reader, decoder=decoder)
+
+    @classmethod
+    def from_study(cls, study: Study, fusion: str = "dynamic") -> LiveExplorer:
+        """A study's routed model; what is not trained yet is trained first."""
+        folder = study.export(study.work / f"exported-{fusion}-seed{study.seed}", fusion)
+        return cls.from_folder(folder, study.profile, study.domain, results=study.results, seed=study.seed)
+
+    # --- what can be done ---------------------------------------------------------------------------------------
+
+    def show(self, session: Session | Sequence[str]) -> Reading:
+        """Look at another session, or at products of one's own: one title each.
+
+        Raises:
+            ValueError: fewer than two products.
+        """
+        if not isinstance(session, Session):
+            titles = tuple(title.strip() for title in session if title.strip())
+            if len(titles) < 2:
+                raise ValueError(f"{len(titles)} products: give at least two, one per line")
+            session = Session(id=-1, items=titles, titles=titles, bundles=())
+        self.session, self.router = session, None
+        with self._quietly():
+            self.text.value = "\n".join(session.titles)
+        return self.refresh()
+
+    def override(self, weights: Sequence[float], layer: int | None = None) -> Reading:
+        """Set the experts' weights by hand.
+
+        Args:
+            weights: one per expert.
+            layer: number of a decoder layer; `None` is all of them, and takes back what was set for single ones.
+
+        Raises:
+            ValueError: another number of weights, a negative one, or a layer without experts.
+        """
+        weights = tuple(float(w) for w in weights)
+        if len(weights) != len(self.names) or min(weights) < 0:
+            raise ValueError(f"weights = {weights}: give one of 0 or more for each of {', '.join(self.names)}")
+        if layer is not None and layer not in self.model.layer_numbers:
+            raise ValueError(f"layer = {layer}: choose one of {list(self.model.layer_numbers)}, or None for all")
+        self._set(weights, layer)
+        return self.refresh()
+
+    def release(self) -> Reading:
+        """Back to what the router does."""
+        self.overrides = {}
+        return self.refresh()
+
+    def refresh(self) -> Reading:
+        """Ask the model with the present session and weights, and show what it says."""
+        self.later.cancel()
+        self.status.value = _status("computing …", busy=True)
+        try:
+            if self.router is None:
+                self.router = ask(self.model, self.student, self.session, **self._how)
+            self.reading = self.router
+            if self.overrides:
+                with self._overridden():
+                    self.reading = ask(self.model, self.student, self.session, **self._how)
+        except (ValueError, RuntimeError) as error:
+            self.status.value = _status(f"That did not work: {error}")
+            raise
+        self.output.value = self._html()
+        self._follow()
+        by = "weights: the router's" if not self.overrides else f"weights by hand in {self._where()}"
+        self.status.value = _status(f"{by} · answered in {self.reading.seconds:.2f} s")
+        return self.reading
+
+    def snapshot(self):
+        """What is shown now, as HTML that stays: for pages without a kernel."""
+        from IPython.display import HTML
+
+        return HTML(tag("div", {"class": "rdkx"}, style(), tag("div", {"class": "rdkx-in"}, self._html())))
+
+    def close(self) -> None:
+        """Take the experts off the student, and the widgets off the page."""
+        self.later.cancel()
+        self.widget.close()
+        self.model.unload()
+
+    # --- how it works -------------------------------------------------------------------------------------------
+
+    def _set(self, weights: tuple[float, ...], layer: int | None) -> None:
+        if layer is None:
+            self.overrides = {}
+        self.overrides[layer] = weights
+
+    def _html(self) -> str:
+        if self.router is None or self.reading is None:
+            return ""
+        return reading_html(self.session, self.names, self.model.layer_numbers, self.router, self.reading)
+
+    @contextmanager
+    def _overridden(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for layer in sorted(self.overrides, key=lambda number: -1 if number is None else number):
+                stack.enter_context(self.model.override(self.overrides[layer], layer))
+            yield
+
+    def _where(self) -> str:
+        layers = [f"layer {number}" for number in self.overrides if number is not None]
+        return ", ".join((["all layers"] if None in self.overrides else []) + layers)
+
+    def _make_widgets(self) -> None:
+        wide = widgets.Layout(width="100%")
+        name = {"description_width": "initial"}
+        options = [(f"session {s.id}, {len(s)} products", i) for i, s in enumerate(self.sessions[:SHOWN])]
+        self.choice = widgets.Dropdown(options=options, description="From the test sessions:", style=name, layout=wide)
+        self.text = widgets.Textarea(
+            description="Products, one per line:", style=name, layout=widgets.Layout(width="100%", height="9.5em")
+        )
+        layers = [("all layers", None), *((f"layer {number}", number) for number in self.model.layer_numbers)]
+        self.layer = widgets.Dropdown(options=layers, description="Weights of:", style=name, layout=wide)
+        self.sliders = [
+            widgets.FloatSlider(
+                min=0, max=1, step=0.01, description=expert, readout_format=".2f", style={"description_width": "6em"},
+                layout=wide,
+            )
+            for expert in self.names
+        ]  # fmt: skip
+        self.shares = widgets.Checkbox(value=True, description="let them sum to one", indent=False)
+        self.back = widgets.Button(description="What the router would do", layout=widgets.Layout(width="auto"))
+        self.status = widgets.HTML()
+        self.output = widgets.HTML(layout=wide)
+        self.choice.observe(lambda change: self._chosen(), "value")
+        self.text.observe(lambda change: self._typed(), "value")
+        self.layer.observe(lambda change: self._follow(), "value")
+        for slider in self.sliders:
+            slider.observe(lambda change: self._dragged(), "value")
+        self.shares.observe(lambda change: self._dragged(), "value")
+        self.back.on_click(lambda button: self.release())
+        side = widgets.Layout(flex="1 1 300px", min_width="0")
+        left = widgets.VBox([self.choice, self.text], layout=side)
+        right = widgets.VBox([self.layer, *self.sliders, self.shares, self.back], layout=side)
+        top = widgets.Box([left, right], layout=widgets.Layout(display="flex", flex_flow="row wrap", gap="8px 24px"))
+        self.widget = widgets.VBox([widgets.HTML(style()), top, self.status, self.output])
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Within the block, widgets that are set do not set anything off."""
+        before, self._silent = self._silent, True
+        try:
+            yield
+        finally:
+            self._silent = before
+
+    def _chosen(self) -> None:
+        if not self._silent:
+            self.session, self.router = self.sessions[self.choice.value], None
+            with self._quietly():
+                self.text.value = "\n".join(self.session.titles)
+            self._soon()
+
+    def _typed(self) -> None:
+        if self._silent:
+            return
+        titles = tuple(line.strip() for line in self.text.value.splitlines() if line.strip())
+        if titles == self.session.titles:
+            return
+        if len(titles) < 2:
+            self.later.cancel()
+            self.status.value = _status("Type at least two products, one per line.")
+            return
+        self.session, self.router = Session(id=-1, items=titles, titles=titles, bundles=()), None
+        self._soon()
+
+    def _dragged(self) -> None:
+        if self._silent:
+            return
+        weights = np.array([slider.value for slider in self.sliders])
+        if self.shares.value:
+            if not weights.sum():
+                self.later.cancel()
+                self.status.value = _status("Give at least one expert some weight.")
+                return
+            weights = weights / weights.sum()
+        self._set(tuple(weights.tolist()), self.layer.value)
+        self._soon()
+
+    def _soon(self) -> None:
+        self.status.value = _status("waiting for your hand to rest …", busy=True)
+        self.later()
+
+    def _follow(self) -> None:
+        """Let the sliders show the weights in use: of one layer, or their mean over all."""
+        if self.reading is None or self.later.waiting:
+            return
+        weights = self.reading.alpha.mean(0)
+        if self.layer.value is not None:
+            weights = self.reading.alpha[self.model.layer_numbers.index(self.layer.value)]
+        with self._quietly():
+            for slider, weight in zip(self.sliders, weights, strict=True):
+                slider.value = min(1.0, round(float(weight), 2))
+
+
+def _status(text: str, busy: bool = False) -> str:
+    return tag(
+        "div",
+        {"role": "status", "aria-live": "polite", "aria-busy": str(busy).lower()},
+        ("⏳ " if busy else "") + escape(text),
+    )

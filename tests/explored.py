@@ -1,0 +1,96 @@
+"""Records of a study that no model was needed for: what the router explorer is tested on."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from routedk_lite.config import VoteConfig
+from routedk_lite.data import Session, load_domain
+from routedk_lite.decoding import Answer, Samples
+from routedk_lite.mixtures import choose_sessions, distinct_answers, setting_text, settings
+from routedk_lite.prompts import format_answer
+from routedk_lite.records import write_measurement, write_record
+
+EXPERTS = ("base-seed0", "rules-seed0", "reasoning-seed0")
+HASHES = {name: name[0] * 64 for name in EXPERTS}
+STUDENT = {"id": "made-up", "dtype": "float32"}
+
+
+def guess(session: Session, rng: np.random.Generator) -> list[frozenset[int]]:
+    """An answer that is right, cut small, beside the point, or empty."""
+    kind = rng.choice(["right", "cut", "wild", "empty", "mixed"], p=[0.35, 0.2, 0.2, 0.05, 0.2])
+    wild = frozenset(int(i) for i in 1 + rng.permutation(len(session))[:2])
+    small = [frozenset(sorted(b)[:2]) for b in session.bundles]
+    answers = {"right": list(session.bundles), "cut": small, "wild": [wild], "empty": [], "mixed": [*small[:1], wild]}
+    return answers[kind]
+
+
+def sample(session: Session, rng: np.random.Generator, n: int) -> Samples:
+    """Answers of which many are equal, some unreadable, and some tie."""
+    options = [format_answer(guess(session, rng)) for _ in range(4)]
+    drawn = []
+    for _ in range(n):
+        text = str(rng.choice(options))
+        bundles = [frozenset(map(int, line.split())) for line in text.splitlines()]
+        log_prob = round(-float(rng.choice([0.25, 0.5, rng.random()])), 5)
+        drawn.append(Answer.of_bundles(session.id, bundles)._replace(text=text, log_prob=log_prob))
+    return Samples(session.id, drawn[0], tuple(drawn))
+
+
+def make_results(folder: Path, *, n_layers: int = 5, profile: str = "toy", seed: int = 0) -> Path:
+    """Write all records and the measurement that an explorer of the toy shop is made from."""
+    rng, test = np.random.default_rng(seed), load_domain("toyshop", "test")
+    common: dict[str, Any] = {"profile": profile, "config": {}, "config_hash": "0", "wall_seconds": 1.0}
+    logits = rng.normal(0, 2, (len(test), n_layers, 3))
+    logits[:, 0] *= 0.01  # nearly uniform
+    logits[:, -1, 0] += 12  # nearly one-hot
+    alpha = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    answers = {}
+
+    def record(name: str, run: str, **more: Any) -> None:
+        found = {s.id: guess(s, rng) for s in test}
+        answers[name] = found
+        made = [Answer.of_bundles(i, b) for i, b in found.items()]
+        write_record(folder, test=test, run=f"{run}-seed0", seed=0, answers=made, student=STUDENT, **common, **more)
+
+    for name in ("base", "rules", "reasoning"):
+        record(name, name)
+    for name in ("average", "ties", "static"):
+        record(name, f"fusion-{name}")
+    rows = [{"id": s.id, "alpha": np.round(a, 4).tolist()} for s, a in zip(test, alpha, strict=True)]
+    analysis = {"experts": list(EXPERTS), "layers": list(range(n_layers))}
+    record("dynamic", "fusion-dynamic", analysis=analysis, attachments={"alpha": rows}, adapter_sha256=HASHES)
+    drawn = [sample(s, rng, VoteConfig().n) for s in test]
+    record("vote", "voting-dynamic", attachments={"samples": [s.to_json() for s in drawn]})
+    chosen = choose_sessions(test, answers, alpha, 12)
+    logs = logits - logits.max(-1, keepdims=True)
+    place = {s.id: i for i, s in enumerate(test)}
+    grid = settings(3)
+    sessions = []
+    for id_, why in chosen.items():
+        options = [guess(test.by_id[id_], rng) for _ in range(5)]
+        found = [options[rng.integers(5)] for _ in grid]
+        log_alpha = np.round(logs[place[id_]], 4).tolist()
+        sessions.append({"id": id_, "why": why, "log_alpha": log_alpha, **distinct_answers(found)})
+    write_measurement(
+        folder,
+        train=load_domain("toyshop", "train"),
+        name="explorer-seed0",
+        seed=0,
+        student=STUDENT,
+        adapter_sha256=HASHES,
+        values={
+            "experts": list(EXPERTS),
+            "layers": list(range(n_layers)),
+            "settings": [setting_text(s) for s in grid],
+            "static_log_alpha": [[0.0, -0.5, -math.log(4)]] * n_layers,
+            "same_as_recorded": [len(chosen), len(chosen)],
+            "sessions": sessions,
+        },
+        **common,
+    )
+    return folder
