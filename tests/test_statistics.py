@@ -281,5 +281,5 @@ def test_a_difference_between_seeds_widens_the_interval():
 
 @pytest.mark.parametrize("marks", [[True] * 4, [False] * 4, [True, False]])
 def test_groups_must_be_two(marks):
-    with pytest.raises(ValueError, match="in_first has shape .*: mark some sessions, not all"):
+    with pytest.raises(ValueError, match="in_first has shape .*: mark some of the sessions, not all"):
         group_difference(np.ones((1, 4)), marks, generator=rng())
