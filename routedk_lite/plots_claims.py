@@ -59,8 +59,9 @@ def claims_figure(judgements: Sequence[Judgement], *, note: str = "") -> Figure:
         line += 1
     axes.axvline(0, color="black", linewidth=1, zorder=1)
     axes.set(ylim=(line - 0.4, -0.6), yticks=[], xlabel="difference a − b, with its 95 % interval")
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(low, -0.11), max(high, 0.11))
+    axes.update_datalim(((-0.1, 0), (0.1, 0)))  # wide enough where nothing, or hardly anything, differs
+    axes.autoscale_view(scaley=False)
+    axes.locator_params(axis="x", nbins=7)
     axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.6)
     axes.grid(visible=False, axis="y")
     for side in ("left", "right", "top"):
@@ -74,7 +75,8 @@ def claims_figure(judgements: Sequence[Judgement], *, note: str = "") -> Figure:
 def _draw_comparison(axes: Axes, line: int, findings: Sequence[Finding]) -> None:
     known = [f for f in findings if not f.missing]
     if not known:
-        axes.text(0.004, line, NOT_RUN, va="center", fontsize=8.5, color=QUIET, style="italic")
+        look = {"va": "center", "fontsize": 8.5, "color": QUIET, "style": "italic"}
+        axes.annotate(NOT_RUN, (0, line), xytext=(4, 0), textcoords="offset points", **look)
         return
     comparison = known[0].comparison
     low = 0.0 if comparison.test == "greater" else -comparison.margin
