@@ -163,6 +163,38 @@ def show_results(
     typer.echo(results_table(found, markdown=markdown))
 
 
+@app.command("report")
+def replication_report(
+    results: Results = Path("results"),
+    claims: Annotated[Path | None, typer.Option(help="The claims; by default claims.yml of this project.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Whose records judge; by default the one of the claims.")] = None,
+    book: Annotated[
+        Path | None, typer.Option(help="Bring replication.md in this folder, and its figure, up to date.")
+    ] = None,
+) -> None:
+    """Judge the papers' claims by the records, and print the verdicts."""
+    from dataclasses import replace
+
+    from .claims import claims_file, load_claims
+    from .config import get_profile
+    from .data import PUBLIC_DOMAINS
+    from .pipeline import Study
+    from .records import load_all
+    from .replication import judged_claims, summary_table, write_report
+
+    path = claims or claims_file()
+    known = load_claims(path)
+    if profile:
+        known = replace(known, profile=get_profile(profile).name)
+    records = load_all(results)
+    stages = {domain: [stage.name for stage in Study(known.profile, domain).stages] for domain in PUBLIC_DOMAINS}
+    root = path.parent if (path.parent / "notebooks").is_dir() else None  # an installed package has no chapters
+    judgements = judged_claims(known, records, stages, root=root)
+    typer.echo(summary_table(judgements))
+    if book:
+        typer.echo("Written: {}, {}".format(*write_report(book, known, judgements, records)))
+
+
 @app.command()
 def doctor() -> None:
     """Say what this machine can run, and what is missing."""

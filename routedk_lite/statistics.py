@@ -33,6 +33,15 @@ class PairedDifference(NamedTuple):
     p_value: float
 
 
+class GroupDifference(NamedTuple):
+    """Mean of the first group less that of the second, its interval and its two-sided p value."""
+
+    estimate: float
+    low: float
+    high: float
+    p_value: float
+
+
 def bootstrap_interval(
     values: ArrayLike,
     *,
@@ -152,6 +161,62 @@ def paired_difference(
     else:
         interval = bootstrap_interval(by_seed[0], **settings)
     return PairedDifference(*interval, _sign_flip_p(by_seed.mean(axis=0), n_draws, generator))
+
+
+def group_difference(
+    values_by_seed: ArrayLike,
+    in_first: ArrayLike,
+    *,
+    generator: np.random.Generator,
+    n_draws: int = 10_000,
+    confidence: float = 0.95,
+) -> GroupDifference:
+    """Compare two groups of sessions: difference of their means, two-level bootstrap interval, permutation test.
+
+    Every draw takes seeds with replacement, and then sessions with replacement within each group. The test asks
+    whether the groups could be any split of the sessions of that size; it uses each session's mean over the seeds.
+
+    Args:
+        values_by_seed: one number per seed and session.
+        in_first: whether a session belongs to the first group.
+        generator: where draws and permutations come from.
+        n_draws: resamples, and permutations.
+        confidence: of the interval.
+
+    Shapes:
+        values_by_seed: (seeds, sessions)
+        in_first: (sessions,)
+
+    Raises:
+        ValueError: a group is empty, a value is not finite, or a shape or setting makes no sense.
+    """
+    from scipy.stats import permutation_test
+
+    _check_settings(n_draws, confidence)
+    values, first = _finite("values_by_seed", values_by_seed, dims=(2,)), np.asarray(in_first, dtype=bool)
+    if first.shape != values.shape[1:] or first.all() or not first.any():
+        raise ValueError(
+            f"in_first has shape {first.shape} and marks {first.sum()}: mark some of the sessions, not all"
+        )
+    groups = values[:, first], values[:, ~first]
+    weights = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), size=n_draws) / len(values)
+    means = []
+    for group in groups:  # (seeds, sessions of the group): how often each session is drawn, as a weight
+        n = group.shape[1]
+        drawn = generator.multinomial(n, np.full(n, 1 / n), size=n_draws) / n
+        means.append(np.einsum("ds,sn,dn->d", weights, group, drawn, optimize=True))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means[0] - means[1], [tail, 1 - tail])
+    result = permutation_test(
+        [group.mean(0) for group in groups],
+        lambda x, y, axis: x.mean(axis) - y.mean(axis),
+        vectorized=True,
+        n_resamples=n_draws,
+        batch=max(1, _CHUNK // values.shape[1]),
+        rng=generator,
+    )
+    estimate = float(groups[0].mean() - groups[1].mean())
+    return GroupDifference(estimate, float(low), float(high), float(result.pvalue))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

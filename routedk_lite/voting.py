@@ -167,18 +167,12 @@ def voting_curve(
     for n in sizes:
         drawn = {id_: _first(s, n) for id_, s in by_id.items()}
         nested = _scores({id_: vote(a, by_id[id_].greedy) for id_, a in drawn.items()}, sessions, metric)
-        every = all(len(s.drawn) == n for s in samples)
-        scores, fallbacks = [], 0
-        for _ in range(1 if every else resamples):
-            votes = {}
-            for id_, s in by_id.items():
-                chosen = generator.choice(len(s.drawn), n, replace=False)
-                votes[id_] = vote([s.drawn[k] for k in chosen], s.greedy)
-            scores.append(_scores(votes, sessions, metric))
-            fallbacks += sum(v.fallback for v in votes.values())
-        rows.append(np.mean(scores, axis=0))
-        interval = bootstrap_interval(rows[-1], generator=generator)
-        points.append(CurvePoint(n, float(nested.mean()), interval, fallbacks / len(scores)))
+        scores, fallbacks = resampled_scores(
+            samples, sessions, n, generator=generator, metric=metric, resamples=resamples
+        )
+        rows.append(scores)
+        interval = bootstrap_interval(scores, generator=generator)
+        points.append(CurvePoint(n, float(nested.mean()), interval, fallbacks))
     best = int(np.argmax([p.resampled.estimate for p in points]))
     if best < len(points) - 1:
         loss = paired_difference(rows[-1], rows[best], generator=generator)
@@ -189,6 +183,47 @@ def voting_curve(
                 stacklevel=2,
             )
     return points
+
+
+def resampled_scores(
+    samples: Sequence[Samples],
+    sessions: Iterable[Session],
+    n: int,
+    *,
+    generator: np.random.Generator,
+    metric: str = "f1",
+    resamples: int = 100,
+) -> tuple[np.ndarray, float]:
+    """A strict metric of every session when n of its answers vote, and how many sessions had no readable answer.
+
+    Both are means over `resamples` random subsets of n answers per session; at n equal to the draw there is one subset.
+
+    Args:
+        samples: the draw, one entry per session.
+        sessions: the sessions with their annotated bundles.
+        n: answers that vote.
+        generator: chooses subsets.
+        metric: `f1`, `exact_match`, `precision` or `recall`, under the strict protocol.
+        resamples: subsets.
+
+    Shapes:
+        → (sessions,)
+
+    Raises:
+        ValueError: fewer than `n` answers were drawn.
+    """
+    sessions, scores, fallbacks = list(sessions), [], 0
+    for s in samples:
+        _first(s, n)
+    every = all(len(s.drawn) == n for s in samples)
+    for _ in range(1 if every else resamples):
+        votes = {}
+        for s in samples:
+            chosen = generator.choice(len(s.drawn), n, replace=False)
+            votes[s.id] = vote([s.drawn[k] for k in chosen], s.greedy)
+        scores.append(_scores(votes, sessions, metric))
+        fallbacks += sum(v.fallback for v in votes.values())
+    return np.mean(scores, axis=0), fallbacks / len(scores)
 
 
 def reliability(

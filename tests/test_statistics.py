@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from routedk_lite.statistics import (
     bootstrap_interval,
+    group_difference,
     holm,
     paired_difference,
     smallest_detectable_difference,
@@ -249,3 +250,36 @@ def test_more_sessions_and_less_power_let_smaller_differences_be_found():
 def test_bad_input_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# --- two groups of sessions ---------------------------------------------------------------------------------
+
+
+def test_groups_without_a_difference_are_told_apart_as_often_as_the_level_says():
+    first = np.arange(60) < 25
+    found = [group_difference(rng(k).normal(size=(3, 60)), first, generator=rng(k), n_draws=300) for k in range(120)]
+    assert sum(f.p_value < 0.05 for f in found) <= 13  # 6 expected; 14 or more has a chance of 1 in 400
+    assert sum(f.low < 0 < f.high for f in found) >= 102
+
+
+def test_a_difference_of_groups_is_found_and_lies_in_its_interval():
+    first = np.arange(80) % 2 == 0
+    values = rng().normal(size=(3, 80)) + 1.5 * first
+    found = group_difference(values, first, generator=rng(1))
+    assert found.estimate == pytest.approx(values[:, first].mean() - values[:, ~first].mean())
+    assert 0 < found.low < found.estimate < found.high and found.p_value < 0.01
+
+
+def test_a_difference_between_seeds_widens_the_interval():
+    first = np.arange(40) < 20
+    shift = np.array([[-1.0], [0.0], [1.0]]) * first
+    same, spread = (
+        group_difference(rng().normal(0, 0.1, (3, 40)) + s, first, generator=rng(1)) for s in (0 * shift, shift)
+    )
+    assert spread.high - spread.low > 5 * (same.high - same.low)
+
+
+@pytest.mark.parametrize("marks", [[True] * 4, [False] * 4, [True, False]])
+def test_groups_must_be_two(marks):
+    with pytest.raises(ValueError, match="in_first has shape .*: mark some of the sessions, not all"):
+        group_difference(np.ones((1, 4)), marks, generator=rng())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from routedk_lite.data import Session
 from routedk_lite.decoding import Answer, Samples
-from routedk_lite.voting import diversity, reliability, vote, vote_all, voting_curve
+from routedk_lite.voting import diversity, reliability, resampled_scores, vote, vote_all, voting_curve
 
 GREEDY = Answer.of_bundles(0, [{1, 2}])
 
@@ -157,3 +157,14 @@ def test_samples_survive_their_file():
     again = Samples.from_json(one.to_json())
     assert again == one
     assert len(one.to_json()["answers"]) == 2  # distinct ones only
+
+
+def test_scores_of_fewer_voters_are_means_over_the_draw():
+    session = Session(id=0, items=tuple("abc"), titles=tuple("abc"), bundles=(frozenset({1, 2}),))
+    samples = [Samples(0, GREEDY, (answer({1, 2}), answer({1, 2}), answer({1, 3}), answer({2, 3})))]
+    one, _ = resampled_scores(samples, [session], 1, generator=np.random.default_rng(0), resamples=2000)
+    every, fallbacks = resampled_scores(samples, [session], 4, generator=np.random.default_rng(0))
+    assert one[0] == pytest.approx(0.5, abs=0.04)
+    assert every[0] == 1.0 and fallbacks == 0
+    with pytest.raises(ValueError, match="session 0 has 4 answers"):
+        resampled_scores(samples, [session], 5, generator=np.random.default_rng(0))

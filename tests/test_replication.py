@@ -1,0 +1,172 @@
+"""The replication report shows what the records give, says what is missing, and cannot go out of date unseen."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+from conftest import ROOT, require
+from synthetic import stand_in, write_run, write_study
+from test_frame import bare_decimals
+from typer.testing import CliRunner
+
+from routedk_lite import verdicts
+from routedk_lite.__main__ import app
+from routedk_lite.claims import claims_file, load_claims
+from routedk_lite.config import get_profile
+from routedk_lite.plots_claims import claims_figure
+from routedk_lite.records import load_all
+from routedk_lite.replication import figure_key, filled_page, page_parts, settings_table, summary_table, write_report
+from routedk_lite.verdicts import judge
+
+CLAIMS = load_claims()
+PAGE, FIGURE = ROOT / "book/replication.md", ROOT / "book/assets/replication.svg"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Records of a whole study of one domain, and of one seed of another; judged."""
+    folder = tmp_path_factory.mktemp("study") / "results"
+    write_study(folder)
+    write_study(folder, domains=("food",), seeds=(0,))
+    records = load_all(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verdicts, "load_domain", stand_in)
+        return records, judge(CLAIMS, records, n_draws=2000)
+
+
+@pytest.fixture(scope="module")
+def parts(study):
+    records, judgements = study
+    return page_parts(CLAIMS, judgements, records, records[0].path.parents[3] / "book")
+
+
+# --- the committed page -------------------------------------------------------------------------------------------
+
+
+def test_the_page_and_its_figure_show_what_the_records_give(mirror):
+    require(PAGE.exists(), "the book comes with the repository only")
+    records = load_all(ROOT / "results")
+    judgements = judge(CLAIMS, records)
+    text = PAGE.read_text(encoding="utf-8")
+    assert filled_page(text, CLAIMS, judgements, records, PAGE.parent) == text, "run: routedk report --book book"
+    assert all(f"(claim-{claim.id})=" in text for claim in CLAIMS)
+    assert figure_key(judgements) in FIGURE.read_text(encoding="utf-8"), "run: routedk report --book book"
+
+
+# --- what is written ----------------------------------------------------------------------------------------------
+
+
+def test_every_claim_has_a_section_with_the_papers_words_the_rule_and_the_verdict(study, parts):
+    sections = re.split(r"\(claim-[\w-]+\)=\n", parts["claims"])[1:]
+    assert len(sections) == len(CLAIMS)
+    for section, judgement in zip(sections, study[1], strict=True):
+        claim = judgement.claim
+        assert section.startswith(f"### {claim.title}\n") and claim.statement in section
+        assert claim.reports in section and f"| verdict | **{judgement.verdict}** |" in section
+        assert f"](../{claim.chapter}.ipynb)" in section and (claim.note in section)
+        assert f"](#claim-{claim.id})" in parts["summary"]
+
+
+def test_numbers_missing_runs_and_records_stand_in_the_section(study, parts):
+    section = parts["claims"].split("(claim-fusion-order)=")[1].split("(claim-")[0]
+    finding = next(f for f in study[1][4].findings if f.comparison.label == "dynamic − static")
+    assert f"{finding.estimate:+.3f} [{finding.low:+.3f}, {finding.high:+.3f}]" in section
+    assert "| not judged (one seed) |" in section and f"| {finding.p_holm:.3f} | 3 |" in section
+    assert "Not run yet: `fusion-dynamic-seed*` (clothing)" in section
+    links = re.findall(r"\[fusion-dynamic-seed0\]\((\S+)\)", section)
+    assert links == [f"../results/smol/{d}/fusion-dynamic-seed0.json" for d in ("electronic", "food")]
+    assert ":::{dropdown} Records behind these numbers" in section
+
+
+def test_what_the_student_costs_is_shown_where_nothing_can_be_compared(parts):
+    section = parts["claims"].split("(claim-cheaper)=")[1].split("(claim-")[0]
+    n = len(stand_in("electronic", "test"))
+    assert f"| fusion-dynamic-seed0 | electronic | 135 million | {40 / n:.2f} s |" in section
+    assert "| verdict | **not run** |" in section and "neither times nor prices" in section
+
+
+def test_prose_holds_no_bare_decimal(parts):
+    assert not [part for part in parts.values() if bare_decimals(part)]
+
+
+def test_without_records_everything_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    judgements = judge(CLAIMS, [])
+    made = page_parts(CLAIMS, judgements, [], tmp_path)
+    assert {j.verdict for j in judgements} == {"not run"}
+    assert made["state"] == f"The {len(CLAIMS)} claims so far: not run: {len(CLAIMS)}.\n\n*No records yet.*"
+    assert "| seeds | unknown | not run |" in made["settings"]
+
+
+def test_settings_come_from_the_profile_and_the_records(study):
+    text = settings_table(get_profile("smol"), study[0])
+    assert "| seeds | unknown | 0, 1, 2 |" in text and "| electronic, food |" in text
+    assert "de-quantised from 4-bit Q4_1" in text
+    assert "4-bit, NF4" in settings_table(get_profile("paper"), [])
+
+
+# --- the figure ---------------------------------------------------------------------------------------------------
+
+
+def test_the_figure_draws_judged_and_unjudged_apart(study):
+    figure = claims_figure(study[1], note="a note")
+    (axes,) = figure.axes
+    marks = [line for line in axes.lines if line.get_marker() in tuple("osD") and len(line.get_xdata())]
+    known = [f for j in study[1] for f in j.findings if not f.missing]
+    assert len(marks) == len(known)
+    hollow = [line for line in marks if line.get_markerfacecolor() == "white"]
+    assert len(hollow) == sum(not f.is_judged for f in known) > 0
+    texts = [text.get_text() for text in (*axes.texts, *figure.texts)]
+    assert all(claim.title in texts for claim in CLAIMS) and "a note" in texts
+
+
+def test_the_figure_says_where_nothing_was_run(monkeypatch):
+    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    texts = [text.get_text() for text in claims_figure(judge(CLAIMS, [])).axes[0].texts]
+    n_comparisons = sum(len(claim.comparisons) for claim in CLAIMS)
+    assert texts.count("not run") == n_comparisons + len(CLAIMS)
+
+
+def test_the_report_is_written_and_its_figure_tells_when_it_is_out_of_date(study, tmp_path):
+    records, judgements = study
+    shutil.copy(PAGE, tmp_path)
+    page, picture = write_report(tmp_path, CLAIMS, judgements, records)
+    text = page.read_text(encoding="utf-8")
+    assert summary_table(judgements, markdown=True) in text
+    assert figure_key(judgements) in picture.read_text(encoding="utf-8")
+    assert figure_key(judgements[:-1]) != figure_key(judgements)
+    before = picture.read_bytes(), text
+    write_report(tmp_path, CLAIMS, judgements, records)
+    assert (picture.read_bytes(), page.read_text(encoding="utf-8")) == before
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """`routedk report` with the claims in an empty folder, as where no chapters are at hand."""
+    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    path = shutil.copy(claims_file(), tmp_path)
+    return lambda *more: CliRunner().invoke(app, ["report", "--claims", str(path), *map(str, more)])
+
+
+def test_the_command_prints_verdicts(command, tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / "results", f"rules-seed{seed}", 0.8, seed=seed)
+        write_run(tmp_path / "results", f"reasoning-seed{seed}", 0.5, seed=seed)
+        write_run(tmp_path / "results", f"both-seed{seed}", 0.5, seed=seed)
+    done = command("--results", tmp_path / "results")
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.output.splitlines() if "mixing-hurts" in line]
+    assert "replicates (1 of 3 domains)" in line
+    done = command("--results", tmp_path / "results", "--profile", "t4")
+    assert "replicates" not in done.output
+
+
+def test_the_command_refuses_claims_that_cite_what_is_missing(command, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    done = command("--results", tmp_path)
+    assert "there is no such chapter" in str(done.exception)

@@ -1,0 +1,242 @@
+"""Verdicts follow the rule: seeds, intervals, margins and the correction, shown on records with a known truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic import EXPERTS, QUALITY, STUDENT, stand_in, votes, weights, write_run, write_study
+
+from routedk_lite import verdicts
+from routedk_lite.claims import Claim, ClaimError, Claims, Comparison, load_claims
+from routedk_lite.metrics import per_session
+from routedk_lite.records import load_all, load_predictions
+from routedk_lite.statistics import holm
+from routedk_lite.verdicts import DIFFERS, DOES_NOT, NOT_DECIDED, NOT_RUN, REPLICATES, judge
+
+DRAWS = 400
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch):
+    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+
+
+def claims(*comparisons, **changes):
+    """One claim about the electronic domain."""
+    options = {
+        "id": "c", "title": "A claim", "paper": "p", "statement": "…", "where": "…", "reports": "unknown",
+        "chapter": "notebooks/x", "domains": ("electronic",), "comparisons": tuple(comparisons),
+    }  # fmt: skip
+    return Claims(profile="smol", papers={}, claims=(Claim(**options | changes),))
+
+
+def compare(a="one-seed*", b=("other-seed*",), **changes):
+    return Comparison(**{"label": "a − b", "a": a, "b": b, "margin": 0.02} | changes)
+
+
+def judged(folder, *comparisons, **changes):
+    (found,) = judge(claims(*comparisons, **changes), load_all(folder), n_draws=DRAWS)
+    return found
+
+
+def runs(folder, a, b, *, seeds=(0, 1, 2), domain="electronic"):
+    for seed in seeds:
+        write_run(folder, f"one-seed{seed}", a, seed=seed, domain=domain)
+        write_run(folder, f"other-seed{seed}", b, seed=seed, domain=domain)
+
+
+# --- the rule ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "test", "margin", "verdict"),
+    [
+        (0.8, 0.5, "greater", 0.02, REPLICATES),
+        (0.5, 0.8, "greater", 0.02, DOES_NOT),
+        (0.5, 0.5, "greater", 0.3, DOES_NOT),  # whatever there is, is too small to count
+        (0.5, 0.5, "greater", 0.0, NOT_DECIDED),
+        (0.7, 0.7, "not worse", 0.1, REPLICATES),
+        (0.9, 0.6, "not worse", 0.05, REPLICATES),  # better is not worse
+        (0.5, 0.8, "not worse", 0.05, DOES_NOT),
+        (0.5, 0.5, "not worse", 0.0, NOT_DECIDED),
+    ],
+)
+def test_three_seeds_are_judged_by_interval_and_margin(tmp_path, a, b, test, margin, verdict):
+    runs(tmp_path, a, b)
+    found = judged(tmp_path, compare(test=test, margin=margin))
+    (finding,) = found.findings
+    assert found.verdict == finding.verdict == verdict
+    assert finding.low <= finding.estimate <= finding.high and finding.n_seeds == 3
+    assert finding.estimate == pytest.approx(finding.a - finding.b)
+
+
+def test_fewer_seeds_are_not_judged_and_the_detectable_difference_stands_beside(tmp_path):
+    runs(tmp_path, 0.9, 0.3, seeds=(0,))
+    found = judged(tmp_path, compare())
+    (finding,) = found.findings
+    assert found.verdict == "not judged (one seed)" and np.isnan(finding.p_holm)
+    assert 0 < finding.detectable < finding.estimate
+    runs(tmp_path, 0.9, 0.3, seeds=(1,))
+    assert judged(tmp_path, compare()).verdict == "not judged (two seeds)"
+
+
+def test_missing_runs_are_named(tmp_path):
+    write_run(tmp_path, "one-seed0", 0.5, seed=0)
+    found = judged(tmp_path, compare())
+    assert found.verdict == NOT_RUN and found.findings[0].missing == ("other-seed*",)
+    assert np.isnan(found.findings[0].estimate) and found.records == ()
+
+
+def test_only_seeds_that_both_sides_have_are_compared(tmp_path):
+    runs(tmp_path, 0.8, 0.5, seeds=(0, 1))
+    write_run(tmp_path, "one-seed2", 0.1, seed=2)
+    write_run(tmp_path, "other-seed3", 0.9, seed=3)
+    found = judged(tmp_path, compare())
+    assert found.findings[0].n_seeds == 2 and {r.seed for r in found.records} == {0, 1}
+    for seed in (0, 1):
+        (tmp_path / f"smol/electronic/other-seed{seed}.json").unlink()
+    with pytest.raises(ClaimError, match=r"claim 'c', 'a − b', electronic: no seed is recorded for all of one-seed"):
+        judged(tmp_path, compare())
+
+
+def test_numbers_are_those_of_the_predictions(tmp_path):
+    runs(tmp_path, 0.8, 0.5)
+    write_run(tmp_path, "fixed", 0.3)
+    (finding,) = judged(tmp_path, compare(b=("other-seed*", "fixed"))).findings
+    test = stand_in("electronic", "test")
+
+    def f1(run):
+        (record,) = [r for r in load_all(tmp_path) if r.run == run]
+        return per_session({i: a.bundles for i, a in load_predictions(record).items()}, test, "strict").f1
+
+    ones = np.mean([f1(f"one-seed{s}") for s in range(3)])
+    others = np.mean([(f1(f"other-seed{s}") + f1("fixed")) / 2 for s in range(3)])
+    assert finding.estimate == pytest.approx(ones - others)
+
+
+def test_runs_without_seeds_need_no_seeds(tmp_path):
+    write_run(tmp_path, "one", 0.8)
+    write_run(tmp_path, "other", 0.4)
+    found = judged(tmp_path, compare("one", ("other",)))
+    assert found.verdict == REPLICATES and found.findings[0].n_seeds is None
+
+
+def test_the_official_protocol_leaves_unreadable_answers_out(tmp_path):
+    from routedk_lite.decoding import Answer
+
+    test = stand_in("electronic", "test")
+    silent = [Answer.of_bundles(s.id, s.bundles if i % 2 else ()) for i, s in enumerate(test)]
+    write_run(tmp_path, "one", 1.0, answers=silent)
+    write_run(tmp_path, "other", 0.0)
+    (finding,) = judged(tmp_path, compare("one", ("other",), metric="official precision")).findings
+    assert finding.a == pytest.approx(1.0)
+
+
+# --- several comparisons and domains -----------------------------------------------------------------------------
+
+
+def test_p_values_are_corrected_over_everything_that_the_claim_wants_to_know(tmp_path):
+    runs(tmp_path, 0.8, 0.5)
+    write_run(tmp_path, "third-seed0", 0.5, seed=0)
+    asked = (compare(), compare(b=("third-seed*",)), compare(b=("nothing-seed*",), decides=False))
+    found = judged(tmp_path, *asked, domains=("electronic", "food"))
+    first = found.findings[0]
+    assert first.p_holm == holm([first.p_value, 1, 1, 1])[0] > first.p_value
+    assert found.verdict == "not judged (one seed)"
+
+
+@pytest.mark.parametrize(
+    ("needs", "qualities", "verdict"),
+    [
+        ("all", (0.8, 0.8), REPLICATES),
+        ("all", (0.8, 0.2), DOES_NOT),
+        ("any", (0.8, 0.2), REPLICATES),
+        ("any", (0.2, 0.2), DOES_NOT),
+        ("all", (0.8, 0.5), NOT_DECIDED),
+        ("any", (0.2, 0.5), NOT_DECIDED),
+    ],
+)
+def test_all_or_any_of_the_comparisons_must_hold(tmp_path, needs, qualities, verdict):
+    write_run(tmp_path, "other", 0.5)
+    for name, quality in zip("xy", qualities, strict=True):
+        write_run(tmp_path, name, quality)
+    asked = [compare(name, ("other",), margin=0.0) for name in "xy"]
+    shown = compare("z", ("other",), decides=False)
+    assert judged(tmp_path, *asked, shown, needs=needs).verdict == verdict
+
+
+def test_domains_are_judged_apart(tmp_path):
+    runs(tmp_path, 0.8, 0.5, domain="electronic")
+    domains = ("electronic", "clothing", "food")
+    found = judged(tmp_path, compare(), domains=domains)
+    assert found.verdict == "replicates (1 of 3 domains)"
+    assert found.by_domain == {"electronic": REPLICATES, "clothing": NOT_RUN, "food": NOT_RUN}
+    runs(tmp_path, 0.8, 0.5, domain="clothing")
+    runs(tmp_path, 0.2, 0.5, domain="food")
+    assert judged(tmp_path, compare(), domains=domains).verdict == DIFFERS
+    runs(tmp_path, 0.8, 0.5, domain="food")
+    assert judged(tmp_path, compare(), domains=domains).verdict == REPLICATES
+
+
+# --- votes and weights --------------------------------------------------------------------------------------------
+
+
+def test_votes_among_fewer_come_from_the_draw(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, f"v-seed{seed}", 0.5, seed=seed, attachments={"samples": votes("electronic", seed)})
+    more, fewer = (compare("v-seed*", ("v-seed*",), voters=pair) for pair in ((8, 1), (8, 32)))
+    found = judged(tmp_path, more, fewer, needs="any")
+    up, down = found.findings
+    assert up.verdict == REPLICATES and down.verdict == DOES_NOT, "in this draw the right answer is the commonest"
+    assert up.a == down.a and found.verdict == REPLICATES
+
+
+@pytest.mark.parametrize(
+    ("slope", "verdicts_"), [((-0.03, 0.0, 0.03), [REPLICATES, DOES_NOT, REPLICATES]), ((0, 0, 0), [DOES_NOT] * 3)]
+)
+def test_weights_that_follow_the_number_of_products_are_found(tmp_path, slope, verdicts_):
+    for seed in range(3):
+        alpha = weights("electronic", seed, slope=slope)
+        extra = {"analysis": {"experts": EXPERTS}, "attachments": {"alpha": alpha}}
+        write_run(tmp_path, f"d-seed{seed}", 0.5, seed=seed, **extra)
+    asked = [compare("d-seed*", (), metric="alpha", test="varies", margin=0.01, expert=name) for name in EXPERTS]
+    found = judged(tmp_path, *asked, needs="any")
+    assert [f.verdict for f in found.findings] == verdicts_
+    assert found.findings[2].estimate == pytest.approx(found.findings[2].a - found.findings[2].b)
+    with pytest.raises(ClaimError, match="expert = 'both': the run has base, rules, reasoning"):
+        judged(tmp_path, compare("d-seed*", (), metric="alpha", test="varies", expert="both"))
+
+
+# --- records that do not fit --------------------------------------------------------------------------------------
+
+
+def test_records_that_cannot_be_compared_are_refused(tmp_path, monkeypatch):
+    runs(tmp_path, 0.8, 0.5)
+    write_run(tmp_path, "one-seed2", 0.8, seed=2, config={"run": "one", "rank": 99})
+    with pytest.raises(ClaimError, match=r"one-seed2\.json: its settings differ from those of the other seeds of 'one"):
+        judged(tmp_path, compare())
+    write_run(tmp_path, "one-seed2", 0.8, seed=2, student={**STUDENT, "sha256": "b" * 64})
+    with pytest.raises(ClaimError, match="the runs have 2 students"):
+        judged(tmp_path, compare())
+    with pytest.raises(ClaimError, match=r"run = 'o\*-seed\*' in electronic: fits both one-seed0 and other-seed0"):
+        judged(tmp_path, compare("o*-seed*"))
+    monkeypatch.setattr(verdicts, "load_domain", lambda name, split: stand_in("food", split))
+    with pytest.raises(ClaimError, match="made from other data than the electronic sessions at hand"):
+        judged(tmp_path, compare())
+
+
+# --- the project's own claims -------------------------------------------------------------------------------------
+
+
+def test_a_full_study_judges_every_claim_that_can_be_measured(tmp_path):
+    write_study(tmp_path, domains=("electronic", "food"))
+    found = {j.claim.id: j for j in judge(load_claims(), load_all(tmp_path), n_draws=DRAWS)}
+    assert found["cheaper"].verdict == NOT_RUN and not found["cheaper"].findings
+    in_food = {id_: j.by_domain["food"] for id_, j in found.items() if id_ != "cheaper"}
+    assert in_food["beats-distillation"] == in_food["more-experts"] == in_food["mixing-hurts"] == REPLICATES
+    assert in_food["fusion-order"] == DOES_NOT, "TIES was made worse than the average"
+    assert in_food["static-recall-food"] == DOES_NOT
+    assert in_food["fine-tuning-peaks"] == in_food["both-uses"] == in_food["weights-follow-sessions"] == REPLICATES
+    assert NOT_RUN not in in_food.values() and not [v for v in in_food.values() if v.startswith("not judged")]
+    assert found["voting"].verdict.endswith("(2 of 3 domains)")
+    assert QUALITY.keys() >= {"fusion-dynamic", "both"}
