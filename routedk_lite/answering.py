@@ -143,6 +143,7 @@ def answer_sessions(
     reader: PairReader | None,
     train: Iterable[Session],
     validation: Iterable[Session],
+    context: ContextOf | None = None,
     progress: bool = True,
 ) -> dict[int, Sequence[Bundle]]:
     """Session id → bundles.
@@ -154,12 +155,14 @@ def answer_sessions(
         student: its tokenizer is used.
         reader: from `profile_reader`; `None` for greedy answers.
         train, validation: sessions of these splits; the decoder of pairs is fitted on them.
+        context: what stands in each prompt beside the session, of the validation sessions too; nothing by default.
         progress: show progress bars.
     """
     sessions = list(sessions)
     if reader is None:
-        options = {"prompt": profile.prompt, "decode": profile.decode, "progress": progress}
+        options = {"prompt": profile.prompt, "decode": profile.decode, "context": context, "progress": progress}
         return {a.id: a.bundles for a in greedy_answers(model, student.tokenizer, sessions, **options)}
-    read, weight = pairs_of(model, profile, student, reader, progress=progress), profile.decode.exact_weight
+    read = pairs_of(model, profile, student, reader, context=context, progress=progress)
+    weight = profile.decode.exact_weight
     found = decode_pairs(read, sessions, train=train, validation=list(validation), exact_weight=weight)
     return dict(found.answers)
