@@ -1,4 +1,4 @@
-"""Figures of a teacher's knowledge: feedback, rules against statistics, reasoning, patterns, and what they are worth."""
+"""Figures of a teacher's knowledge: feedback, rules against statistics, reasoning, patterns, and their worth."""
 
 from __future__ import annotations
 
@@ -26,6 +26,39 @@ _MARKERS = "os^Dv"
 
 
 # --- self-reflection ----------------------------------------------------------------------------------------------
+
+_LOOP = {  # step: (middle of its box, its colour in the palette, what happens)
+    "predict": (0.105, 0, "the teacher answers\nfrom titles alone"),
+    "compare": (0.365, 1, "code judges every\nbundle: five kinds"),
+    "reflect": (0.625, 0, "the teacher says\nwhat was wrong"),
+    "sum up": (0.885, 0, "the teacher writes\ngeneral rules"),
+}
+
+
+def loop_figure(*, note: str = "") -> Figure:
+    """Self-reflection as a picture: three steps per session, then one for all of them."""
+    from matplotlib.patches import FancyBboxPatch, Rectangle
+
+    figure = new_figure(2.5)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 1), ylim=(0, 1))
+    axes.set_axis_off()
+    axes.add_patch(Rectangle((0.005, 0.12), 0.735, 0.76, facecolor="0.96", edgecolor=FAINT, linestyle="--"))
+    axes.text(0.015, 0.16, "for each of some training sessions", fontsize=9, color=QUIET)
+    colours = palette()
+    for name, (x, colour, text) in _LOOP.items():
+        box = FancyBboxPatch((x - 0.077, 0.36), 0.154, 0.34, boxstyle="round,pad=0.012,rounding_size=0.02")
+        box.set(facecolor="white", edgecolor=colours[colour], linewidth=2)
+        axes.add_patch(box)
+        axes.text(x, 0.62, name, ha="center", va="center", fontsize=11, fontweight="bold")
+        axes.text(x, 0.46, text, ha="center", va="center", fontsize=8.2)
+    arrow = {"arrowstyle": "-|>", "color": QUIET, "linewidth": 1.5}
+    middles = [x for x, _, _ in _LOOP.values()]
+    for left, right, what in zip(middles, middles[1:], ("bundles", "feedback", "lessons"), strict=False):
+        axes.annotate("", (right - 0.09, 0.53), (left + 0.09, 0.53), arrowprops=arrow)
+        axes.text((left + right) / 2, 0.58, what, ha="center", fontsize=8, color=QUIET)
+    axes.annotate("", (0.365, 0.73), (0.365, 0.96), arrowprops=arrow)
+    axes.text(0.375, 0.92, "annotated bundles", va="center", fontsize=8.5, color=QUIET)
+    return finish(figure, note)
 
 
 def feedback_figure(found: Mapping[str, Iterable[str]], *, note: str = "") -> Figure:
@@ -60,8 +93,8 @@ def evidence_figure(
         pooled: rule → what all pairs say.
         within: rule → what pairs of the same sessions say; `None` where no session holds pairs of both sorts.
     """
-    figure = new_figure(1.4 + 0.38 * len(pooled), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (1.15, 1)})
+    figure = new_figure(1.5 + 0.46 * len(pooled), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     blue, orange, green, *_ = palette()
     for place, (name, found) in enumerate(pooled.items()):
         left.plot([found.others.estimate, found.favoured.estimate], [place] * 2, color=FAINT, linewidth=2, zorder=1)
@@ -71,8 +104,8 @@ def evidence_figure(
         if (inside := within[name]) is not None:
             _whisker(right, inside.difference, place + 0.14, green, "D", label="within sessions")
     right.axvline(0, color="black", linewidth=1)
-    left.set(xlim=(0, 1), xlabel="share that stands in one bundle", yticks=range(len(pooled)))
-    left.set_yticklabels(list(pooled))
+    left.set(xlim=(0, 1), xlabel="share in one bundle", yticks=range(len(pooled)))
+    left.set_yticklabels(["\n".join(textwrap.wrap(name, 26)) for name in pooled], fontsize=10)
     right.set(xlabel="difference")
     left.invert_yaxis()  # shared by both panels
     for axes in (left, right):
@@ -122,10 +155,10 @@ def reasoning_figure(knowledge: Mapping[str, Knowledge], noisy: Mapping[str, Int
         words.stairs(100 * values / len(lengths), edges, color=colour, linewidth=2, label=domain)
         citations = Counter(rule for entry in entries for rule in entry.rules)
         shares = [100 * citations[rule] / len(entries) for rule in known.rules]
-        cited.plot(range(1, len(shares) + 1), shares, f"{marker}-", color=colour, markersize=5)
+        cited.plot(range(1, len(shares) + 1), shares, f"{marker}-", color=colour, markersize=5, linewidth=1)
         _whisker(doubted, Interval(*(100 * x for x in noisy[domain])), place, colour, marker)
-    words.set(xlabel="words", ylabel="sessions (%)")
-    cited.set(xlabel="rule number", ylabel="sessions that cite it (%)", ylim=(0, None))
+    words.set(xlabel="words", ylabel="sessions (%)", xlim=(15, None))
+    cited.set(xlabel="rule number", ylabel="sessions citing it (%)", ylim=(0, None))
     cited.set_xticks(range(1, 1 + max(len(k.rules) for k in knowledge.values()), 2))
     doubted.set(xlabel="flagged noisy (%)", yticks=range(len(knowledge)), xlim=(-2, None))
     doubted.set_yticklabels([])
@@ -134,8 +167,8 @@ def reasoning_figure(knowledge: Mapping[str, Knowledge], noisy: Mapping[str, Int
     return finish(figure, note, legend_of=words)
 
 
-def patterns_figure(patterns: Sequence[Pattern], *, named: int = 4, note: str = "") -> Figure:
-    """Each pattern by its support and its confidence; the most frequent ones and the surest frequent one are named.
+def patterns_figure(patterns: Sequence[Pattern], *, named: int = 5, note: str = "") -> Figure:
+    """Each pattern by its support and its confidence; the most frequent ones are named.
 
     Args:
         patterns: most frequent first.
@@ -147,11 +180,12 @@ def patterns_figure(patterns: Sequence[Pattern], *, named: int = 4, note: str = 
         chosen = [p for p in patterns if len(p.kinds) == size]
         look = {"color": colour, "marker": marker, "s": 26, "alpha": 0.6, "label": f"{size} products"}
         axes.scatter([p.support for p in chosen], [p.confidence for p in chosen], **look)
-    for pattern in patterns[:named]:
-        place = (pattern.support, pattern.confidence)
-        look = {"fontsize": 9, "ha": "right", "va": "bottom", "xytext": (-4, 4), "textcoords": "offset points"}
-        axes.annotate(" + ".join(pattern.kinds), place, **look)
+    for place, pattern in enumerate(patterns[:named]):  # above and below in turn: neighbours must not overlap
+        side = {"va": "top", "xytext": (4, -5)} if place % 2 else {"va": "bottom", "xytext": (4, 5)}
+        axes.annotate(" + ".join(pattern.kinds), (pattern.support, pattern.confidence), fontsize=9, ha="center",
+                      textcoords="offset points", **side)  # fmt: skip
     axes.set(xscale="log", xlabel="support: training bundles that hold it (log scale)", ylim=(0, 1.05))
+    axes.set_xlim(0.9 * patterns[-1].support, 1.6 * patterns[0].support)
     axes.set_ylabel("confidence: of the sessions that\nshow it, share that bundle it")
     ticks = [n for n in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500) if n <= 1.3 * max(p.support for p in patterns)]
     axes.set_xticks(ticks, [str(n) for n in ticks])
@@ -181,8 +215,8 @@ def selection_figure(chosen: Mapping[str, Sequence[Session]], everyone: Sequence
         axes.bar(lengths, shares(everyone), color=FAINT, width=0.9)
         axes.plot(lengths, shares(sessions), "o-", color=colour, markersize=4)
         axes.set_title(strategy, fontsize=11)
-        axes.set(xlabel="products")
-    panels[0].set_ylabel("sessions (%)")
+        axes.set(xlabel="products", xlim=(lengths[0] - 0.7, lengths[-1] + 0.7))
+    panels[0].set(ylabel="sessions (%)", ylim=(0, None))  # shared by all panels
     return finish(figure, note)
 
 
@@ -204,6 +238,27 @@ def quantity_figure(points: Mapping[str, Mapping[float, Interval]], *, note: str
     axes.set_xticks([100 * share for share in shares], [f"{share:.0%}" for share in shares])
     axes.set(xlabel="share of the sessions", ylabel="strict F1", ylim=(0, None))
     return finish(figure, note, legend_of=axes)
+
+
+def worth_figure(scores: Mapping[str, Mapping[str, Interval]], *, note: str = "") -> Figure:
+    """Scores with 95 % intervals as dots, one row per student, one panel per score or domain.
+
+    Args:
+        scores: panel → student → score; every panel names the same students, or fewer.
+    """
+    rows = list(dict.fromkeys(name for panel in scores.values() for name in panel))
+    figure = new_figure(1.0 + 0.3 * len(rows), layout="constrained")
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for axes, (title, found), colour, marker in zip(panels, scores.items(), palette(), _MARKERS, strict=False):
+        if rows[0] in found:
+            axes.axvline(found[rows[0]].estimate, color=QUIET, linewidth=1, linestyle=":")
+        for name, score in found.items():
+            _whisker(axes, score, rows.index(name), colour, marker)
+        axes.set_title(title, fontsize=11)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.grid(visible=False, axis="y")
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)  # shared by all panels
+    return finish(figure, f"dotted: {rows[0]} · {note}" if note else "")
 
 
 def use_figure(scores: Mapping[str, Mapping[str, Interval | None]], *, note: str = "") -> Figure:
@@ -247,5 +302,6 @@ def _legend_above(axes: Axes) -> None:
     """One entry per label, above the panel."""
     handles, names = axes.get_legend_handles_labels()
     by_name = dict(zip(names, handles, strict=True))
-    axes.legend(by_name.values(), by_name.keys(), loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False,
-                fontsize=9)  # fmt: skip
+    axes.legend(
+        by_name.values(), by_name.keys(), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False, fontsize=9
+    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .teacher import Messages
-from .toyproducts import KINDS, MODELS
+from .toyproducts import MODELS, kind_in_title
 
 _PRODUCT = re.compile(r"^\d+\. (.+)$", re.MULTILINE)
 _COMPARED = re.compile(r"^- (items? [^:(]+): (.+)\.$", re.MULTILINE)
@@ -34,21 +34,24 @@ class ToyTeacher:
 
     def ask(self, conversations: Sequence[Messages], *, max_tokens: int, progress: bool = True) -> list[str]:
         """One answer to each conversation, in order."""
-        return [_answer(messages[-1]["content"]) for messages in conversations]
+        return [_answer(messages) for messages in conversations]
 
     def known(self, messages: Messages, max_tokens: int) -> str | None:
         """Nothing is kept on disk: answers cost nothing."""
         return None
 
 
-def _answer(asked: str) -> str:
+def _answer(messages: Messages) -> str:
+    asked, smallest = messages[-1]["content"], 1
+    if asked.startswith("That cannot be read"):  # it had given a bundle of one product
+        asked, smallest = messages[-3]["content"], 2
     if "Sum up what you have learnt" in asked:
         return json.dumps({"rules": _sum_up(asked)})
     if "Reflect in" in asked:
         return _reflect(asked)
     if "Reason forward" in asked:
         return json.dumps(_reason(asked))
-    bundles = _guess(_PRODUCT.findall(asked))
+    bundles = [bundle for bundle in _guess(_PRODUCT.findall(asked)) if len(bundle) >= smallest]
     return json.dumps({"bundles": bundles, "intents": ["things that look alike"] * len(bundles)})
 
 
@@ -56,8 +59,7 @@ def _guess(titles: Sequence[str]) -> list[list[int]]:
     """Bundles of somebody who goes by words: one kind, one device's name, and what is left."""
     groups: dict[str, list[int]] = {}
     for number, title in enumerate(titles, start=1):
-        kind = max((kind for kind in KINDS if kind in title.lower()), key=len, default=title)
-        for key in (kind, *(model for model in MODELS if model in title)):
+        for key in (kind_in_title(title) or title, *(model for model in MODELS if model in title)):
             groups.setdefault(key, []).append(number)
     bundles = [list(group) for group in dict.fromkeys(map(tuple, groups.values())) if len(group) > 1]
     left = [number for number in range(1, len(titles) + 1) if not any(number in bundle for bundle in bundles)]
