@@ -75,7 +75,7 @@ def export(
 @app.command()
 def distill(
     domain: Annotated[str, typer.Option(help="electronic, clothing, food or toyshop.")],
-    kind: Annotated[str, typer.Option(help="rules, reasoning (after rules) or answers.")],
+    kind: Annotated[str, typer.Option(help="rules, reasoning (after rules), answers; or patterns, which are mined.")],
     teacher: Annotated[str, typer.Option(help="recorded, openai (any compatible endpoint) or local.")] = "recorded",
     model: Annotated[
         str, typer.Option(help="Model at the endpoint; or profile, hub id or folder of a local one.")
@@ -93,9 +93,21 @@ def distill(
 ) -> None:
     """Bring a teacher LLM's knowledge into a folder. Stop it with Ctrl-C and start it again: no answer is lost."""
     from .distillation import distilled_text, estimate, estimate_text
-    from .recording import distill, export_recorded, folder_plan
+    from .recording import FILES, PATTERNS_FILE, distill, export_recorded, folder_plan, write_patterns
 
-    folder = out or Path("knowledge", domain)
+    folder, files = out or Path("knowledge", domain), FILES | {"patterns": PATTERNS_FILE}
+    if kind not in files:
+        raise ValueError(f"kind = {kind!r}: choose one of {', '.join(files)}")
+    if kind == "patterns" and teacher != "recorded":
+        raise ValueError(f"teacher = {teacher!r}: patterns are mined from training bundles; leave --teacher out")
+    if dry_run and teacher == "recorded":
+        typer.echo(f"Nobody is asked and nothing is paid. Without --dry-run this writes {folder / files[kind]}.")
+        return
+    if kind == "patterns":
+        path, found = write_patterns(domain, folder, limit=limit)
+        typer.echo(f"{len(found):,} patterns found, the most frequent first: {found[0].text}")
+        typer.echo(f"Written: {path}")
+        return
     if teacher == "recorded":
         typer.echo(f"Written: {export_recorded(kind, domain, folder, limit=limit)}")
         return

@@ -145,6 +145,7 @@ def answer_sessions(
     reader: PairReader | None,
     train: Iterable[Session],
     validation: Iterable[Session],
+    context: ContextOf | None = None,
     alpha: Mapping[int, np.ndarray] | None = None,
     progress: bool = True,
 ) -> dict[int, Sequence[Bundle]]:
@@ -157,15 +158,17 @@ def answer_sessions(
         student: its tokenizer is used.
         reader: from `profile_reader`; `None` for greedy answers.
         train, validation: sessions of these splits; the decoder of pairs is fitted on them.
+        context: what stands in each prompt beside the session, of the validation sessions too; nothing by default.
         alpha: session id → weights (L, E) that a routed model uses instead of its fusion's; of the validation sessions
             too where there is a reader.
         progress: show progress bars.
     """
     sessions = list(sessions)
     if reader is None:
-        options = {"prompt": profile.prompt, "decode": profile.decode, "alpha": alpha, "progress": progress}
-        return {a.id: a.bundles for a in greedy_answers(model, student.tokenizer, sessions, **options)}
-    read = pairs_of(model, profile, student, reader, alpha=alpha, progress=progress)
+        options = {"prompt": profile.prompt, "decode": profile.decode, "progress": progress}
+        answers = greedy_answers(model, student.tokenizer, sessions, context=context, alpha=alpha, **options)
+        return {a.id: a.bundles for a in answers}
+    read = pairs_of(model, profile, student, reader, context=context, alpha=alpha, progress=progress)
     weight = profile.decode.exact_weight
     found = decode_pairs(read, sessions, train=train, validation=list(validation), exact_weight=weight)
     return dict(found.answers)

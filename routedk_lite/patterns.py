@@ -6,14 +6,20 @@ which mines them over item categories; `kinds` says why these are not used here.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from .data import Bundle, Session
+from .data import Bundle, DataError, Session
 from .kinds import KindExtractor, fit_kinds
 from .knowledge import Knowledge, Reasoning, Rule
 
+MINER = "FP-growth on the kinds of products in training bundles"
+"""Who says so, where patterns stand beside a teacher's knowledge."""
+MIN_SUPPORT, MAX_SIZE = 3, 3
+"""Bundles that must hold a pattern, and products in the largest one, unless it is said otherwise."""
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -45,7 +51,11 @@ class Pattern(NamedTuple):
 
 
 def mine_patterns(
-    sessions: Iterable[Session], extractor: KindExtractor, *, min_support: int = 3, max_size: int = 3
+    sessions: Iterable[Session],
+    extractor: KindExtractor,
+    *,
+    min_support: int = MIN_SUPPORT,
+    max_size: int = MAX_SIZE,
 ) -> list[Pattern]:
     """Kinds that stand together in many training bundles, by FP-growth (Han et al. 2000), most frequent first.
 
@@ -140,7 +150,29 @@ def pattern_knowledge(
     rules = {id_: Rule(id_, "other", pattern.claim, pattern.text) for pattern, id_ in ids.items()}
     cited = {s.id: tuple(ids[p] for p in applying(s, patterns, extractor)[:most]) for s in sessions}
     reasoning = {id_: Reasoning("", rules_of, noisy=False) for id_, rules_of in cited.items()}
-    return Knowledge(domain=domain, rules=rules, reasoning=reasoning, provenance={"teacher": "FP-growth on bundles"})
+    return Knowledge(domain=domain, rules=rules, reasoning=reasoning, provenance={"teacher": MINER})
+
+
+def load_patterns(domain: str, folder: str | Path) -> list[Pattern]:
+    """The patterns in a folder, as `recording.write_patterns` writes them, most frequent first.
+
+    Args:
+        domain: whose patterns they must be.
+        folder: holds `patterns.json`.
+
+    Raises:
+        DataError: the file is missing or malformed, or holds the patterns of another domain.
+    """
+    path = Path(folder) / "patterns.json"
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        found = [Pattern(tuple(p["kinds"]), int(p["support"]), float(p["confidence"])) for p in table["patterns"]]
+        name = table["domain"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a file of patterns ({type(error).__name__}: {error})") from error
+    if name != domain:
+        raise DataError(f"{path}: domain is {name!r}, expected {domain!r}; choose the folder of that domain")
+    return found
 
 
 # --- patterns as a baseline ---------------------------------------------------------------------------------------

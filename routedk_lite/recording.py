@@ -1,4 +1,7 @@
-"""A folder of a teacher's knowledge: what a live teacher says, written in the form of what ships with the package."""
+"""A folder of a teacher's knowledge: what a live teacher says, written in the form of what ships with the package.
+
+Patterns stand in the same folder. No teacher is asked for them: they are counted in training bundles.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,16 @@ from . import __version__
 from .data import DataError, load_domain
 from .distillation import REFLECTIONS, Distilled, Plan, answers_plan, carry_out, reasoning_plan, rules_plan
 from .files import asset, atomic_write
+from .kinds import fit_kinds
 from .knowledge import Reasoning, check_knowledge, load_knowledge, load_rules
+from .patterns import MAX_SIZE, MIN_SUPPORT, MINER, Pattern, mine_patterns
 from .teacher import Teacher, TeacherError
 from .teaching import Prediction
 
 FILES = {"rules": "rules.json", "reasoning": "reasoning.jsonl", "answers": "teacher_test.jsonl"}
 """Kinds of knowledge that a teacher can be asked for, and the file that each is written to."""
+PATTERNS_FILE = "patterns.json"
+"""Stands beside them, and is read by `patterns.load_patterns`."""
 
 
 def folder_plan(kind: str, domain: str, folder: str | Path, *, limit: int | None = None) -> Plan:
@@ -152,6 +159,52 @@ def write_knowledge(
     return path
 
 
+def write_patterns(domain: str, folder: str | Path, *, limit: int | None = None) -> tuple[Path, list[Pattern]]:
+    """Mine the patterns of a domain's training bundles into a folder, beside a teacher's knowledge.
+
+    Args:
+        domain: a domain of `data.DOMAINS`.
+        folder: where the file goes.
+        limit: only so many training sessions, the first; `None` is all. Kinds are learned from the same sessions.
+
+    Returns:
+        The file and what was found.
+
+    Raises:
+        ValueError: a limit below 1.
+        DataError: the folder holds patterns from elsewhere, or the sessions hold none.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit = {limit!r}: must be 1 or more")
+    path = Path(folder) / PATTERNS_FILE
+    _refuse_other(path, MINER)
+    train = load_domain(domain, "train")
+    sessions = train.sessions[:limit]
+    extractor = fit_kinds(sessions)
+    found = mine_patterns(sessions, extractor)
+    if not found:
+        raise DataError(
+            f"{domain}: no kinds of products stand together in {MIN_SUPPORT} bundles of {len(sessions)} sessions, so "
+            "nothing is written; take more sessions"
+        )
+    covered = extractor.coverage(title for session in sessions for title in session.titles)
+    provenance = {
+        "teacher": MINER,
+        "recorded": time.strftime("%Y-%m"),
+        "settings": f"support of {MIN_SUPPORT} bundles or more, up to {MAX_SIZE} products",
+        "code": f"routedk_lite {__version__}, kinds and patterns",
+        "data": f"{domain}, sha256 {train.sha256}",
+        "split": train.split,
+        "sessions": f"{len(sessions)} of {len(train)}",
+        "titles with a kind": f"{covered:.1%}",
+    }
+    rows = [{**p._asdict(), "confidence": round(p.confidence, 5), "claim": p.claim} for p in found]
+    table = {"provenance": provenance, "domain": domain, "patterns": rows}
+    with atomic_write(path) as file:
+        file.write(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    return path, found
+
+
 def _row(id_: int, value: Reasoning | Prediction) -> dict[str, Any]:
     if isinstance(value, Reasoning):
         return {"id": id_, "reasoning": value.text, "rules": list(value.rules), "noisy": value.noisy}
@@ -172,5 +225,7 @@ def _refuse_other(path: Path, teacher: str) -> None:
 
 
 def _check_kind(kind: str) -> None:
+    if kind == "patterns":
+        raise ValueError("kind = 'patterns': no teacher is asked for these, they are mined: use write_patterns")
     if kind not in FILES:
         raise ValueError(f"kind = {kind!r}: choose one of {', '.join(FILES)}")

@@ -92,3 +92,13 @@ def draw_product(rng: random.Random, kind: str, *, target: str | None = None) ->
     product = Product(kind, maker, style, target or "")
     variants = CATALOGUE["variants"][product.variants]
     return product._replace(variant=rng.choice(variants)) if variants else product
+
+
+@cache
+def kind_in_title(title: str) -> str | None:
+    """The kind that a title names: the longest name in it; `None` if there is none.
+
+    >>> kind_in_title("Aero slim phone case for Lumo 7, blue"), kind_in_title("Lumo 7 phone")
+    ('phone case', 'phone')
+    """
+    return max((kind for kind in KINDS if kind in title.lower()), key=len, default=None)

@@ -28,6 +28,7 @@ from routedk_lite.distillation import (
     rules_plan,
 )
 from routedk_lite.files import asset
+from routedk_lite.kinds import fit_kinds
 from routedk_lite.knowledge import (
     Rule,
     check_knowledge,
@@ -37,7 +38,8 @@ from routedk_lite.knowledge import (
     rewrite_references,
     teacher_answers,
 )
-from routedk_lite.recording import FILES, distill, export_recorded, write_knowledge
+from routedk_lite.patterns import load_patterns, mine_patterns
+from routedk_lite.recording import FILES, distill, export_recorded, folder_plan, write_knowledge, write_patterns
 from routedk_lite.teacher import TeacherError, Usage
 from routedk_lite.teaching import (
     FEEDBACK,
@@ -375,8 +377,42 @@ def test_nothing_is_written_over_what_others_rest_on(tmp_path):
     (tmp_path / "reasoning.jsonl").write_text("[]")
     with pytest.raises(DataError, match="does not say whose it is"):
         export_recorded("reasoning", "toyshop", tmp_path)
-    with pytest.raises(ValueError, match="kind = 'patterns': choose one of rules, reasoning, answers"):
-        export_recorded("patterns", "toyshop", tmp_path)
+    with pytest.raises(ValueError, match="kind = 'recipes': choose one of rules, reasoning, answers"):
+        export_recorded("recipes", "toyshop", tmp_path)
+
+
+def test_patterns_are_mined_into_the_same_folder(tmp_path):
+    export_recorded("rules", "toyshop", tmp_path)
+    path, found = write_patterns("toyshop", tmp_path, limit=200)
+    sessions = TRAIN.sessions[:200]
+    assert found == mine_patterns(sessions, fit_kinds(sessions)) and len(found) > 20
+    read = load_patterns("toyshop", tmp_path)
+    assert [(p.kinds, p.support) for p in read] == [(p.kinds, p.support) for p in found]
+    assert [p.confidence for p in read] == pytest.approx([p.confidence for p in found], abs=1e-5)
+    table = json.loads(path.read_text())
+    assert table["provenance"]["split"] == "train" and table["provenance"]["sessions"] == "200 of 600"
+    assert TRAIN.sha256 in table["provenance"]["data"] and table["patterns"][0]["claim"] == found[0].claim
+    write_patterns("toyshop", tmp_path)  # its own may be written anew
+    assert len(load_patterns("toyshop", tmp_path)) > len(found)
+    assert sorted(os.listdir(tmp_path)) == ["patterns.json", "rules.json"]
+
+
+def test_patterns_are_refused_with_a_reason(tmp_path):
+    for call in (export_recorded, folder_plan):
+        with pytest.raises(ValueError, match="kind = 'patterns': no teacher is asked for these"):
+            call("patterns", "toyshop", tmp_path)
+    with pytest.raises(ValueError, match="limit = 0: must be 1 or more"):
+        write_patterns("toyshop", tmp_path, limit=0)
+    with pytest.raises(DataError, match="toyshop: no kinds of products stand together in 3 bundles of 1 sessions"):
+        write_patterns("toyshop", tmp_path, limit=1)
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(DataError, match="patterns.json: not a file of patterns"):
+        load_patterns("toyshop", tmp_path)
+    (tmp_path / "patterns.json").write_text('{"provenance": {"teacher": "me"}, "domain": "toyshop", "patterns": []}')
+    with pytest.raises(DataError, match="is from 'me', not 'FP-growth"):
+        write_patterns("toyshop", tmp_path)
+    with pytest.raises(DataError, match="domain is 'toyshop', expected 'food'"):
+        load_patterns("food", tmp_path)
 
 
 # --- the command --------------------------------------------------------------------------------------------------
@@ -428,8 +464,21 @@ def test_the_command_asks_before_it_spends(tmp_path, monkeypatch):
         (("--teacher", "openai", "--model", "m", "--extra", "[]"), "extra = '[]': must be a JSON object"),
         (("--teacher", "openai", "--model", "m", "--limit", "0"), "limit = 0"),
         (("--teacher", "local", "--model", "toy"), "has no chat template"),
+        (("--kind", "patterns", "--teacher", "openai"), "teacher = 'openai': patterns are mined"),
+        (("--kind", "recipes"), "kind = 'recipes': choose one of rules, reasoning, answers, patterns"),
+        (("--kind", "recipes", "--dry-run"), "kind = 'recipes'"),
     ],
 )
 def test_a_bad_option_is_named(words, message, tmp_path):
     out = command("--kind", "answers", "--out", tmp_path, *words)
     assert isinstance(out.exception, ValueError) and message in str(out.exception)
+
+
+def test_the_command_mines_patterns_and_asks_nobody(tmp_path):
+    words = ("--kind", "patterns", "--out", tmp_path / "out")
+    plan = command(*words, "--dry-run")
+    assert plan.exit_code == 0 and "Nobody is asked" in plan.output and not (tmp_path / "out").exists()
+    mined = command(*words, "--limit", 300)
+    assert mined.exit_code == 0, mined.output
+    (first, *_) = load_patterns("toyshop", tmp_path / "out")
+    assert first.text in mined.output and f"Written: {tmp_path / 'out' / 'patterns.json'}" in mined.output
