@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from routedk_lite import data, experiments, pipeline, records
+from routedk_lite import data, experiments, pipeline, records, stages
 from routedk_lite.config import PairConfig, VoteConfig
 from routedk_lite.decoding import Answer, Samples
 from routedk_lite.pipeline import Study
@@ -36,7 +36,7 @@ def finished(profile, tmp_path_factory):
     top = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "load_domain", small)
-        patch.setattr(pipeline, "CONFLICT_BATCHES", 3)  # twelve sessions are all there are
+        patch.setattr(stages, "CONFLICT_BATCHES", 3)  # twelve sessions are all there are
         Study(profile, results=top / "results", work=top / "runs", progress=False).run()
     return top
 
@@ -45,7 +45,7 @@ def finished(profile, tmp_path_factory):
 def study(profile, tmp_path, monkeypatch):
     """Makes studies that begin with nothing."""
     monkeypatch.setattr(pipeline, "load_domain", small)
-    monkeypatch.setattr(pipeline, "CONFLICT_BATCHES", 3)
+    monkeypatch.setattr(stages, "CONFLICT_BATCHES", 3)
     monkeypatch.setattr(records, "load_domain", small)
 
     def make(changed=profile, **options):
@@ -221,7 +221,7 @@ def test_bad_choices_name_the_good_ones(study):
 
 def test_the_plan_lists_every_stage_and_what_is_done(study, finished, tmp_path):
     plan = plan_table(study())
-    assert all(stage.name in plan for stage in study().stages)
+    assert all(stage.name in plan for stage in study().of_part("method"))
     assert plan.count("done") == 2  # data and student are local
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     assert plan_table(study()).count("done") == N_RUNS + 3  # a measurement, data and student

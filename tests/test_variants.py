@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from routedk_lite import data, experiments, pipeline, records
+from routedk_lite import data, experiments, pipeline, records, stages
 from routedk_lite.config import KnowledgeConfig
 from routedk_lite.examples import encode_example
 from routedk_lite.knowledge import load_knowledge
@@ -133,7 +133,7 @@ def test_variants_end_in_records(study, monkeypatch):
 
 
 def test_the_companion_is_a_part_of_its_own(study):
-    method, companion, _ = ({s.name for s in study.of_part(part)} for part in pipeline.PARTS)
+    method, companion, _ = ({s.name for s in study.of_part(part)} for part in stages.PARTS)
     assert method & companion == {"data", "student"}
     assert "patterns-seed0" in companion and "patterns" in method
     table = plan_table(study, "companion")

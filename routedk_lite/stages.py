@@ -1,0 +1,206 @@
+"""What a study consists of: every run and measurement by name, with its settings and the function that makes it.
+
+Nothing is run here. The settings are hashed into a record, so that a stage whose settings changed is done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import ablations, experiments, mixtures, preliminaries, variants
+from .baselines import FLOORS, SIMILARITIES
+from .data import PUBLIC_DOMAINS
+from .experiments import EXPERTS, fusions
+from .knowledge import load_knowledge
+from .preliminaries import FLOOR_SEED, HINTS
+
+if TYPE_CHECKING:
+    from .pipeline import Study
+
+DEMONSTRATIONS = 3
+"""Solved training sessions in a few-shot prompt; AICL shows one, in a conversation with a larger model."""
+CONFLICT_BATCHES = 8
+"""Of each kind of knowledge, where their gradients are compared."""
+VOTERS = ("dynamic", "base")
+"""What answers in the voting sweeps: the routed model, and the base expert alone."""
+EXPLORED = 30
+"""Test sessions that the router explorer shows."""
+PARTS = ("method", "companion", "ablations")
+"""Of a study: RouteDK with its baselines, the questions of the companion paper (`variants`), and what the router and
+each expert are good for (`ablations`, and `mixtures` for the explorer)."""
+
+
+class Planned(NamedTuple):
+    """One run or measurement of a study."""
+
+    name: str
+    about: str
+    kind: str
+    """`floor`, `answer`, `train`, `router`, `sample` or `explore`: what the time estimate goes by."""
+    seed: int | None
+    """`None` where nothing is trained."""
+    config: Mapping[str, Any]
+    """All settings that the result depends on."""
+    make: Callable[[Study, Mapping[str, Any], str], dict[str, Any]]
+    """`make(study, config, key)` gives the fields of the record, or of the measurement, that differ between stages."""
+    measured: bool = False
+    """Whether it ends with a measurement of students instead of answers."""
+    part: str = "method"
+    """One of `PARTS`."""
+    knowledge: str = "none"
+    """What a training is told beside the sessions, one of `config.KNOWLEDGE_KINDS`; makes its texts longer."""
+    sessions: float = 1.0
+    """Training sessions, as a multiple of the domain's."""
+
+
+def planned(study: Study) -> Iterator[Planned]:
+    """All runs and measurements of a study, in the order in which they need each other."""
+    yield from _without_student(study)
+    yield from _asked_only(study)
+    yield from _experts(study)
+    yield from _fusions(study)
+    yield from _companion(study)
+    yield from _ablations(study)
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def _asked(study: Study) -> dict[str, Any]:
+    """Of every run that asks a student in words."""
+    return {name: asdict(getattr(study.profile, name)) for name in ("student", "prompt", "decode")}
+
+
+def _read(study: Study) -> dict[str, Any]:
+    """Of every run that reads bundles from a student, in words or from its states."""
+    pairs = study.profile.pairs
+    return {**_asked(study), **({"pairs": asdict(pairs)} if pairs else {})}
+
+
+def _trained(study: Study) -> dict[str, Any]:
+    """Of every run of an expert."""
+    return {**_read(study), "train": asdict(study.profile.train)}
+
+
+def _told(study: Study) -> dict[str, Any]:
+    """Of every expert that is told something."""
+    return {"place": study.profile.place, "knowledge": load_knowledge(study.domain).sha256}
+
+
+def _routed(study: Study) -> dict[str, Any]:
+    """Of every run that fuses experts."""
+    return {**_trained(study), **_told(study), "router": asdict(study.profile.router)}
+
+
+# --- stages -------------------------------------------------------------------------------------------------------
+
+
+def _without_student(study: Study) -> Iterator[Planned]:
+    public = study.domain in PUBLIC_DOMAINS
+    for name in FLOORS:
+        config = {"floor": name, "seed": FLOOR_SEED}
+        yield Planned(f"floor-{name}", "bundles without reading titles", "floor", None, config, preliminaries.floor)
+    for name in SIMILARITIES:
+        # The sentence encoder must be fetched, which the toy shop's readers should not have to wait for.
+        if name != "tfidf" and not public:
+            continue
+        config = {"similarity": name}
+        yield Planned(f"cluster-{name}", "clusters of titles", "floor", None, config, preliminaries.clustering)
+        if study.profile.pairs is not None:
+            about = "similarities of titles, decoded as a student's pairs are"
+            config = {"similarity": name, "exact_weight": study.profile.decode.exact_weight}
+            yield Planned(f"decode-{name}", about, "floor", None, config, preliminaries.decoded_similarity)
+    about = "bundles from frequent patterns"
+    yield Planned("patterns", about, "floor", None, {"min_support": 1}, preliminaries.pattern_mining)
+    if public:
+        about = "the recorded teacher's own answers"
+        yield Planned("teacher", about, "floor", None, {"teacher": "recorded"}, preliminaries.teacher)
+
+
+def _asked_only(study: Study) -> Iterator[Planned]:
+    yield Planned("zero-shot", "the student as it is", "answer", None, _asked(study), experiments.zero_shot)
+    if study.profile.pairs:
+        about = "pairs read from the student as it is"
+        yield Planned("zero-shot-pairs", about, "answer", None, _read(study), experiments.zero_shot_pairs)
+    for hints in HINTS:
+        name = "few-shot" if hints == "none" else f"few-shot-{hints}"
+        config = {**_read(study), "demonstrations": DEMONSTRATIONS, "hints": hints, "expert": None}
+        if hints == "rules":
+            config |= {"knowledge": _told(study)["knowledge"]}
+        about = f"{DEMONSTRATIONS} solved sessions" + (f" and {hints}" * (hints != "none")) + " in the prompt"
+        yield Planned(name, about, "answer", None, config, preliminaries.few_shot)
+
+
+def _experts(study: Study) -> Iterator[Planned]:
+    seed, trained = study.seed, _trained(study)
+    for name, kind in EXPERTS.items():
+        config = {**trained, "expert": name, **(_told(study) if kind != "none" else {})}
+        about = f"train an expert on {kind if kind != 'none' else 'raw sessions'}, ask it alone"
+        yield Planned(f"{name}-seed{seed}", about, "train", seed, config, experiments.expert, knowledge=kind)
+    config = {**trained, "demonstrations": DEMONSTRATIONS, "hints": "none", "expert": "base"}
+    about = f"the base expert with {DEMONSTRATIONS} solved sessions in its prompt"
+    yield Planned(f"base-few-shot-seed{seed}", about, "answer", seed, config, preliminaries.few_shot)
+    yield Planned(
+        f"conflict-seed{seed}",
+        "how knowledge conflicts in one student",
+        "train",
+        seed,
+        {**trained, **_told(study), "batches": CONFLICT_BATCHES, "other_seed": seed + 1},
+        preliminaries.conflict,
+        measured=True,
+        knowledge="both",
+    )
+
+
+def _fusions(study: Study) -> Iterator[Planned]:
+    seed, routed = study.seed, _routed(study)
+    for name, (fusion, experts) in fusions(study).items():
+        config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
+        kind = "router" if name.startswith(("static", "dynamic")) else "answer"
+        about = f"fuse {len(experts)} experts"
+        yield Planned(f"fusion-{name}-seed{seed}", about, kind, seed, config, experiments.fusion)
+    vote = asdict(study.profile.vote)
+    for name in VOTERS:
+        about = f"sample {study.profile.vote.n} answers, let them vote"
+        config = {**routed, "model": name, "vote": vote}
+        yield Planned(f"voting-{name}-seed{seed}", about, "sample", seed, config, experiments.voting)
+
+
+def _companion(study: Study) -> Iterator[Planned]:
+    trained, knowledge = _trained(study), load_knowledge(study.domain).sha256
+    for name, variant in variants.variants(study).items():
+        yield Planned(
+            f"{name}-seed{study.seed}",
+            variant.about,
+            "train",
+            study.seed,
+            {**trained, "expert": name, **asdict(variant), "knowledge": knowledge},
+            variants.run_variant,
+            part="companion",
+            knowledge=variant.kind,
+            sessions=variant.sessions * variant.domains,
+        )
+
+
+def _ablations(study: Study) -> Iterator[Planned]:
+    seed, routed = study.seed, _routed(study)
+    fusion, experts = fusions(study)[ablations.FUSION]
+    one = {**routed, "fusion_name": ablations.FUSION, **fusion.to_json(), "experts": experts}
+    for name, settings in ablations.ablations(study).items():
+        about = ablations.about(settings)
+        config = {**one, **settings}
+        yield Planned(f"{name}-seed{seed}", about, "answer", seed, config, ablations.run_ablation, part="ablations")
+    config = {
+        **routed,
+        "sessions": EXPLORED,
+        "temperatures": mixtures.TEMPERATURES,
+        "parts": mixtures.PARTS,
+        "vote": asdict(study.profile.vote),
+        "fusions": [fusions(study)[name][0].to_json() for name in mixtures.SHARPENED],
+    }
+    about = "answers under changed α, for the explorer"
+    yield Planned(
+        f"explorer-seed{seed}", about, "explore", seed, config, mixtures.explorer, measured=True, part="ablations"
+    )
