@@ -35,7 +35,10 @@ def run(
     ] = None,
     part: Annotated[
         str,
-        typer.Option(help="method (RouteDK and baselines) or companion (places, formats, quantities of knowledge)."),
+        typer.Option(
+            help="method (RouteDK and baselines), companion (places, formats and quantities of knowledge) or ablations "
+            "(of router and experts)."
+        ),
     ] = "method",
     dry_run: Annotated[bool, typer.Option(help="Print the plan with estimates, run nothing.")] = False,
 ) -> None:
