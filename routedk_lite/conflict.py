@@ -59,6 +59,11 @@ class GradientCosines(NamedTuple):
             **{name: np.round(getattr(self, name), 5).tolist() for name in ("cosine", "gap")},
         }
 
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> GradientCosines:
+        """What `to_json` gave."""
+        return cls(tuple(row["kinds"]), tuple(row["layers"]), np.array(row["cosine"]), np.array(row["gap"]))
+
 
 class Interference(NamedTuple):
     """What a gradient step for one kind does to the loss of another, on other sessions."""
@@ -77,6 +82,11 @@ class Interference(NamedTuple):
             "before": [round(value, 5) for value in self.before],
             "change": np.round(self.change, 7).tolist(),
         }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Interference:
+        """What `to_json` gave."""
+        return cls(tuple(row["kinds"]), tuple(row["before"]), np.array(row["change"]))
 
 
 # --- objectives ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,93 @@ if TYPE_CHECKING:
 
     from .conflict import GradientCosines, Interference
     from .overlap import DeltaOverlap
+    from .statistics import Interval
+
+
+def pulls_figure(situations: Mapping[str, Mapping[str, np.ndarray]], *, note: str = "") -> Figure:
+    """Where batches of two kinds or more pull a model of two weights: thin arrows, and a thick one for their mean.
+
+    Args:
+        situations: title of a panel → kind → pulls (batches, 2), the negative gradients at the present weights.
+
+    Raises:
+        ValueError: no situation.
+    """
+    if not situations:
+        raise ValueError("situations is empty: give one panel or more")
+    figure = new_figure(3.2, layout="constrained")
+    panels = figure.subplots(1, len(situations), sharex=True, sharey=True, squeeze=False)[0]
+    reach = 1.15 * max(float(np.abs(pulls).max()) for kinds in situations.values() for pulls in kinds.values())
+    for axes, (title, kinds) in zip(panels, situations.items(), strict=True):
+        for (kind, pulls), colour in zip(kinds.items(), palette(), strict=False):
+            zeros, shape = np.zeros(len(pulls)), {"angles": "xy", "scale_units": "xy", "scale": 1, "color": colour}
+            axes.quiver(zeros, zeros, *np.asarray(pulls).T, width=0.007, alpha=0.55, **shape)
+            axes.quiver(0, 0, *np.mean(pulls, axis=0), width=0.022, label=kind, zorder=3, **shape)
+        axes.plot(0, 0, "o", color="black", markersize=6, zorder=4)
+        axes.set_title(title, fontsize=11)
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+        axes.set_xlabel("first weight")
+    panels[0].set_ylabel("second weight")
+    return finish(figure, note, legend_of=panels[0])
+
+
+def score_bars_figure(scores: Mapping[str, Mapping[str, Interval]], *, note: str = "") -> Figure:
+    """Scores of students as bars with their intervals, one panel per metric or domain, on one scale from zero.
+
+    Args:
+        scores: title of a panel → student → estimate and interval.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    if not scores:
+        raise ValueError("scores is empty: give one panel or more")
+    figure = new_figure(2.8, layout="constrained")
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    colours = dict(zip(dict.fromkeys(name for panel in scores.values() for name in panel), palette(), strict=False))
+    for axes, (title, panel) in zip(panels, scores.items(), strict=True):
+        for place, (name, (estimate, low, high)) in enumerate(panel.items()):
+            axes.bar(place, estimate, width=0.7, color=colours[name], edgecolor=QUIET)
+            axes.errorbar(place, estimate, [[estimate - low], [high - estimate]], color="black", capsize=5)
+        axes.set_xticks(range(len(panel)), panel, fontsize=9)
+        axes.set_title(title, fontsize=11)
+        axes.grid(visible=False, axis="x")
+    panels[0].set_ylim(bottom=0)  # shared by all panels
+    return finish(figure, note)
+
+
+def cosine_course_figure(found: Mapping[int, GradientCosines], *, note: str = "") -> Figure:
+    """How the cosines of gradients go on while a student learns: between kinds beside within, and the gap of the two.
+
+    Args:
+        found: training sessions seen → cosines, of the same two kinds or more; all layers together are drawn.
+
+    Raises:
+        ValueError: nothing to draw, or a single kind.
+    """
+    if not found:
+        raise ValueError("found is empty: give the cosines at one moment or more")
+    seen, points = list(found), list(found.values())
+    kinds = points[0].kinds
+    figure = new_figure(3.3, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for number, kind in enumerate(kinds):
+        within = [point.cosine[-1, number, number, 0] for point in points]
+        look = {"color": QUIET, "linewidth": 1.3, "markersize": 4, "marker": "os^Dvx"[number % 6]}
+        left.plot(seen, within, "--", label=f"within {kind}", **look)
+    for (i, j), colour, marker in zip(_pairs(kinds), palette(), "os^Dvx", strict=False):
+        look = {"color": colour, "marker": marker, "markersize": 6, "label": f"{kinds[i]} · {kinds[j]}"}
+        for axes, name in ((left, "cosine"), (right, "gap")):
+            estimate, low, high = np.array([getattr(point, name)[-1, i, j] for point in points]).T
+            axes.plot(seen, estimate, **look)
+            axes.fill_between(seen, low, high, color=colour, alpha=0.15)
+    for axes, title in ((left, "cosine of gradients"), (right, "less the floor")):
+        axes.axhline(0, color="black", linewidth=1)
+        axes.set_title(title, fontsize=11)
+        axes.set(xlabel="training sessions seen", xticks=seen)
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    return finish(figure, note)
 
 
 def cosine_map_figure(found: GradientCosines, *, note: str = "") -> Figure:
