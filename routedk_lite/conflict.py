@@ -4,6 +4,7 @@ RouteDK (arXiv 2508.17250) says that kinds of knowledge disturb each other in on
 Here the disturbance itself is measured while an adapter stands on the student: by the angle between the gradients of
 two kinds, layer by layer, and by what a step for one kind does to the loss of another. Two batches of the *same* kind
 disagree as well, since they hold other sessions: that is the noise floor, and only what lies beyond it is conflict.
+Gradients with a cosine below zero are what Yu et al. (arXiv 2001.06782) call conflicting.
 `overlap` compares experts that have been trained.
 """
 

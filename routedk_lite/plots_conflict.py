@@ -142,7 +142,8 @@ def _map(axes: Axes, values: np.ndarray, names: Sequence[str], layers: Sequence[
     from matplotlib.ticker import MaxNLocator
 
     look = {"annot": len(layers) <= 12, "fmt": ".2f", "linewidths": 0.5, "annot_kws": {"fontsize": 9}}
-    look |= {"xticklabels": names, "yticklabels": list(layers), "cbar_kws": {"location": "bottom", "aspect": 30, "ticks": MaxNLocator(4)}}
+    look |= {"xticklabels": names, "yticklabels": list(layers)}
+    look |= {"cbar_kws": {"location": "bottom", "aspect": 30, "ticks": MaxNLocator(4)}}
     sns.heatmap(values, ax=axes, cmap="RdBu", vmin=-limit, vmax=limit, **look)
     axes.set_title(title, fontsize=11)
     axes.collections[0].colorbar.ax.tick_params(labelsize=9)

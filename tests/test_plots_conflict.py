@@ -55,8 +55,8 @@ def test_pulls_start_at_the_weights_and_their_mean_is_thick() -> None:
     axes = figure.axes[0]
     batches, mean, other_batches, other_mean = axes.collections
     assert np.column_stack([batches.U, batches.V]).tolist() == pulls["rules"].tolist()
-    assert (mean.U, mean.V) == (pytest.approx(1.0), pytest.approx(0.0))
-    assert (other_mean.U, other_mean.V) == (pytest.approx(-0.5), pytest.approx(0.8))
+    assert np.column_stack([mean.U, mean.V]) == pytest.approx(np.array([[1.0, 0.0]]))
+    assert np.column_stack([other_mean.U, other_mean.V]) == pytest.approx(np.array([[-0.5, 0.8]]))
     assert mean.width > batches.width and other_mean.width > other_batches.width
     for name, ends in (("x", [1.0, -0.5]), ("y", [1.0, -0.2])):
         low, high = getattr(axes, f"get_{name}lim")()
