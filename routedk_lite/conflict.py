@@ -4,6 +4,7 @@ RouteDK (arXiv 2508.17250) says that kinds of knowledge disturb each other in on
 Here the disturbance itself is measured while an adapter stands on the student: by the angle between the gradients of
 two kinds, layer by layer, and by what a step for one kind does to the loss of another. Two batches of the *same* kind
 disagree as well, since they hold other sessions: that is the noise floor, and only what lies beyond it is conflict.
+Gradients with a cosine below zero are what Yu et al. (arXiv 2001.06782) call conflicting.
 `overlap` compares experts that have been trained.
 """
 
@@ -59,6 +60,11 @@ class GradientCosines(NamedTuple):
             **{name: np.round(getattr(self, name), 5).tolist() for name in ("cosine", "gap")},
         }
 
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> GradientCosines:
+        """What `to_json` gave."""
+        return cls(tuple(row["kinds"]), tuple(row["layers"]), np.array(row["cosine"]), np.array(row["gap"]))
+
 
 class Interference(NamedTuple):
     """What a gradient step for one kind does to the loss of another, on other sessions."""
@@ -77,6 +83,11 @@ class Interference(NamedTuple):
             "before": [round(value, 5) for value in self.before],
             "change": np.round(self.change, 7).tolist(),
         }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Interference:
+        """What `to_json` gave."""
+        return cls(tuple(row["kinds"]), tuple(row["before"]), np.array(row["change"]))
 
 
 # --- objectives ---------------------------------------------------------------------------------------------------

@@ -123,10 +123,8 @@ def train_expert(
             "tokens_per_second": round(tokens / seconds, 1),
             "history": history,
         }
-        model.peft_config["default"].base_model_name_or_path = student.info.id
         with atomic_folder(folder) as target:
-            model.save_pretrained(target, save_embedding_layers=False)
-            (target / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+            _write_adapter(model, student, target)
             write_json(target / "training.json", summary)
         shutil.rmtree(work, ignore_errors=True)
     finally:
@@ -145,6 +143,18 @@ class _AfterEpoch(TrainerCallback):
         model.train()
 
 
+def save_expert(model: PeftModel, student: Student, folder: str | Path) -> None:
+    """Save the adapter that stands on a student, trained or in training, for `load_expert`; replaces what was there.
+
+    Args:
+        model: the student with its adapter, as `train_expert` shows it to `on_epoch`.
+        student: the bare student.
+        folder: where the adapter goes.
+    """
+    with atomic_folder(Path(folder)) as target:
+        _write_adapter(model, student, target)
+
+
 def load_expert(student: Student, folder: str | Path) -> PeftModel:
     """Put a trained expert on its student; `.unload()` on the result takes it off again.
 
@@ -157,6 +167,17 @@ def load_expert(student: Student, folder: str | Path) -> PeftModel:
     if trained_on != student.info.id:
         raise ValueError(f"the expert in {folder} was trained on {trained_on!r}, this student is {student.info.id!r}")
     return PeftModel.from_pretrained(student.model, str(folder), autocast_adapter_dtype=not low_precision(student.info))
+
+
+def _write_adapter(model: PeftModel, student: Student, folder: Path) -> None:
+    """In PEFT's format, named after the student; PEFT's own notes on the model stay as they are."""
+    config = model.peft_config["default"]
+    known_as, config.base_model_name_or_path = config.base_model_name_or_path, student.info.id
+    try:
+        model.save_pretrained(folder, save_embedding_layers=False)
+    finally:  # a Trainer that goes on would look for the student under its new name, on the network
+        config.base_model_name_or_path = known_as
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
 def _finished(folder: Path, run_id: str) -> ExpertResult | None:

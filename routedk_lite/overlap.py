@@ -62,6 +62,11 @@ class DeltaOverlap(NamedTuple):
         rounded = {side: {k: round(v, 5) for k, v in space.items()} for side, space in spaces.items()}
         return {"first": self.first, "second": self.second, "layer": self.layer, **numbers, **rounded}
 
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> DeltaOverlap:
+        """What `to_json` gave."""
+        return cls(**{**row, **{side: SpaceOverlap(**row[side]) for side in ("columns", "rows")}})
+
 
 class _Shared(NamedTuple):
     """One module's part."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,100 @@ if TYPE_CHECKING:
 
     from .conflict import GradientCosines, Interference
     from .overlap import DeltaOverlap
+    from .statistics import Interval
+
+
+def pulls_figure(situations: Mapping[str, Mapping[str, np.ndarray]], *, note: str = "") -> Figure:
+    """Where batches of two kinds or more pull a model of two weights: thin arrows, and a thick one for their mean.
+
+    Args:
+        situations: title of a panel → kind → pulls (batches, 2), the negative gradients at the present weights.
+
+    Raises:
+        ValueError: no situation.
+    """
+    if not situations:
+        raise ValueError("situations is empty: give one panel or more")
+    figure = new_figure(2.9, layout="constrained")
+    panels = figure.subplots(1, len(situations), sharex=True, sharey=True, squeeze=False)[0]
+    every = np.vstack([np.zeros((1, 2)), *(pulls for kinds in situations.values() for pulls in kinds.values())])
+    low, high = every.min(0), every.max(0)
+    low, high = low - 0.1 * (high - low), high + 0.1 * (high - low)
+    for axes, (title, kinds) in zip(panels, situations.items(), strict=True):
+        for (kind, pulls), colour in zip(kinds.items(), palette(), strict=False):
+            zeros, shape = np.zeros(len(pulls)), {"angles": "xy", "scale_units": "xy", "scale": 1, "color": colour}
+            axes.quiver(zeros, zeros, *np.asarray(pulls).T, width=0.007, alpha=0.55, **shape)
+            axes.quiver(0, 0, *np.mean(pulls, axis=0), width=0.022, label=kind, zorder=3, **shape)
+        axes.plot(0, 0, "o", color="black", markersize=6, zorder=4)
+        axes.set_title(title, fontsize=11)
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
+        axes.set_xlabel("first weight", fontsize=10)
+    panels[0].set_ylabel("second weight", fontsize=10)
+    return finish(figure, note, legend_of=panels[0])
+
+
+def score_bars_figure(scores: Mapping[str, Mapping[str, Interval | None]], *, note: str = "") -> Figure:
+    """Scores of students as bars with their intervals, one panel per metric or domain, on one scale from zero.
+
+    Args:
+        scores: title of a panel → student → estimate and interval; `None` where a student has no score yet.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    if not scores:
+        raise ValueError("scores is empty: give one panel or more")
+    figure = new_figure(2.8, layout="constrained")
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    colours = dict(zip(dict.fromkeys(name for panel in scores.values() for name in panel), palette(), strict=False))
+    for axes, (title, panel) in zip(panels, scores.items(), strict=True):
+        for place, (name, interval) in enumerate(panel.items()):
+            if interval is None:
+                axes.text(place, 0.01, "not recorded", rotation=90, ha="center", va="bottom", fontsize=9, color=QUIET)
+                continue
+            estimate, low, high = interval
+            axes.bar(place, estimate, width=0.7, color=colours[name], edgecolor=QUIET)
+            axes.errorbar(place, estimate, [[estimate - low], [high - estimate]], color="black", capsize=5)
+        axes.set_xticks(range(len(panel)), panel, fontsize=9)
+        axes.set_xlim(-0.6, len(panel) - 0.4)
+        axes.set_title(title, fontsize=11)
+        axes.grid(visible=False, axis="x")
+    panels[0].set_ylim(bottom=0)  # shared by all panels
+    return finish(figure, note)
+
+
+def cosine_course_figure(found: Mapping[int, GradientCosines], *, note: str = "") -> Figure:
+    """How the cosines of gradients go on while a student learns: between kinds beside within, and the gap of the two.
+
+    Args:
+        found: training sessions seen → cosines, of the same two kinds or more; all layers together are drawn.
+
+    Raises:
+        ValueError: nothing to draw, or a single kind.
+    """
+    if not found:
+        raise ValueError("found is empty: give the cosines at one moment or more")
+    seen, points = list(found), list(found.values())
+    kinds = points[0].kinds
+    figure = new_figure(3.3, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for number, kind in enumerate(kinds):
+        within = [point.cosine[-1, number, number, 0] for point in points]
+        look = {"color": QUIET, "linewidth": 1.3, "markersize": 4, "marker": "os^Dvx"[number % 6]}
+        left.plot(seen, within, "--", label=f"within {kind}", **look)
+    for (i, j), colour, marker in zip(_pairs(kinds), palette(), "os^Dvx", strict=False):
+        look = {"color": colour, "marker": marker, "markersize": 6, "label": f"{kinds[i]} · {kinds[j]}"}
+        for axes, name in ((left, "cosine"), (right, "gap")):
+            estimate, low, high = np.array([getattr(point, name)[-1, i, j] for point in points]).T
+            axes.plot(seen, estimate, **look)
+            axes.fill_between(seen, low, high, color=colour, alpha=0.15)
+    for axes, title in ((left, "cosine of gradients"), (right, "less the floor")):
+        axes.axhline(0, color="black", linewidth=1)
+        axes.set_title(title, fontsize=11)
+        axes.set(xlabel="training sessions seen", xticks=seen)
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    return finish(figure, note)
 
 
 def cosine_map_figure(found: GradientCosines, *, note: str = "") -> Figure:
@@ -45,11 +139,14 @@ def cosine_map_figure(found: GradientCosines, *, note: str = "") -> Figure:
 
 def _map(axes: Axes, values: np.ndarray, names: Sequence[str], layers: Sequence[int], limit: float, title: str) -> None:
     import seaborn as sns
+    from matplotlib.ticker import MaxNLocator
 
     look = {"annot": len(layers) <= 12, "fmt": ".2f", "linewidths": 0.5, "annot_kws": {"fontsize": 9}}
-    look |= {"xticklabels": names, "yticklabels": list(layers), "cbar_kws": {"location": "bottom", "aspect": 30}}
+    look |= {"xticklabels": names, "yticklabels": list(layers)}
+    look |= {"cbar_kws": {"location": "bottom", "aspect": 30, "ticks": MaxNLocator(4)}}
     sns.heatmap(values, ax=axes, cmap="RdBu", vmin=-limit, vmax=limit, **look)
     axes.set_title(title, fontsize=11)
+    axes.collections[0].colorbar.ax.tick_params(labelsize=9)
     axes.tick_params(axis="y", rotation=0, labelsize=9)
     axes.tick_params(axis="x", rotation=0, labelsize=8)
 
@@ -107,6 +204,35 @@ def interference_figure(found: Interference, *, note: str = "") -> Figure:
     return finish(figure, note)
 
 
+def forecast_figure(found: Interference, forecast: np.ndarray, *, note: str = "") -> Figure:
+    """Steps as they came out (filled, with intervals) beside what the gradients promised (hollow), a row per step.
+
+    Args:
+        found: the steps that were taken.
+        forecast: relative change of loss to first order, in the order of `found.change`.
+
+    Shapes:
+        forecast: (kinds, kinds)
+    """
+    kinds = found.kinds
+    steps = [(i, j) for i in range(len(kinds)) for j in range(len(kinds))]
+    figure = new_figure(1.2 + 0.26 * len(steps), layout="constrained")
+    axes = figure.subplots()
+    for row, (i, j) in enumerate(steps):
+        colour = QUIET if i == j else palette()[0]
+        estimate, low, high = 100 * found.change[i, j]
+        axes.plot([100 * forecast[i, j], estimate], [row, row], color=FAINT, linewidth=4, zorder=1)
+        axes.errorbar(estimate, row, xerr=[[estimate - low], [high - estimate]], fmt="o", color=colour, capsize=3)
+        axes.plot(100 * forecast[i, j], row, "o", color=colour, markerfacecolor="white", markeredgewidth=1.5)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(steps)), [f"{kinds[i]} → {kinds[j]}" for i, j in steps], fontsize=9)
+    axes.set_ylabel("a step for → the loss of", fontsize=10)
+    axes.set_xlabel("change of loss (%)", fontsize=10)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    return finish(figure, f"hollow: forecast from the gradients, filled: step taken · {note}".rstrip(" ·"))
+
+
 def overlap_figure(found: Sequence[DeltaOverlap], *, note: str = "") -> Figure:
     """What the updates of experts have in common, layer by layer: cosine, column spaces, row spaces; dotted: chance.
 
@@ -140,7 +266,10 @@ def overlap_figure(found: Sequence[DeltaOverlap], *, note: str = "") -> Figure:
     for axes in (cosine, columns, rows):
         axes.set_xlabel("layer")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    return finish(figure, note, legend_of=cosine)
+    handles, names = cosine.get_legend_handles_labels()
+    columns_of_names = len(names) if sum(map(len, names)) < 60 else 2
+    figure.legend(handles, names, loc="outside upper center", ncols=columns_of_names, frameon=False, fontsize=10)
+    return finish(figure, note)
 
 
 def _pairs(kinds: Sequence[str]) -> list[tuple[int, int]]:

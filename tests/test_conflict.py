@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -17,11 +18,11 @@ from routedk_lite.adapters import Adapter, LowRank, read_adapter
 from routedk_lite.answering import profile_reader
 from routedk_lite.backbone import load_student
 from routedk_lite.config import KnowledgeConfig, OptimizerConfig, PairConfig
-from routedk_lite.conflict import gradient_cosines, interference, knowledge_losses
+from routedk_lite.conflict import GradientCosines, Interference, gradient_cosines, interference, knowledge_losses
 from routedk_lite.data import load_domain
 from routedk_lite.experts import load_expert, train_expert
 from routedk_lite.knowledge import load_knowledge
-from routedk_lite.overlap import delta_inner, delta_overlap, delta_spaces, principal_angles
+from routedk_lite.overlap import DeltaOverlap, delta_inner, delta_overlap, delta_spaces, principal_angles
 
 KINDS = ("none", "rules", "reasoning")
 SETTINGS = OptimizerConfig(max_length=4000)
@@ -132,7 +133,31 @@ def test_cosines_equal_those_of_plain_backward_passes(adapted, losses):
         assert found.gap[layer, 0, 1, 0] == pytest.approx(expected - math.sqrt(max(floor, 0) * max(own, 0)), abs=1e-5)
     assert np.allclose(found.cosine, found.cosine.transpose(0, 2, 1, 3), atol=0.05)
     assert (found.cosine[..., 1] <= found.cosine[..., 2]).all()
-    assert found.to_json()["kinds"] == list(KINDS)
+
+
+def through_json(found):
+    """What a record gives back."""
+    return type(found).from_json(json.loads(json.dumps(found.to_json())))
+
+
+def test_measurements_come_back_from_a_record(adapted, losses):
+    cosines = gradient_cosines(adapted, losses, generator=chance())
+    again = through_json(cosines)
+    assert isinstance(again, GradientCosines)
+    assert (again.kinds, again.layers) == (cosines.kinds, cosines.layers)
+    assert np.allclose(again.cosine, cosines.cosine, atol=1e-5) and np.allclose(again.gap, cosines.gap, atol=1e-5)
+    steps = interference(adapted, losses, generator=chance())
+    again = through_json(steps)
+    assert isinstance(again, Interference)
+    assert again.kinds == steps.kinds and again.before == pytest.approx(steps.before, abs=1e-5)
+    assert np.allclose(again.change, steps.change, atol=1e-7)
+    for overlap in delta_overlap([random_adapter("one", 1), random_adapter("other", 2)], generator=chance()):
+        again = through_json(overlap)
+        assert isinstance(again, DeltaOverlap)
+        assert again[:3] == overlap[:3]
+        assert [*again[3:5], *again.columns, *again.rows] == pytest.approx(
+            [*overlap[3:5], *overlap.columns, *overlap.rows], abs=1e-5
+        )
 
 
 def test_opposite_and_orthogonal_pulls_in_the_plane():

@@ -12,7 +12,7 @@ from routedk_lite.batches import IGNORE, AnswerCollator, LengthGroupedSampler
 from routedk_lite.config import KnowledgeConfig, PromptConfig
 from routedk_lite.data import load_domain
 from routedk_lite.examples import encode_example
-from routedk_lite.experts import load_expert, train_expert
+from routedk_lite.experts import load_expert, save_expert, train_expert
 from routedk_lite.files import sha256_folder
 from routedk_lite.knowledge import load_knowledge
 from routedk_lite.prompts import parse_answer
@@ -130,6 +130,27 @@ def test_the_adapter_is_in_pefts_format_and_moves_the_student(train, tiny_studen
     assert not torch.allclose(model(ids).logits, plain, atol=1e-3)
     model.unload()
     assert torch.equal(tiny_student.model(ids).logits, plain)
+
+
+def test_an_adapter_can_be_kept_while_it_trains(train, tiny_student, tmp_path):
+    seen = []
+
+    def keep(model, n_seen):
+        known_as = model.peft_config["default"].base_model_name_or_path
+        save_expert(model, tiny_student, tmp_path / f"after-{n_seen}")
+        assert model.peft_config["default"].base_model_name_or_path == known_as
+        seen.append(n_seen)
+
+    watched = train("watched", on_epoch=keep)
+    first, *_, last = (load_file(tmp_path / f"after-{n}" / "adapter_model.safetensors") for n in seen)
+    end, alone = (load_file(r.folder / "adapter_model.safetensors") for r in (watched, train("alone")))
+    assert all(torch.equal(last[name], end[name]) and torch.equal(end[name], alone[name]) for name in end)
+    assert not all(torch.equal(first[name], end[name]) for name in end)
+    assert {p.name for p in (tmp_path / f"after-{seen[0]}").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    load_expert(tiny_student, tmp_path / f"after-{seen[0]}").unload()  # named after its student
 
 
 def test_same_seed_same_expert_other_seed_another(train):
