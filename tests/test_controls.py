@@ -278,7 +278,7 @@ def test_ablations_are_recorded(tiny_profile, tmp_path, monkeypatch, pairs):
     monkeypatch.setattr(records, "load_domain", small)
     profile = replace(tiny_profile, train=replace(tiny_profile.train, max_length=4000), pairs=pairs)
     study = Study(profile, results=tmp_path / "results", work=tmp_path / "runs", progress=False)
-    names = {s.name for s in study.of_part("ablations")} - {"data", "student"}
+    names = {s.name for s in study.of_part("ablations")} - {"data", "student", "explorer-seed0"}
     assert names >= {f"control-{kind}-seed0" for kind in CONTROLS}
     assert {"knockout-rules-seed0", "knockout-rules-upper-seed0"} <= names and len(names) == 3 + 3 + 9
     found = {r.run: r for r in study.run(only=["fusion-dynamic-seed0", "control-*", "knockout-rules-seed0"])}
