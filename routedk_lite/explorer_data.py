@@ -23,13 +23,13 @@ from .report import provenance
 from .routing import DOMINANT_LOAD, UNIFORM_ENTROPY
 
 STEPS = 1000
-"""α, logarithms of α and scores stand in the payload as whole thousandths."""
-CLOUD_STEPS = 10_000
-"""Mean weights of all test sessions, which may lie close together, as whole ten-thousandths."""
+"""Scores stand in the payload as whole thousandths."""
+ALPHA_STEPS = 10_000
+"""Logarithms of α, and mean weights, as whole ten-thousandths: sharpening multiplies what rounding leaves."""
 LOG_STEPS = 100_000
 """Log-probabilities of sampled answers as whole hundred-thousandths, the precision of the records."""
-LOWEST = -30_000
-"""Logarithms of α below this, in thousandths, are cut: such an expert has no weight at any temperature shown."""
+LOWEST = -30
+"""Logarithms of α below this are cut."""
 
 
 class Mark(NamedTuple):
@@ -148,10 +148,10 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
         "settings": values["settings"],
         "uniform": UNIFORM_ENTROPY,
         "dominant": DOMINANT_LOAD,
-        "static": _thousandths(values["static_log_alpha"]),
+        "static": _logs(values["static_log_alpha"]),
         "methods": [name for name in ("base", "rules", "reasoning", *_FUSED) if name in runs],
         "cloud": [
-            [session.id, *(round(float(a) * CLOUD_STEPS) for a in mean), verdict_of(f1, exact)]
+            [session.id, *(round(float(a) * ALPHA_STEPS) for a in mean), verdict_of(f1, exact)]
             for session, mean, f1, exact in zip(
                 test, traced.mean(1), dynamic_right.f1, dynamic_right.exact_match, strict=True
             )
@@ -204,7 +204,7 @@ def _session(
         "answers": [_answer(session, bundles, truth) for bundles in known],
         "methods": methods,
         "grid": [on_grid[i] for i in row["answer_of_setting"]],
-        "alpha": _thousandths(row["log_alpha"]),
+        "alpha": _logs(row["log_alpha"]),
         "votes": votes,
     }
 
@@ -222,9 +222,5 @@ def verdict_of(f1: float, exact: float) -> str:
     return "exact" if exact else "partly" if f1 else "wrong"
 
 
-def _whole(values: Iterable[float]) -> list[int]:
-    return [round(float(value) * STEPS) for value in values]
-
-
-def _thousandths(rows: Iterable[Iterable[float]]) -> list[list[int]]:
-    return [[max(LOWEST, value) for value in _whole(row)] for row in rows]
+def _logs(rows: Iterable[Iterable[float]]) -> list[list[int]]:
+    return [[round(max(LOWEST, float(value)) * ALPHA_STEPS) for value in row] for row in rows]

@@ -220,6 +220,15 @@ class LiveExplorer:
 
         return HTML(tag("div", {"class": "rdkx"}, style(), tag("div", {"class": "rdkx-in"}, self._html())))
 
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        """The widgets; where there is no kernel, what they showed at first."""
+        show = self.widget._repr_mimebundle_  # none any more once it is closed
+        shown = show(include=include, exclude=exclude) if show else {}
+        return shown | {"text/html": self.snapshot().data, "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"LiveExplorer: {', '.join(self.names)} on {self.student.info.id}, session {self.session.id}"
+
     def close(self) -> None:
         """Take the experts off the student, and the widgets off the page."""
         self.later.cancel()

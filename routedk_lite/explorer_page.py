@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .explorer_data import STEPS
+from .explorer_data import ALPHA_STEPS
 from .explorer_html import (
     SIGNS,
     Column,
@@ -38,7 +38,7 @@ def alpha_of(session: Mapping[str, Any]) -> np.ndarray:
     Shapes:
         → (L, E)
     """
-    return changed_alpha(np.array(session["alpha"]) / STEPS)
+    return changed_alpha(np.array(session["alpha"]) / ALPHA_STEPS)
 
 
 def places(session: Mapping[str, Any], methods: Sequence[str]) -> list[int]:

@@ -99,8 +99,12 @@ def execute(paths: list[Path], timeout: int) -> None:
             notebook = nbformat.read(copy, as_version=4)
             for cell in notebook.cells:
                 cell.metadata.pop("execution", None)  # nbmake's timings would change the cache's key
-                # A page has no kernel: a progress bar would stand at its beginning for ever.
+                # A page has no kernel: a progress bar would stand at its beginning for ever. What has a picture of
+                # itself shows that instead.
                 outputs = cell.get("outputs", [])
+                for output in outputs:
+                    if "text/html" in output.get("data", {}):
+                        output["data"].pop(WIDGET, None)
                 outputs[:] = [output for output in outputs if WIDGET not in output.get("data", {})]
             nbformat.write(notebook, copy)
             seconds = {"execution_seconds": round(time.monotonic() - begin, 1)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from routedk_lite.decoding import Answer, Samples
 from routedk_lite.mixtures import choose_sessions, distinct_answers, setting_text, settings
 from routedk_lite.prompts import format_answer
 from routedk_lite.records import write_measurement, write_record
+from routedk_lite.voting import vote_all
 
 EXPERTS = ("base-seed0", "rules-seed0", "reasoning-seed0")
 HASHES = {name: name[0] * 64 for name in EXPERTS}
@@ -51,11 +53,12 @@ def make_results(folder: Path, *, n_layers: int = 5, profile: str = "toy", seed:
     alpha = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     answers = {}
 
-    def record(name: str, run: str, **more: Any) -> None:
-        found = {s.id: guess(s, rng) for s in test}
+    def record(name: str, run: str, found: dict | None = None, **more: Any) -> None:
+        found = found or {s.id: guess(s, rng) for s in test}
         answers[name] = found
         made = [Answer.of_bundles(i, b) for i, b in found.items()]
-        write_record(folder, test=test, run=f"{run}-seed0", seed=0, answers=made, student=STUDENT, **common, **more)
+        with patch("routedk_lite.records.measure", lambda *_: {"metrics": {}, "intervals": {}}):  # not looked at
+            write_record(folder, test=test, run=f"{run}-seed0", seed=0, answers=made, student=STUDENT, **common, **more)
 
     for name in ("base", "rules", "reasoning"):
         record(name, name)
@@ -65,7 +68,8 @@ def make_results(folder: Path, *, n_layers: int = 5, profile: str = "toy", seed:
     analysis = {"experts": list(EXPERTS), "layers": list(range(n_layers))}
     record("dynamic", "fusion-dynamic", analysis=analysis, attachments={"alpha": rows}, adapter_sha256=HASHES)
     drawn = [sample(s, rng, VoteConfig().n) for s in test]
-    record("vote", "voting-dynamic", attachments={"samples": [s.to_json() for s in drawn]})
+    votes = {id_: list(vote.bundles) for id_, vote in vote_all(drawn).items()}
+    record("vote", "voting-dynamic", votes, attachments={"samples": [s.to_json() for s in drawn]})
     chosen = choose_sessions(test, answers, alpha, 12)
     logs = logits - logits.max(-1, keepdims=True)
     place = {s.id: i for i, s in enumerate(test)}

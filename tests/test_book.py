@@ -292,6 +292,21 @@ def test_fingerprint_follows_content_and_surroundings(
     assert len(seen) == 4
 
 
+def test_widgets_give_way_to_their_picture(builder: ModuleType, tmp_path: Path) -> None:
+    show = "from IPython.display import display\ndisplay({!r}, raw=True)"
+    widget = {builder.WIDGET: {"model_id": "1"}, "text/plain": "a bar"}
+    path = write_notebook(
+        tmp_path / "a.ipynb", show.format(widget), show.format({**widget, "text/html": "<i>seen</i>"})
+    )
+    builder.execute([path], timeout=60)
+    from jupyter_cache import get_cache
+
+    _, merged = get_cache(builder.CACHE).merge_match_into_notebook(nbformat.read(path, as_version=4))
+    bar, picture = merged.cells
+    assert not bar.outputs
+    assert picture.outputs[0].data == {"text/html": "<i>seen</i>", "text/plain": "a bar"}
+
+
 def test_outputs_land_in_the_cache_and_errors_are_named(builder: ModuleType, tmp_path: Path) -> None:
     good = write_notebook(tmp_path / "good.ipynb", "print(6 * 7)")
     bad = write_notebook(tmp_path / "bad.ipynb", "raise ValueError('no')")

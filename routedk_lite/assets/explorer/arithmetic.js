@@ -9,9 +9,9 @@ function softmax(logits, temperature, on) {
   return weights.map((w) => w / total);
 }
 
-/** α of every layer, from rows of log α in thousandths. */
+/** α of every layer, from rows of log α in ten-thousandths. */
 function alphaOf(rows, temperature, on) {
-  return rows.map((row) => softmax(row.map((x) => x / 1000), temperature, on));
+  return rows.map((row) => softmax(row.map((x) => x / 10000), temperature, on));
 }
 
 /** Mean weight of every expert over the layers. */

@@ -1,0 +1,277 @@
+"""The live explorer without a page: what its controls do, when the model is asked, what is shown."""
+
+from __future__ import annotations
+
+import asyncio
+
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+from test_fusion import learned, make_adapter
+
+from routedk_lite import explorer_live
+from routedk_lite.asking import ask
+from routedk_lite.config import PairConfig
+from routedk_lite.data import Session
+from routedk_lite.explorer_live import Debouncer, LiveExplorer
+from routedk_lite.fusion import Dynamic
+from routedk_lite.layers import RoutedLinear
+from routedk_lite.pairs import make_reader
+from routedk_lite.partitions import PartitionDecoder, SizePrior
+from routedk_lite.prompts import encode_prompt, parse_answer, session_prompt
+from routedk_lite.routed import RoutedModel
+
+EVIL = "<script>alert('x')</script> & \"more\""
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_llama, tmp_path_factory):
+    top = tmp_path_factory.mktemp("experts")
+    return [make_adapter(tiny_llama, top / f"e{i}-seed0", r=2, targets=["q_proj"], seed=i + 1) for i in range(3)]
+
+
+@pytest.fixture
+def model(tiny_student, folders):
+    return learned(RoutedModel(tiny_student.model, folders, Dynamic()))
+
+
+@pytest.fixture
+def live(model, tiny_student, tiny_profile, sessions):
+    made = LiveExplorer(model, tiny_student, sessions, profile=tiny_profile, wait=0.02)
+    yield made
+    made.later.cancel()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How often, and with which session, the model is asked from now on."""
+    calls = []
+
+    def counted(model, student, session, **how):
+        calls.append(session.titles)
+        return ask(model, student, session, **how)
+
+    monkeypatch.setattr(explorer_live, "ask", counted)
+    return calls
+
+
+def drag(live, *weights):
+    for slider, weight in zip(live.sliders, weights, strict=True):
+        slider.value = weight
+
+
+# One session
+
+
+def test_tokens_carry_the_models_probabilities(model, tiny_student, tiny_profile, sessions):
+    session = sessions[3]
+    found = ask(model, tiny_student, session, profile=tiny_profile)
+    ids = encode_prompt(session_prompt(session, tiny_student.tokenizer, tiny_profile.prompt), tiny_student.tokenizer)
+    written = []
+    for token in found.tokens:
+        with torch.no_grad():
+            p = model(torch.tensor([ids + written])).logits[0, -1].softmax(-1)
+        assert token.probability == pytest.approx(float(p.max()), abs=1e-4)
+        assert [o[1] for o in token.others] == pytest.approx(p.topk(4).values[1:].tolist(), abs=1e-4)
+        written.append(int(p.argmax()))
+    text = tiny_student.tokenizer.decode(written, skip_special_tokens=True)
+    assert found.bundles == parse_answer(text, len(session)).bundles and found.pairs is None
+    with torch.no_grad():
+        model(torch.tensor([ids]))
+    assert np.allclose(found.alpha, model.alpha[0], atol=1e-6)
+
+
+def test_pairs_decide_where_they_are_read(tiny_student, tiny_profile, folders, sessions):
+    reader = make_reader(tiny_student, sessions, PairConfig(layer=2), tiny_profile.prompt)
+    model = learned(RoutedModel(tiny_student.model, folders, Dynamic()))
+    how = {"profile": tiny_profile, "reader": reader, "decoder": PartitionDecoder(prior=SizePrior(sessions))}
+    found = ask(model, tiny_student, sessions[3], **how)
+    assert found.pairs.shape == (len(sessions[3]),) * 2 and ((found.pairs > 0) & (found.pairs < 1)).all()
+    live = LiveExplorer(model, tiny_student, sessions, **how)
+    assert (
+        "How likely two products belong together" in live.output.value and "the model&#x27;s pairs" in live.output.value
+    )
+    with pytest.raises(ValueError, match="reader and decoder belong together"):
+        ask(model, tiny_student, sessions[3], profile=tiny_profile, reader=reader)
+    titles = tuple(f"thing {i}" for i in range(13))
+    long = Session(id=1, items=titles, titles=titles, bundles=())
+    with pytest.raises(ValueError, match="13 products: pairs are decoded for at most 12"):
+        ask(model, tiny_student, long, **how)
+
+
+# Weights
+
+
+def test_weights_by_hand_and_back(live):
+    router = live.reading
+    found = live.override([0, 0, 1])
+    assert (found.alpha == [0, 0, 1]).all()
+    assert "weights by hand in all layers" in live.status.value
+    assert [slider.value for slider in live.sliders] == [0, 0, 1]
+    found = live.override([1, 0, 0], layer=1)
+    assert (found.alpha == [[0, 0, 1], [1, 0, 0]]).all() and "all layers, layer 1" in live.status.value
+    back = live.release()
+    assert back is live.router and np.allclose(back.alpha, router.alpha) and "the router&#x27;s" in live.status.value
+
+
+def test_one_layer_by_hand_leaves_the_lower_ones_to_the_router(live):
+    router = live.reading.alpha
+    found = live.override([0, 1, 0], layer=1).alpha
+    assert (found[1] == [0, 1, 0]).all() and np.allclose(found[0], router[0])
+
+
+def test_weights_that_make_no_sense_are_refused(live):
+    for weights in ([1, 0], [1, 0, -1]):
+        with pytest.raises(ValueError, match="give one of 0 or more for each of e0, e1, e2"):
+            live.override(weights)
+    with pytest.raises(ValueError, match=r"layer = 7: choose one of \[0, 1\], or None for all"):
+        live.override([1, 0, 0], layer=7)
+    assert not live.overrides
+
+
+def test_sliders_set_the_weights(live, asked):
+    drag(live, 0.5, 0.25, 0.25)
+    assert asked and live.reading.alpha == pytest.approx(np.array([[0.5, 0.25, 0.25]] * 2), abs=0.02)
+    live.shares.value = False
+    drag(live, 1, 1, 0)
+    assert live.overrides[None] == (1, 1, 0) and (live.reading.alpha == [1, 1, 0]).all()
+    live.layer.value = 1
+    drag(live, 0, 0, 1)
+    assert (live.reading.alpha == [[1, 1, 0], [0, 0, 1]]).all()
+    live.back.click()
+    assert not live.overrides and live.reading is live.router
+
+
+def test_sliders_follow_the_layer_that_is_looked_at(live, asked):
+    live.layer.value = 0
+    assert [s.value for s in live.sliders] == pytest.approx(live.reading.alpha[0], abs=0.006)
+    live.layer.value = None
+    assert [s.value for s in live.sliders] == pytest.approx(live.reading.alpha.mean(0), abs=0.006)
+    assert not asked, "looking asks nothing"
+
+
+def test_no_weight_at_all_asks_for_some(live, asked):
+    live.overrides = {None: (0.0, 0.0, 1.0)}
+    live.refresh()
+    asked.clear()
+    live.sliders[2].value = 0
+    assert "Give at least one expert some weight" in live.status.value and not asked
+
+
+# Sessions
+
+
+def test_a_session_of_ones_own(live):
+    live.text.value = f"  {EVIL} \n\nsecond thing\nthird thing\n"
+    assert live.session.titles == (EVIL, "second thing", "third thing")
+    shown = live.output.value
+    assert "<script>" not in shown and "&lt;script&gt;" in shown
+    assert "Your session" in shown and "true" not in [c.strip() for c in shown.split("<")] and "strict F1" in shown
+    assert live.snapshot().data.count("<style>") == 1
+
+
+def test_too_few_products_are_asked_for(live, asked):
+    live.text.value = "only one"
+    assert "at least two products" in live.status.value and not asked
+    with pytest.raises(ValueError, match="1 products: give at least two"):
+        live.show(["only one", " "])
+
+
+def test_sessions_can_be_chosen(live, sessions, asked):
+    live.choice.value = 4
+    assert live.session is sessions[4] and live.text.value.splitlines() == list(sessions[4].titles)
+    assert asked == [sessions[4].titles] and f"Session {sessions[4].id}" in live.output.value
+
+
+def test_weights_by_hand_stay_for_the_next_session(live, sessions):
+    live.override([0, 1, 0])
+    found = live.show(sessions[5])
+    assert (found.alpha == [0, 1, 0]).all() and not (live.router.alpha == [0, 1, 0]).any()
+
+
+# When it asks
+
+
+def test_many_changes_become_one_question(live, asked):
+    async def hand() -> None:
+        for k in range(1, 10):
+            drag(live, k / 10, 0.1, 0)
+        assert live.later.waiting and not asked and "waiting" in live.status.value
+        await asyncio.sleep(0.2)
+
+    asyncio.run(hand())
+    assert len(asked) == 1 and not live.later.waiting
+    assert live.reading.alpha[0] == pytest.approx([0.9, 0.1, 0], abs=0.01)
+
+
+def test_it_says_that_it_computes(live):
+    said = []
+    live.status.observe(lambda change: said.append(change["new"]), "value")
+    live.override([1, 0, 0])
+    assert 'aria-busy="true"' in said[0] and "computing" in said[0]
+    assert 'aria-busy="false"' in said[-1] and " s</div>" in said[-1]
+
+
+def test_a_question_can_be_taken_back():
+    called = []
+
+    async def change_ones_mind() -> None:
+        later = Debouncer(lambda: called.append(1), 0.01)
+        later()
+        later.cancel()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(change_ones_mind())
+    assert not called
+    Debouncer(lambda: called.append(2), 5)()
+    assert called == [2], "without a loop nothing would come back later"
+
+
+def test_what_goes_wrong_is_said(live, monkeypatch):
+    def fail(*args, **how):
+        raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(explorer_live, "ask", fail)
+    with pytest.raises(RuntimeError):
+        live.override([1, 0, 0])
+    assert "That did not work: no memory left" in live.status.value
+
+
+# Frame
+
+
+def test_only_core_widgets_are_used(live):
+    def walk(widget):
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from walk(child)
+
+    used = list(walk(live.widget))
+    assert len(used) > 10
+    assert {w._view_module for w in used} == {"@jupyter-widgets/controls"}
+    assert all(type(w).__module__.startswith("ipywidgets.") for w in used)
+    controls = [w for w in used if hasattr(w, "description") and not isinstance(w, ipywidgets.HTML)]
+    assert len(controls) == 8 and all(w.description for w in controls), "each control has a name"
+
+
+def test_it_shows_itself(live):
+    shown = live._repr_mimebundle_()
+    widget = "application/vnd.jupyter.widget-view+json"
+    assert widget in shown and shown["text/plain"] == f"LiveExplorer: e0, e1, e2 on {live.student.info.id}, session 0"
+    assert live.output.value in shown["text/html"], "pages without a kernel show what there was at first"
+    live.widget.close()
+    assert set(live._repr_mimebundle_()) == {"text/html", "text/plain"}
+
+
+def test_it_goes_through_a_folder(model, tiny_profile, tmp_path, live):
+    model.save_pretrained(tmp_path / "model")
+    again = LiveExplorer.from_folder(tmp_path / "model", tiny_profile, "toyshop")
+    assert again.names == ("e0", "e1", "e2") and again.session.id == again.sessions[0].id
+    again.close()
+    assert not [m for m in again.student.model.modules() if isinstance(m, RoutedLinear)]
+
+
+def test_no_sessions_no_explorer(model, tiny_student, tiny_profile):
+    with pytest.raises(ValueError, match="sessions is empty"):
+        LiveExplorer(model, tiny_student, [], profile=tiny_profile)
