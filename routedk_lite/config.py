@@ -324,8 +324,9 @@ PROFILES = {
         Profile(
             name="t4",
             student=StudentConfig(source="hub", id="Qwen/Qwen2.5-1.5B-Instruct", load_in_4bit=True),
-            train=TrainConfig(learning_rate=2e-4, **_GPU),
-            router=RouterConfig(**_GPU),
+            # Without checkpointing, two of the longest texts take more memory than a T4 has (`memory.memory_plan`).
+            train=TrainConfig(learning_rate=2e-4, gradient_checkpointing=True, **_GPU),
+            router=RouterConfig(gradient_checkpointing=True, **_GPU),
             pairs=PairConfig(layer=26),
             ties_rank=64,
             parameters=1.54e9,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .data import domain_is_cached
 from .knowledge import load_knowledge
+from .memory import memory_plan
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,8 @@ CHARACTERS_PER_TOKEN = 3.0
 CHARACTERS_PER_WORD_TOKEN = 4.5
 """Of plain English."""
 INSTRUCTION_TOKENS = 70
+LONGEST_TOKENS = 800
+"""More than any training text of the public domains has, with the rules it cites and its reasoning."""
 ANSWER_TOKENS = 10
 UTILISATION = {"cpu": 0.5, "cuda": 0.3}
 """Share of the matrix-product speed that a training step reaches; the rest is everything else."""
@@ -77,6 +80,9 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     train *= 4 / 3 if profile.train.gradient_checkpointing else 1
     # All linear layers of a Llama get r·(inputs + outputs) weights: about r/200 of the model at these widths.
     adapter = profile.parameters * profile.train.r / 200 / (profile.parameters / 1e8) ** 0.35
+    if profile.student.load_in_4bit:
+        memory = memory_plan(profile, _longest(study, stage)).total
+        return Estimate(train + answer, memory, adapter * 2.5 * compute_bytes / 1e6, basis)
     live = profile.train.micro_batch_size * prompt * 20 * profile.parameters**0.5
     live *= 0.15 if profile.train.gradient_checkpointing else 1
     return Estimate(
@@ -105,6 +111,19 @@ def _knowledge_tokens(study: Study, stage: Stage) -> float:
     knowledge = load_knowledge(study.domain)
     texts = [knowledge.text(session, stage.knowledge) for session in study.split("train")]
     return sum(map(len, texts)) / len(texts) / CHARACTERS_PER_WORD_TOKEN
+
+
+def _longest(study: Study, stage: Stage) -> int:
+    """Tokens of the longest training text; the longest of all domains where the sessions are not at hand."""
+    if not domain_is_cached(study.domain):
+        return LONGEST_TOKENS
+    knowledge, limit = load_knowledge(study.domain), study.profile.prompt.max_title_words
+    lengths = (
+        sum(len(" ".join(title.split()[:limit])) + 4 for title in session.titles) / CHARACTERS_PER_TOKEN
+        + len(knowledge.text(session, stage.knowledge)) / CHARACTERS_PER_WORD_TOKEN
+        for session in study.split("train")
+    )
+    return round(INSTRUCTION_TOKENS + ANSWER_TOKENS + max(lengths))
 
 
 def _machine(profile) -> tuple[float, float, float, str, float]:

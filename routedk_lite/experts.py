@@ -23,7 +23,7 @@ from .pairs import PairReader
 from .training import SessionTrainer, finished_summary, low_precision, make_trainer, run_trainer
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
 
 class ExpertResult(NamedTuple):
@@ -187,22 +187,19 @@ def _finished(folder: Path, run_id: str) -> ExpertResult | None:
     return ExpertResult(folder, summary["history"], summary["seconds"], summary["tokens_per_second"])
 
 
-def _add_adapter(student: Student, config: TrainConfig, seed: int) -> PeftModel:
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-    from transformers import set_seed
+def lora_config(config: TrainConfig, n_layers: int) -> LoraConfig:
+    """PEFT's configuration of an expert, for a student of so many layers.
 
-    set_seed(seed)
-    model, checkpointing = student.model, config.gradient_checkpointing
-    if student.info.quantization != "none":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
-    elif checkpointing:
-        model.enable_input_require_grads()
-    n_layers = model.config.num_hidden_layers
+    Raises:
+        ValueError: fewer layers than `config.first_layer`.
+    """
+    from peft import LoraConfig
+
     if config.first_layer > n_layers:
         raise ValueError(f"TrainConfig.first_layer = {config.first_layer}: this student has {n_layers} layers")
     below = "|".join(str(index) for index in range(config.first_layer - 1))
     targets = config.target_modules
-    lora = LoraConfig(
+    return LoraConfig(
         task_type="CAUSAL_LM",
         r=config.r,
         lora_alpha=config.lora_alpha,
@@ -211,4 +208,17 @@ def _add_adapter(student: Student, config: TrainConfig, seed: int) -> PeftModel:
         # The first number in a module's name is its layer, counted from 0.
         exclude_modules=rf"\D*\.({below})\..*" if below else None,
     )
+
+
+def _add_adapter(student: Student, config: TrainConfig, seed: int) -> PeftModel:
+    from peft import get_peft_model, prepare_model_for_kbit_training
+    from transformers import set_seed
+
+    set_seed(seed)
+    model, checkpointing = student.model, config.gradient_checkpointing
+    if student.info.quantization != "none":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+    elif checkpointing:
+        model.enable_input_require_grads()
+    lora = lora_config(config, model.config.num_hidden_layers)
     return get_peft_model(model, lora, autocast_adapter_dtype=not low_precision(student.info))

@@ -1,0 +1,122 @@
+"""The memory plan: activations are counted as they are, weights as they are loaded, and the T4 profile fits a T4."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+
+import pytest
+from conftest import require
+
+from routedk_lite import doctor, memory
+from routedk_lite.backbone import is_cached, load_student, student_files
+from routedk_lite.config import PROFILES, StudentConfig
+from routedk_lite.data import PUBLIC_DOMAINS, load_domain
+from routedk_lite.estimate import LONGEST_TOKENS, _longest
+from routedk_lite.memory import KNOWN, architecture, memory_plan, saved_bytes
+from routedk_lite.pipeline import Study
+
+T4_GB = 12
+
+
+@pytest.mark.parametrize("four_bit", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.05])
+def test_counting_without_content_finds_what_a_real_run_keeps(tiny_profile, four_bit, dropout):
+    config, train = architecture(tiny_profile.student), replace(tiny_profile.train, lora_dropout=dropout)
+    shape = {"layers": 2, "batch": 3, "tokens": 40}
+    counted, real = (saved_bytes(config, train, four_bit, real=real, **shape) for real in (False, True))
+    assert counted == real > 0
+
+
+def test_activations_grow_with_texts_and_batches_and_shrink_with_checkpointing(tiny_profile):
+    def kept(tokens=100, **changes):
+        return memory_plan(replace(tiny_profile, train=replace(tiny_profile.train, **changes)), tokens).activations
+
+    assert kept(200) > 2 * kept(100), "attention grows with the square"
+    assert kept(micro_batch_size=8) == pytest.approx(2 * kept(micro_batch_size=4), rel=0.01)
+    assert kept(gradient_checkpointing=True) < kept()
+    assert kept(first_layer=2) < kept()
+
+
+def test_weights_are_those_of_the_loaded_student():
+    plan = memory_plan(PROFILES["toy"], 200)
+    model = load_student("toy", device="cpu").model
+    assert plan.weights == pytest.approx(sum(p.numel() * p.element_size() for p in model.parameters()) / 1e9)
+    assert plan.optimizer == pytest.approx(plan.adapters), "float32: weight and gradient, and two moments"
+
+
+def test_four_bit_weights_are_those_that_bitsandbytes_makes(tmp_path, tiny_llama):
+    import torch
+    from peft import prepare_model_for_kbit_training
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    require(importlib.util.find_spec("bitsandbytes"), "needs bitsandbytes")
+    sizes = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 2, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(vocab_size=300, num_hidden_layers=3, **sizes)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path)
+    toy = PROFILES["toy"]
+    student = StudentConfig(source="hub", id=str(tmp_path), load_in_4bit=True)
+    quantised = replace(toy, student=student, train=replace(toy.train, first_layer=2))
+    model = prepare_model_for_kbit_training(load_student(quantised, device="cpu").model)
+    found = 0
+    for p in model.parameters():
+        found += p.numel() * p.element_size()
+        if (state := getattr(p, "quant_state", None)) is not None:
+            found += state.absmax.nbytes + state.state2.absmax.nbytes
+    assert memory_plan(quantised, 200).weights == pytest.approx(found / 1e9, rel=1e-3)
+
+
+def test_the_t4_profile_fits_a_t4_and_would_not_without_checkpointing():
+    profile = PROFILES["t4"]
+    plan = memory_plan(profile, LONGEST_TOKENS)
+    assert plan.total == pytest.approx(sum(plan)) and min(plan) > 0
+    assert plan.total <= T4_GB == doctor._GPU_MEMORY_GB["t4"]
+    bare = replace(profile, train=replace(profile.train, gradient_checkpointing=False))
+    assert memory_plan(bare, LONGEST_TOKENS).total > T4_GB
+    assert profile.router.gradient_checkpointing and profile.router.micro_batch_size == profile.train.micro_batch_size
+
+
+def test_the_paper_profile_fits_a_gpu_of_24_gb():
+    assert memory_plan(PROFILES["paper"], LONGEST_TOKENS).total <= doctor._GPU_MEMORY_GB["paper"] <= 24
+
+
+def test_no_training_text_is_longer_than_the_plan_assumes(mirror, tmp_path):
+    for domain in PUBLIC_DOMAINS:
+        load_domain(domain, "train")
+        study = Study("t4", domain, results=tmp_path)
+        both = next(stage for stage in study.stages if stage.name == "both-seed0")
+        assert 300 < _longest(study, both) <= LONGEST_TOKENS
+
+
+def test_published_architectures_have_the_sizes_of_the_profiles():
+    for profile in PROFILES.values():
+        if profile.student.id in KNOWN:
+            import torch
+            from transformers import AutoModelForCausalLM
+
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(architecture(profile.student))
+            assert model.num_parameters() == pytest.approx(profile.parameters, rel=0.01)
+
+
+@pytest.mark.skipif(not is_cached(PROFILES["smol"].student), reason="the smol student is not in the cache")
+def test_the_published_architecture_of_the_smol_student_is_the_one_in_the_cache():
+    from transformers import AutoConfig
+
+    student = PROFILES["smol"].student
+    own = AutoConfig.from_pretrained(student_files(student)[0]).to_dict()
+    assert {name: own[name] for name in KNOWN[student.id]} == KNOWN[student.id]
+
+
+def test_plans_that_make_no_sense_are_refused(tiny_profile):
+    with pytest.raises(ValueError, match="tokens = 0: must be 1 or more"):
+        memory_plan(tiny_profile, 0)
+    stranger = replace(tiny_profile, student=StudentConfig(source="hub", id="someone/else"))
+    with pytest.raises(ValueError, match="student = 'someone/else': of unknown size here; fetch it first"):
+        memory_plan(stranger, 100)
+
+
+def test_a_student_at_hand_is_read_from_its_own_files(tiny_profile):
+    assert architecture(tiny_profile.student).hidden_size == 32
+    assert memory.architecture(PROFILES["t4"].student).model_type == "qwen2"
