@@ -46,7 +46,7 @@ class LearningPoint(NamedTuple):
     """Likewise."""
 
 
-class Pattern(NamedTuple):
+class SizePattern(NamedTuple):
     """A session's bundles with the names of the items forgotten."""
 
     n_items: int
@@ -56,11 +56,11 @@ class Pattern(NamedTuple):
     """Different sets of bundles with this pattern."""
 
 
-def pattern(n_items: int, bundles: Iterable[Bundle]) -> Pattern:
+def pattern(n_items: int, bundles: Iterable[Bundle]) -> SizePattern:
     """What is left of a session's bundles when items are not told apart.
 
     >>> pattern(4, [frozenset({1, 2}), frozenset({3, 4})])
-    Pattern(n_items=4, masks=(1, 1, 2, 2), arrangements=3)
+    SizePattern(n_items=4, masks=(1, 1, 2, 2), arrangements=3)
     """
     bundles = list(dict.fromkeys(bundles))
     members = [[item in bundle for bundle in bundles] for item in range(1, n_items + 1)]
@@ -72,7 +72,9 @@ def pattern(n_items: int, bundles: Iterable[Bundle]) -> Pattern:
     labelled = math.factorial(n_items)  # ways to give the items of this shape their places …
     for count in Counter(smallest).values():
         labelled //= math.factorial(count)
-    return Pattern(n_items, smallest, labelled // shapes[smallest])  # … each counted once per symmetry of the bundles
+    return SizePattern(
+        n_items, smallest, labelled // shapes[smallest]
+    )  # … each counted once per symmetry of the bundles
 
 
 class ContentFree:
@@ -89,7 +91,7 @@ class ContentFree:
 
     def __init__(self, sessions: Iterable[Session], *, smoothing: float = 1.0) -> None:
         self.smoothing = smoothing
-        self.counts: dict[int, Counter[Pattern]] = {}
+        self.counts: dict[int, Counter[SizePattern]] = {}
         for session in sessions:
             self.counts.setdefault(len(session), Counter())[pattern(len(session), _clean(session))] += 1
 

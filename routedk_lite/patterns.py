@@ -7,6 +7,7 @@ which mines them over item categories; `kinds` says why these are not used here.
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -72,7 +73,9 @@ def mine_patterns(
         ValueError: a setting that makes no sense.
     """
     import pandas as pd
-    from mlxtend.frequent_patterns import fpgrowth
+
+    with warnings.catch_warnings():  # importing it makes Python show every deprecation from then on
+        from mlxtend.frequent_patterns import fpgrowth
 
     if min_support < 1:
         raise ValueError(f"min_support = {min_support}: a pattern stands in one bundle at least; choose 1 or more")
