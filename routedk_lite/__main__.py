@@ -211,6 +211,23 @@ def replication_report(
 
 
 @app.command()
+def explorer(
+    page: Annotated[Path, typer.Argument(help="The HTML file to write.")],
+    profile: ProfileName = "toy",
+    domain: DomainName = None,
+    seed: Annotated[int, typer.Option(help="Seed of the study.")] = 0,
+    results: Results = Path("results"),
+) -> None:
+    """Write a recorded study's router explorer as one page that needs no kernel and no network."""
+    from .config import get_profile
+    from .explorer import RouterExplorer
+
+    domain = domain or get_profile(profile).domains[0]
+    path = RouterExplorer.from_results(results, profile, domain, seed=seed).save(page)
+    typer.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine can run, and what is missing."""
     from .doctor import report

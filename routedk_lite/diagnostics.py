@@ -72,9 +72,8 @@ def pattern(n_items: int, bundles: Iterable[Bundle]) -> SizePattern:
     labelled = math.factorial(n_items)  # ways to give the items of this shape their places …
     for count in Counter(smallest).values():
         labelled //= math.factorial(count)
-    return SizePattern(
-        n_items, smallest, labelled // shapes[smallest]
-    )  # … each counted once per symmetry of the bundles
+    # … each counted once per symmetry of the bundles
+    return SizePattern(n_items, smallest, labelled // shapes[smallest])
 
 
 class ContentFree:

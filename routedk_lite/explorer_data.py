@@ -95,8 +95,8 @@ def find_source(results: str | Path, profile: str, domain: str, seed: int = 0) -
     measured = [m for m in load_measurements(results) if (m.profile, m.domain, m.name) == wanted]
     if not measured:
         raise ValueError(
-            f"{results}: no {name} of profile {profile!r} and domain {domain!r}. Make it: "
-            f"routedk run --profile {profile} --domain {domain} --seed {seed}"
+            f"{results}: no {name} of profile {profile!r} and domain {domain!r}. To make it: "
+            f"routedk run --profile {profile} --domain {domain} --seed {seed}, then the same with --only {name}"
         )
     records = [r for r in load_all(results) if (r.profile, r.domain) == (profile, domain)]
     runs, test = recorded_runs(records, seed), load_domain(domain, "test")

@@ -154,6 +154,13 @@ def answers_under(
     return found
 
 
+def decoder_of(study: Study, run: RunRecord) -> PartitionDecoder | None:
+    """The decoder of a recorded run, or `None` where a profile reads bundles from text."""
+    if study.reader is None:
+        return None
+    return PartitionDecoder(prior=SizePrior(study.split("train")), **run.analysis["decoder"])
+
+
 # --- which sessions ---------------------------------------------------------------------------------------------
 
 
@@ -241,9 +248,7 @@ def explorer(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     traced = np.array([row["alpha"] for row in load_attachment(dynamic, "alpha")])
     chosen = choose_sessions(test, recorded_answers(runs), traced, config["sessions"])
     sessions = [test.by_id[id_] for id_ in chosen]
-    decoder = None
-    if study.reader is not None:
-        decoder = PartitionDecoder(prior=SizePrior(study.split("train")), **dynamic.analysis["decoder"])
+    decoder = decoder_of(study, dynamic)
     with routed(study, "static") as (model, _):
         static = _log_alpha(study, model, sessions[:1])[0]
     with routed(study, "dynamic") as (model, _):

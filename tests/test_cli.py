@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from conftest import ROOT, load_script
+from explored import make_results
 from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app
@@ -61,6 +62,15 @@ def test_the_committed_records_agree_with_their_predictions(mirror):
     out = run(app, ["results", "--verify"])
     assert out.exit_code == 0, out.output
     assert "agree with their predictions" in out.output
+
+
+def test_an_explorer_becomes_a_page(tmp_path):
+    make_results(tmp_path)
+    out = run(app, ["explorer", str(tmp_path / "page.html"), "--results", str(tmp_path)])
+    assert out.exit_code == 0 and "page.html: " in out.output and " kB" in out.output
+    assert "<title>Router explorer: toyshop, toy student</title>" in (tmp_path / "page.html").read_text()
+    refused = run(app, ["explorer", str(tmp_path / "other.html"), "--results", str(tmp_path / "empty")])
+    assert "no explorer-seed0 of profile 'toy' and domain 'toyshop'" in str(refused.exception)
 
 
 def test_data_commands(mirror):
