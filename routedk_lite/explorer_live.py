@@ -282,9 +282,8 @@ class LiveExplorer:
         self.choice.observe(lambda change: self._chosen(), "value")
         self.text.observe(lambda change: self._typed(), "value")
         self.layer.observe(lambda change: self._follow(), "value")
-        for slider in self.sliders:
-            slider.observe(lambda change: self._dragged(), "value")
-        self.shares.observe(lambda change: self._dragged(), "value")
+        for place, slider in enumerate(self.sliders):
+            slider.observe(lambda change, place=place: self._dragged(place), "value")
         self.back.on_click(lambda button: self.release())
         side = widgets.Layout(flex="1 1 300px", min_width="0")
         left = widgets.VBox([self.choice, self.text], layout=side)
@@ -321,16 +320,18 @@ class LiveExplorer:
         self.session, self.router = Session(id=-1, items=titles, titles=titles, bundles=()), None
         self._soon()
 
-    def _dragged(self) -> None:
+    def _dragged(self, place: int) -> None:
+        """A slider was moved. Where weights are to sum to one, the others share what is left as they did before."""
         if self._silent:
             return
         weights = np.array([slider.value for slider in self.sliders])
         if self.shares.value:
-            if not weights.sum():
-                self.later.cancel()
-                self.status.value = _status("Give at least one expert some weight.")
-                return
-            weights = weights / weights.sum()
+            others = np.arange(len(weights)) != place
+            left, before = 1 - weights[place], weights[others]
+            weights[others] = left * (before / before.sum() if before.sum() else 1 / len(before))
+            with self._quietly():
+                for slider, weight in zip(self.sliders, weights, strict=True):
+                    slider.value = min(1.0, float(weight))
         self._set(tuple(weights.tolist()), self.layer.value)
         self._soon()
 
@@ -347,7 +348,7 @@ class LiveExplorer:
             weights = self.reading.alpha[self.model.layer_numbers.index(self.layer.value)]
         with self._quietly():
             for slider, weight in zip(self.sliders, weights, strict=True):
-                slider.value = min(1.0, round(float(weight), 2))
+                slider.value = min(1.0, float(weight))
 
 
 def _status(text: str, busy: bool = False) -> str:

@@ -58,7 +58,8 @@ def test_weights_follow_their_factors() -> None:
     figure = weights_figure(pd.DataFrame(rows), {"items": "products", "kind": "reason"}, note="made up")
     left, right = figure.axes
     assert (left.get_xlabel(), right.get_xlabel()) == ("products", "reason")
-    slopes = [np.polyfit(line.get_xdata(), line.get_ydata(), 1)[0] for line in left.lines if len(line.get_xdata()) == 6]
+    curves = [np.array(line.get_xydata(), dtype=float) for line in left.lines if line.get_marker() in "os^"]
+    slopes = [np.polyfit(*curve.T, 1)[0] for curve in curves if len(curve) == 6]
     assert slopes == pytest.approx([0.02, -0.02, 0.0], abs=1e-9)
     assert [t.get_text() for t in right.get_xticklabels()] == ["plain", "rule"]
 
