@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .backbone import choose_dtype, is_cached, student_files
@@ -198,7 +198,7 @@ def _empty_model(
 ) -> PreTrainedModel:
     """The student with an adapter, without content unless `real`; in the types that training gives its parts.
 
-    Four-bit weights are represented by bfloat16 ones: neither is kept by the backward pass.
+    Four-bit weights are represented by bfloat16 ones: the backward pass keeps neither.
     """
     import torch
     from peft import get_peft_model
@@ -208,8 +208,10 @@ def _empty_model(
     with nullcontext() if real else torch.device("meta"):
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation="eager")
         model.requires_grad_(False)
-        for name, module in model.named_modules():
-            if four_bit and not _is_quantised(name, module):  # as peft.prepare_model_for_kbit_training does
+        for name, module in model.named_modules() if four_bit else ():
+            if type(module) is torch.nn.Linear and "lm_head" not in name:
+                module.forward = partial(_like_four_bit, module)
+            else:  # as peft.prepare_model_for_kbit_training does
                 for parameter in module.parameters(recurse=False):
                     parameter.data = parameter.data.float()
         settings = replace(train, first_layer=1) if all_layers else train
@@ -231,8 +233,11 @@ def _fill(model: PreTrainedModel) -> None:
                 module._buffers[name] = torch.empty(b.shape, dtype=b.dtype)
 
 
-def _is_quantised(name: str, module: torch.nn.Module) -> bool:
-    return type(module).__name__ == "Linear" and "lm_head" not in name
+def _like_four_bit(module: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """A product as bitsandbytes makes it: in the compute type, given back in the type of its input."""
+    import torch
+
+    return torch.nn.functional.linear(x, module.weight, module.bias).to(x.dtype)
 
 
 def _bytes(parameter: torch.Tensor, four_bit: bool) -> float:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import torch
 from conftest import require
+from peft import get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from routedk_lite import doctor, memory
 from routedk_lite.backbone import is_cached, load_student, student_files
 from routedk_lite.config import PROFILES, StudentConfig
 from routedk_lite.data import PUBLIC_DOMAINS, load_domain
 from routedk_lite.estimate import LONGEST_TOKENS, _longest
-from routedk_lite.memory import KNOWN, architecture, memory_plan, saved_bytes
+from routedk_lite.experts import lora_config
+from routedk_lite.fusion import Dynamic
+from routedk_lite.memory import ANSWER_TOKENS, KNOWN, architecture, memory_plan, saved_bytes
 from routedk_lite.pipeline import Study
+from routedk_lite.routed import RoutedModel
+from routedk_lite.training import answer_loss
 
 T4_GB = 12
 
@@ -45,26 +53,78 @@ def test_weights_are_those_of_the_loaded_student():
     assert plan.optimizer == pytest.approx(plan.adapters), "float32: weight and gradient, and two moments"
 
 
-def test_four_bit_weights_are_those_that_bitsandbytes_makes(tmp_path, tiny_llama):
-    import torch
-    from peft import prepare_model_for_kbit_training
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+@contextmanager
+def watched(model):
+    """Within the block, note what the backward pass of a model keeps, itself not counted."""
+    own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+    kept = {}
 
-    require(importlib.util.find_spec("bitsandbytes"), "needs bitsandbytes")
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes(), storage
+        return tensor
+
+    found = []
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        yield found
+    found.append(sum(size for size, _ in kept.values()))
+
+
+def forward(model, *, batch, tokens, **more):
+    """One forward pass with the loss of a training step."""
+    ids = torch.ones((batch, tokens), dtype=torch.long)
+    keep = ANSWER_TOKENS + 1
+    options = {"logits_to_keep": torch.arange(tokens - keep, tokens), "use_cache": False}
+    out = model(ids, attention_mask=torch.ones_like(ids), position_ids=ids.cumsum(1) - 1, **options, **more)
+    answer_loss(out, ids[:, -keep:])
+
+
+@pytest.fixture
+def wider(tmp_path, tiny_llama):
+    """A profile whose student is wide enough for blocks of 64 weights."""
     sizes = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 2, "num_key_value_heads": 2}
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(vocab_size=300, num_hidden_layers=3, **sizes)).save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path)
+    LlamaForCausalLM(LlamaConfig(vocab_size=300, num_hidden_layers=2, **sizes)).save_pretrained(tmp_path / "wider")
+    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path / "wider")
     toy = PROFILES["toy"]
-    student = StudentConfig(source="hub", id=str(tmp_path), load_in_4bit=True)
-    quantised = replace(toy, student=student, train=replace(toy.train, first_layer=2))
-    model = prepare_model_for_kbit_training(load_student(quantised, device="cpu").model)
-    found = 0
+    student = StudentConfig(source="hub", id=str(tmp_path / "wider"), dtype="bfloat16")
+    return replace(toy, student=student, train=replace(toy.train, lora_dropout=0.05))
+
+
+def test_four_bit_weights_take_what_bitsandbytes_makes_of_them(wider):
+    require(importlib.util.find_spec("bitsandbytes"), "needs bitsandbytes")
+    profile = replace(wider, student=replace(wider.student, load_in_4bit=True))
+    student = load_student(profile, device="cpu")
+    model = prepare_model_for_kbit_training(student.model, use_gradient_checkpointing=False)
+    weights = 0
     for p in model.parameters():
-        found += p.numel() * p.element_size()
+        weights += p.numel() * p.element_size()
         if (state := getattr(p, "quant_state", None)) is not None:
-            found += state.absmax.nbytes + state.state2.absmax.nbytes
-    assert memory_plan(quantised, 200).weights == pytest.approx(found / 1e9, rel=1e-3)
+            weights += state.absmax.nbytes + state.state2.absmax.nbytes
+    plan = memory_plan(profile, 200)
+    assert plan.weights == pytest.approx(weights / 1e9, rel=1e-3)
+
+    expert = get_peft_model(model, lora_config(profile.train, 2)).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16), watched(expert) as found:
+        forward(expert, batch=3, tokens=60)
+    config = architecture(profile.student)
+    assert found == [saved_bytes(config, profile.train, True, layers=2, batch=3, tokens=60)]
+
+
+def test_a_router_keeps_less_than_an_expert(wider, tmp_path):
+    folders, student = [], load_student(replace(wider, student=replace(wider.student, dtype="float32")), device="cpu")
+    for name in ("a", "b", "c"):
+        expert = get_peft_model(student.model, lora_config(wider.train, 2)).train()
+        with watched(expert) as one:
+            forward(expert, batch=3, tokens=60)
+        expert.save_pretrained(tmp_path / name)
+        expert.unload()
+        folders.append(tmp_path / name)
+    routed = RoutedModel(student.model, folders, Dynamic(), student=student.info.id).train()
+    with watched(routed) as several:
+        forward(routed, batch=3, tokens=60, prompt_mask=torch.ones((3, 60)))
+    assert several[0] < one[0]
 
 
 def test_the_t4_profile_fits_a_t4_and_would_not_without_checkpointing():
@@ -92,9 +152,6 @@ def test_no_training_text_is_longer_than_the_plan_assumes(mirror, tmp_path):
 def test_published_architectures_have_the_sizes_of_the_profiles():
     for profile in PROFILES.values():
         if profile.student.id in KNOWN:
-            import torch
-            from transformers import AutoModelForCausalLM
-
             with torch.device("meta"):
                 model = AutoModelForCausalLM.from_config(architecture(profile.student))
             assert model.num_parameters() == pytest.approx(profile.parameters, rel=0.01)
@@ -102,8 +159,6 @@ def test_published_architectures_have_the_sizes_of_the_profiles():
 
 @pytest.mark.skipif(not is_cached(PROFILES["smol"].student), reason="the smol student is not in the cache")
 def test_the_published_architecture_of_the_smol_student_is_the_one_in_the_cache():
-    from transformers import AutoConfig
-
     student = PROFILES["smol"].student
     own = AutoConfig.from_pretrained(student_files(student)[0]).to_dict()
     assert {name: own[name] for name in KNOWN[student.id]} == KNOWN[student.id]
