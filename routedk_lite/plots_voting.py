@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 RIGHT, WRONG = 2, 3
 """Places in the palette of what is exactly right and of what is not."""
-SHORT = 46
+SHORT = 40
 """Characters of an answer that fit beside its bar."""
 
 
@@ -33,7 +33,7 @@ def answers_figure(samples: Samples, session: Session, *, most: int = 8, note: s
     Args:
         samples: the session's draw.
         session: with its annotated bundles.
-        most: bars; rarer answers share the last one.
+        most: bars; rarer candidates share a further one.
     """
     truth = frozenset(session.bundles)
     counts = Counter(frozenset(answer.bundles) for answer in samples.drawn)
@@ -53,7 +53,7 @@ def answers_figure(samples: Samples, session: Session, *, most: int = 8, note: s
         count = sum(count for _, count in rest)
         axes.barh(len(shown), count, color="white", edgecolor=QUIET, linestyle="--", height=0.68)
         axes.text(count, len(shown), f" {count}", va="center", fontsize=10)
-        names.append(f"{len(rest)} rarer ones{', the right one too' if truth in dict(rest) else ''}")
+        names.append(f"{len(rest)} more candidates{', the right one too' if truth in dict(rest) else ''}")
     axes.set_yticks(range(len(names)), names, fontsize=10)
     axes.set(xlabel=f"answers, of {len(samples.drawn)}", xlim=(0, 1.3 * max(b.get_width() for b in axes.patches)))
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -83,7 +83,7 @@ def temperature_figure(
     figure = new_figure(2.6, layout="constrained")
     panels = figure.subplots(1, len(probabilities), sharey=True, squeeze=False)[0]
     order = np.argsort(-next(iter(probabilities.values())), kind="stable")[:most]
-    names = [repr(tokens[k])[1:-1].replace(" ", "␣") for k in order] + ["others"]
+    names = [repr(tokens[k])[1:-1].replace(" ", "␣") for k in order] + ["rest"]
     for axes, (temperature, p) in zip(panels, probabilities.items(), strict=True):
         heights = [*p[order], 1 - p[order].sum()]
         axes.bar(names, heights, color=[palette()[0]] * len(order) + [FAINT], edgecolor="none")
@@ -178,7 +178,8 @@ def reliability_figure(bins: Mapping[str, Sequence[ReliabilityBin]], *, note: st
 def contest_figure(contests: Mapping[str, Sequence[Contest]], *, note: str = "") -> Figure:
     """The share of the right answer against that of its most frequent rival, one dot per session, one panel per model.
 
-    Above the diagonal more voters make a session right; below it, wrong. Dots of several sessions are larger.
+    Above the diagonal more voters make a session right; below it, wrong. Sessions at one place make a larger dot; it
+    is grey where the right answer was never drawn.
 
     Args:
         contests: name → what `choosing.contests` returns.
@@ -188,22 +189,24 @@ def contest_figure(contests: Mapping[str, Sequence[Contest]], *, note: str = "")
     """
     if not contests:
         raise ValueError("contests is empty: give one model or more")
-    figure = new_figure(4.1 if len(contests) < 3 else 3.2, layout="constrained")
+    figure = new_figure(4.3 if len(contests) < 3 else 3.5, layout="constrained")
     panels = figure.subplots(1, len(contests), sharey=True, squeeze=False)[0]
     for axes, (name, found) in zip(panels, contests.items(), strict=True):
         axes.fill_between([0, 1], [0, 1], [1, 1], color=palette()[RIGHT], alpha=0.10, linewidth=0)
         axes.fill_between([0, 1], [0, 0], [0, 1], color=palette()[WRONG], alpha=0.10, linewidth=0)
         axes.plot([0, 1], [0, 1], "--", color=QUIET, linewidth=1.3)
-        dots = Counter((c.rival, c.right) for c in found)
-        x, y = np.array(list(dots)).T
-        ahead = np.where(y > x, RIGHT, WRONG)
-        colours = [palette()[k] for k in ahead]
-        axes.scatter(x, y, s=[22 * n for n in dots.values()], c=colours, alpha=0.75, edgecolors="white", zorder=3)
-        ends = (sum(c.right > c.rival for c in found), sum(0 < c.right <= c.rival for c in found))
-        never = sum(c.right == 0 for c in found)
-        axes.text(0.02, 0.98, f"right wins: {ends[0]}", va="top", fontsize=10)
-        axes.text(0.98, 0.10, f"right loses: {ends[1]}\nnever drawn: {never}", ha="right", va="bottom", fontsize=10)
-        axes.set_title(name, fontsize=11)
+        groups = {
+            "right wins": ([c for c in found if c.right > c.rival], palette()[RIGHT]),
+            "right loses": ([c for c in found if 0 < c.right <= c.rival], palette()[WRONG]),
+            "never drawn": ([c for c in found if c.right == 0], QUIET),
+        }
+        for group, colour in groups.values():
+            dots = Counter((c.rival, c.right) for c in group)
+            if dots:
+                look = {"color": colour, "alpha": 0.75, "edgecolors": "white", "zorder": 3, "clip_on": False}
+                axes.scatter(*np.array(list(dots)).T, s=[16 * n for n in dots.values()], **look)
+        parts = [f"{words}: {len(group)}" for words, (group, _) in groups.items()]
+        axes.set_title(name + "\n" + ("\n" if len(contests) > 2 else ", ").join(parts), fontsize=10)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal", xlabel="share of the strongest rival")
         axes.grid(visible=False)
     panels[0].set_ylabel("share of the right answer")

@@ -132,7 +132,7 @@ def test_a_right_vote_for_bundles_passes(capsys) -> None:
     ("answer", "hint"),
     [
         (lambda answers, greedy, worth: None, "is a return missing"),
-        (lambda answers, greedy, worth: vote(answers, greedy).bundles, "one bundle in common"),
+        (lambda answers, greedy, worth: vote(answers, greedy).bundles, "three bundles that no answer held"),
         (lambda *given: by_bundle(*given, least=0.49), "just half is not enough"),
         (lambda *given: by_bundle(*given, unreadable=True), "unreadable answers have no vote"),
         (lambda *given: by_bundle(*given, repeats=True), "counts once"),
