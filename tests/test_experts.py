@@ -26,7 +26,7 @@ def rows(student, sessions):
 @pytest.fixture
 def train(tiny_student, tiny_profile, sessions, tmp_path):
     def run(folder="expert", student=tiny_student, **changes):
-        options = {"validation": sessions[8:], "progress": False, "seed": 0}
+        options = {"validation": sessions[8:], "progress": False, "seed": 0, "on_epoch": None}
         config = replace(tiny_profile.train, **{k: changes.pop(k) for k in list(changes) if k not in options})
         return train_expert(student, sessions[:8], tmp_path / folder, config=config, **options | changes)
 
