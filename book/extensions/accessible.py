@@ -12,6 +12,8 @@ REPAIRS = {
     ' role="doc-biblioentry"': "",
     # A folded cell says what it does; a label that says something else is read out instead.
     '<summary aria-label="Toggle hidden content">': "<summary>",
+    # A table that is wider than the page scrolls, by keyboard too.
+    '<div class="pst-scrollable-table-container">': '<div class="pst-scrollable-table-container" tabindex="0">',
 }
 
 
