@@ -183,7 +183,7 @@ def test_page_opens_and_is_complete(page: str, visit: Callable[..., Any]) -> Non
     assert tab.locator("article mjx-container").count() >= formulas
     assert tab.locator("mjx-merror, [data-mjx-error]").count() == 0
     text = tab.locator("article").inner_text()
-    assert not [mark for mark in (r"\(", r"\[", "$$", "{cite}") if mark in text]
+    assert not [mark for mark in (r"\(", r"\[", "$$", "{cite}", "|—") if mark in text]
     elsewhere = ":not(figure:has(figcaption) svg):not(mjx-container svg):not(button svg)"  # named by what holds them
     unnamed = f"svg:not([aria-hidden=true]):not([role]){elsewhere}"
     assert tab.locator(f"article {unnamed}").count() == 0
