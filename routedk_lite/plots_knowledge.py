@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -180,15 +181,17 @@ def patterns_figure(patterns: Sequence[Pattern], *, named: int = 5, note: str = 
         chosen = [p for p in patterns if len(p.kinds) == size]
         look = {"color": colour, "marker": marker, "s": 26, "alpha": 0.6, "label": f"{size} products"}
         axes.scatter([p.support for p in chosen], [p.confidence for p in chosen], **look)
-    for place, pattern in enumerate(patterns[:named]):  # above and below in turn: neighbours must not overlap
-        side = {"va": "top", "xytext": (4, -5)} if place % 2 else {"va": "bottom", "xytext": (4, 5)}
-        axes.annotate(" + ".join(pattern.kinds), (pattern.support, pattern.confidence), fontsize=9, ha="center",
-                      textcoords="offset points", **side)  # fmt: skip
+    # Neighbours must not overlap: above, below to the right, above, below to the left, and so on.
+    sides = cycle([("center", "bottom", 5), ("left", "top", -5), ("center", "bottom", 5), ("right", "top", -5)])
+    for pattern, (ha, va, y) in zip(patterns[:named], sides, strict=False):
+        place = (pattern.support, pattern.confidence)
+        look = {"fontsize": 9, "ha": ha, "va": va, "xytext": (0, y), "textcoords": "offset points"}
+        axes.annotate(" + ".join(pattern.kinds), place, **look)
     axes.set(xscale="log", xlabel="support: training bundles that hold it (log scale)", ylim=(0, 1.05))
-    axes.set_xlim(0.9 * patterns[-1].support, 1.6 * patterns[0].support)
     axes.set_ylabel("confidence: of the sessions that\nshow it, share that bundle it")
     ticks = [n for n in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500) if n <= 1.3 * max(p.support for p in patterns)]
     axes.set_xticks(ticks, [str(n) for n in ticks])
+    axes.set_xlim(0.9 * min(p.support for p in patterns), 1.6 * max(p.support for p in patterns))
     axes.minorticks_off()
     return finish(figure, note, legend_of=axes)
 
@@ -244,9 +247,10 @@ def worth_figure(scores: Mapping[str, Mapping[str, Interval]], *, note: str = ""
     """Scores with 95 % intervals as dots, one row per student, one panel per score or domain.
 
     Args:
-        scores: panel → student → score; every panel names the same students, or fewer.
+        scores: panel → student → score; the panel with most students gives their order, the others may have fewer.
     """
-    rows = list(dict.fromkeys(name for panel in scores.values() for name in panel))
+    fullest_first = sorted(scores.values(), key=len, reverse=True)
+    rows = list(dict.fromkeys(name for panel in fullest_first for name in panel))
     figure = new_figure(1.0 + 0.3 * len(rows), layout="constrained")
     panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for axes, (title, found), colour, marker in zip(panels, scores.items(), palette(), _MARKERS, strict=False):
