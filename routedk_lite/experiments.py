@@ -20,7 +20,7 @@ from .config import DecodeConfig, KnowledgeConfig
 from .decoding import Answer, Samples, greedy_answers, sample_bundles
 from .diagnostics import pair_auc
 from .experts import ExpertResult, load_expert, train_expert
-from .files import read_lines, sha256_folder
+from .files import locked, read_lines, sha256_folder
 from .fusion import Average, Dynamic, Fusion, Static, Ties
 from .knowledge import load_knowledge
 from .metrics import evaluate
@@ -72,20 +72,22 @@ def zero_shot_pairs(study: Study, config: Mapping[str, Any], key: str) -> dict[s
 def train(study: Study, name: str, *, seed: int | None = None, on_epoch: Callable | None = None) -> ExpertResult:
     """Train one of the `EXPERTS`, or find it trained; `seed` if it is not the study's."""
     kind, seed = EXPERTS[name], study.seed if seed is None else seed
-    return train_expert(
-        study.student,
-        study.split("train"),
-        study.work / f"{name}-seed{seed}",
-        config=study.profile.train,
-        prompt=study.profile.prompt,
-        knowledge=load_knowledge(study.domain) if kind != "none" else None,
-        told=KnowledgeConfig(kind=kind, place=study.profile.place),
-        reader=study.reader,
-        validation=study.split("validation"),
-        on_epoch=on_epoch,
-        seed=seed,
-        progress=study.progress,
-    )
+    folder = study.work / f"{name}-seed{seed}"
+    with locked(folder):  # another job may need the same expert
+        return train_expert(
+            study.student,
+            study.split("train"),
+            folder,
+            config=study.profile.train,
+            prompt=study.profile.prompt,
+            knowledge=load_knowledge(study.domain) if kind != "none" else None,
+            told=KnowledgeConfig(kind=kind, place=study.profile.place),
+            reader=study.reader,
+            validation=study.split("validation"),
+            on_epoch=on_epoch,
+            seed=seed,
+            progress=study.progress,
+        )
 
 
 def expert(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -128,18 +130,20 @@ def routed(study: Study, name: str):
     try:
         result = None
         if list(model.weigher.parameters()):
-            result = train_fusion(
-                model,
-                study.student,
-                study.split("train"),
-                study.work / f"fusion-{name}-seed{study.seed}",
-                config=study.profile.router,
-                prompt=study.profile.prompt,
-                reader=study.reader,
-                validation=study.split("validation"),
-                seed=study.seed,
-                progress=study.progress,
-            )
+            folder = study.work / f"fusion-{name}-seed{study.seed}"
+            with locked(folder):
+                result = train_fusion(
+                    model,
+                    study.student,
+                    study.split("train"),
+                    folder,
+                    config=study.profile.router,
+                    prompt=study.profile.prompt,
+                    reader=study.reader,
+                    validation=study.split("validation"),
+                    seed=study.seed,
+                    progress=study.progress,
+                )
         yield model, result
     finally:
         model.unload()

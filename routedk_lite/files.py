@@ -108,6 +108,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time into the block, of all that want to make the same file or folder."""
+    from filelock import FileLock
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, whole or not at all."""
     with atomic_write(path) as file:
@@ -149,13 +160,10 @@ def fetch(
         DownloadError: no connection, no such file, or the wrong bytes. Wrong bytes are removed; bytes of an
             interrupted transfer stay in `<target>.part` for the next call.
     """
-    from filelock import FileLock
-
     target = Path(target)
     if target.exists() and sha256_file(target) == sha256:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f".{target.name}.lock")):  # two processes may want the same file
+    with locked(target):
         if not target.exists() or sha256_file(target) != sha256:
             _fetch(source, target, sha256, progress, attempts, timeout)
     return target

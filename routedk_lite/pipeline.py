@@ -40,6 +40,10 @@ class Stage(NamedTuple):
     """What a training is told beside the sessions, one of `config.KNOWLEDGE_KINDS`; makes its texts longer."""
     sessions: float = 1.0
     """Training sessions, as a multiple of the domain's."""
+    record: Path | None = None
+    """The file that it ends with."""
+    key: Callable[[], str] | None = None
+    """The `config_hash` in that file when the stage is done; needs the domain's sessions."""
 
 
 class Study:
@@ -213,5 +217,8 @@ class Study:
                 return write_measurement(self.results, train=self.split("train"), name=plan.name, **common)
             return write_record(self.results, test=self.split("test"), run=plan.name, **common)
 
+        place = Path(self.results, self.profile.name, self.domain, *(("measured",) if plan.measured else ()))
         extra = {name: getattr(plan, name) for name in ("part", "knowledge", "sessions")}
-        return Stage(plan.name, plan.about, plan.kind, is_done, run, **extra)
+        return Stage(
+            plan.name, plan.about, plan.kind, is_done, run, record=place / f"{plan.name}.json", key=key, **extra
+        )

@@ -128,6 +128,9 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     """How far rules and reasoning disturb each other in one student (`conflict`), and what trained experts share.
 
     One student that is told both is trained with another seed, and looked at after every epoch.
+
+    Raises:
+        ValueError: that student is trained already, so that there is nothing left to look at.
     """
     train_sessions, knowledge = study.split("train").sessions, load_knowledge(study.domain)
     told = {
@@ -154,6 +157,11 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
             file.writelines(json.dumps(point) + "\n" for point in points.values())
 
     train(study, "both", seed=config["other_seed"], on_epoch=watch)
+    if not points:
+        raise ValueError(
+            f"{folder} was trained before, and nobody watched: remove it, and let this stage come before "
+            f"both-seed{config['other_seed']}"
+        )
     folders = [train(study, name).folder for name in EXPERTS]
     adapters = [read_adapter(one) for one in [*folders, folder]]
     return {

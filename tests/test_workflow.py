@@ -1,0 +1,114 @@
+"""The workflow knows every stage of a study, in an order in which no two jobs make the same thing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from threading import Thread
+from time import sleep
+
+import pytest
+from conftest import ROOT, require
+
+from routedk_lite.files import locked
+from routedk_lite.pipeline import Study
+
+SNAKEFILE = ROOT / "workflow" / "Snakefile"
+needs_snakemake = pytest.mark.skipif(
+    importlib.util.find_spec("snakemake") is None, reason="needs snakemake: pip install 'routedk-lite[workflow]'"
+)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """The jobs that a dry run names, by output, with their inputs; and all that it said."""
+    require(SNAKEFILE.exists(), "the workflow comes with the repository only")
+
+    def dry_run(*settings):
+        places = [f"results={tmp_path / 'results'}", f"work={tmp_path / 'runs'}"]
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--cores", "2", "--dry-run"]
+        done = subprocess.run(
+            [*command, "--directory", str(tmp_path), "--config", *places, *settings],
+            capture_output=True, text=True, env=os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        said = (done.stdout + done.stderr).replace(f"{tmp_path}/", "")
+        jobs = re.findall(r"(?:    input: (.*)\n)?    output: (\S+)\n", said)
+        return {output: set(inputs.split(", ")) - {""} for inputs, output in jobs}, said
+
+    return dry_run
+
+
+def test_every_stage_says_which_record_it_ends_with(tmp_path):
+    study = Study("toy", results=tmp_path, work=tmp_path / "runs", progress=False)
+    stages = [stage for stage in study.stages if stage.kind != "fetch"]
+    assert len({stage.record for stage in stages}) == len(stages)
+    (record,) = study.run(only=["floor-pairs"])
+    (floor,) = [stage for stage in stages if stage.name == "floor-pairs"]
+    assert floor.record == record.path and floor.key() == record.config_hash
+    (conflict,) = [stage for stage in stages if stage.name == "conflict-seed0"]
+    assert conflict.record == tmp_path / "toy/toyshop/measured/conflict-seed0.json"
+
+
+def test_two_who_want_to_make_the_same_thing_take_turns(tmp_path):
+    seen = []
+
+    def make(name):
+        with locked(tmp_path / "folder" / "expert"):
+            seen.append(name)
+            sleep(0.2)
+            seen.append(name)
+
+    threads = [Thread(target=make, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen in ([*"aabb"], [*"bbaa"])
+
+
+@needs_snakemake
+def test_the_grid_is_domain_times_seed_times_stage(plan):
+    jobs, said = plan("profile=toy", "seeds=0,1", "part=method,companion,ablations")
+    stages = {
+        str(stage.record)
+        for seed in (0, 1)
+        for stage in Study("toy", seed=seed, results="results").stages
+        if stage.kind != "fetch"
+    }
+    assert jobs.keys() == stages | {"runs/toy/toyshop/fetched"}, said
+    assert re.search(rf"stage +{len(stages)}\n", said)
+
+
+@needs_snakemake
+def test_jobs_wait_for_what_they_need(plan):
+    jobs, _ = plan("profile=toy", "seeds=0,1", "part=method,ablations")
+
+    def before(name):
+        return {path.removeprefix("results/toy/toyshop/") for path in jobs[f"results/toy/toyshop/{name}.json"]}
+
+    experts = {f"{name}-seed0.json" for name in ("base", "rules", "reasoning", "both")}
+    assert before("floor-pairs") == before("base-seed0") == {"runs/toy/toyshop/fetched"}
+    assert experts <= before("fusion-dynamic-seed0") and "fusion-static-seed0.json" not in before(
+        "fusion-dynamic-seed0"
+    )
+    assert {"fusion-dynamic-seed0.json", "base-seed0.json"} <= before("voting-dynamic-seed0")
+    assert "voting-dynamic-seed0.json" in before("measured/explorer-seed0")
+    assert "measured/conflict-seed0.json" in before("both-seed1"), "or nobody would watch its training"
+
+
+@needs_snakemake
+def test_what_is_recorded_is_not_run_again_and_other_settings_are_noticed(plan, tmp_path):
+    Study("toy", results=tmp_path / "results", work=tmp_path / "runs", progress=False).run(only=["floor-pairs"])
+    record = tmp_path / "results/toy/toyshop/floor-pairs.json"
+    jobs, _ = plan("profile=toy", "seeds=0")
+    assert "results/toy/toyshop/floor-pairs.json" not in jobs and "results/toy/toyshop/floor-whole.json" in jobs
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, "config_hash": "other"}))
+    _, said = plan("profile=toy", "seeds=0")
+    assert "records of other settings or data, move them away to run them again" in said
+    _, said = plan("profile=toy", "part=all")
+    assert "part = 'all': choose among method, companion, ablations" in said
