@@ -105,8 +105,7 @@ def check_teams(verdicts: Mapping[str, str]) -> None:
         assert verdict in words, f"team {name}: {verdict!r} is none of {', '.join(words)}"
     wrong = [name for name in truth if verdicts.get(name) != truth[name]]
     assert not wrong, (
-        f"team {', '.join(wrong)}: look again. What is an expert worth alone, and what is lost "
-        "when it leaves the others?"
+        f"team {', '.join(wrong)}: look again. What is each expert worth alone, and what is lost when it leaves?"
     )
     for name, worth in three_teams().items():
         everyone = max(worth, key=len)

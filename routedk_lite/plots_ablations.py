@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def mixtures_figure(mixtures: Mapping[str, np.ndarray], names: Sequence[str], *, note: str = "") -> Figure:
-    """Mixtures of several sessions as stacked bars, one panel per way to weigh the experts, sessions in one order.
+    """Mixtures of several sessions as stacked bars, one panel per way to weigh the experts; sessions keep their places.
 
     Shapes:
         mixtures: (sessions, E) each

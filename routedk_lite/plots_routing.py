@@ -205,8 +205,7 @@ def signs_figure(traces: Mapping[str, np.ndarray], *, note: str = "") -> Figure:
 def static_dynamic_figure(static: np.ndarray, dynamic: np.ndarray, names: Sequence[str], *, note: str = "") -> Figure:
     """Learned static weights beside the router's, one panel per expert and a row per layer.
 
-    The line spans the middle 90 % of the sessions; the filled dot is the router's mean, the hollow one the static
-    weight.
+    The line spans the middle 90 % of the sessions, the dot is the router's mean, the hollow diamond the static weight.
 
     Shapes:
         static: (L, E); dynamic: (sessions, L, E)
