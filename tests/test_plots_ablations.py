@@ -17,8 +17,8 @@ matplotlib.use("agg")
 NAMES = ("base", "rules", "reasoning")
 
 
-def difference(estimate: float, spread: float = 0.02) -> PairedDifference:
-    return PairedDifference(estimate, estimate - spread, estimate + spread, 0.5)
+def difference(estimate: float, spread: float = 0.02, p_value: float = 0.01) -> PairedDifference:
+    return PairedDifference(estimate, estimate - spread, estimate + spread, p_value)
 
 
 @pytest.fixture
@@ -60,6 +60,12 @@ def test_differences_are_filled_only_where_zero_is_outside() -> None:
     assert_inside(figure)
 
 
+def test_a_difference_is_hollow_if_its_p_value_is_large() -> None:
+    figure = differences_figure({"α": {"base": difference(0.05), "rules": difference(0.05, p_value=0.2)}}, "α")
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [line.get_markerfacecolor() == "white" for line in dots] == [False, True]
+
+
 def test_differences_take_any_interval() -> None:
     figure = differences_figure({"share": {"base": Interval(0.1, 0.0, 0.2)}}, "strict F1")
     (dot,) = (line for line in figure.axes[0].lines if line.get_marker() == "o")
@@ -73,7 +79,7 @@ def test_knock_outs_are_written_with_their_intervals() -> None:
     changes = {"base": {"everywhere": difference(-0.04), "upper": None}, "rules": {"everywhere": difference(0.02)}}
     figure = knockout_figure(changes, "without", title="change of strict F1", note="toy")
     shown = texts(figure)
-    assert "−0.040\n[−0.060, −0.020]".replace("−", "-") in shown
+    assert "−0.040\n[−0.060, −0.020]" in shown
     assert "+0.020\n[+0.000, +0.040]" in shown
     assert shown.count("not recorded") == 2
     mesh = figure.axes[0].collections[0]
@@ -88,7 +94,7 @@ def test_knock_outs_are_written_with_their_intervals() -> None:
 
 def test_weights_are_shown_less_their_mean(alpha) -> None:
     odd = np.arange(60) % 2 == 1
-    groups = {"products": {"even": ~odd, "odd": odd, "none": np.zeros(60, dtype=bool)}}
+    groups = {"products": {"even": ~odd, "odd": odd, "too few": np.arange(60) < 4}}
     figure = weights_by_figure(alpha, NAMES, groups, note="toy", n_draws=50)
     mean = alpha.mean(1)
     moved = mean - mean.mean(0)
@@ -127,7 +133,9 @@ def test_signs_lie_in_the_bands_where_the_router_fails() -> None:
     assert bands[0].y0 == pytest.approx(UNIFORM_ENTROPY)
     assert bands[1].y1 == pytest.approx(UNIFORM_VARIANCE)
     assert bands[2].y0 == pytest.approx(DOMINANT_LOAD)
-    assert entropy.get_xlabel() == load.get_xlabel() == "layer"
+    assert entropy.get_xlabel() == "layer\ngrey: uniform" and load.get_xlabel() == "layer\ngrey: one takes all"
+    numbered = signs_figure({"idle": idle}, (10, 11, 12, 13)).axes[0]
+    assert list(numbered.lines[0].get_xdata()) == [10, 11, 12, 13]
     for nothing in ({}, {"one": np.ones((5, 4, 1))}):
         with pytest.raises(ValueError, match="one fusion or more, of two experts or more"):
             signs_figure(nothing)
@@ -141,5 +149,7 @@ def test_static_weights_stand_beside_the_routers(alpha) -> None:
         np.testing.assert_allclose(dynamic.get_xdata(), alpha[:, :, k].mean(0))
         np.testing.assert_allclose(hollow.get_xdata(), static[:, k])
         assert axes.get_title() == NAMES[k]
+    numbered = static_dynamic_figure(static, alpha, NAMES, (10, 11, 12, 13)).axes[0]
+    assert list(next(line for line in numbered.lines if line.get_label() == "static").get_ydata()) == [10, 11, 12, 13]
     with pytest.raises(ValueError, match=r"static has shape \(3, 3\), dynamic \(60, 4, 3\)"):
         static_dynamic_figure(static[:3], alpha, NAMES)
