@@ -52,17 +52,21 @@ def _try_holm(adjusted: Callable, family: list[float], why: str) -> object:
     assert values.shape == expected.shape, f"{shown} you gave {values.size} numbers: give one for each, in their order"
     if not np.allclose(values, expected, atol=1e-9):
         order, m = np.argsort(family), len(family)
-        stepped = np.empty(m)
-        stepped[order] = np.sort(family) * np.arange(m, 0, -1)
+        corrected = np.sort(family) * np.arange(m, 0, -1)
+
+        def back(values: np.ndarray) -> np.ndarray:
+            placed = np.empty(m)
+            placed[order] = values
+            return placed
+
         guesses = [
             (
                 np.minimum(np.array(family) * m, 1),
                 "that is Bonferroni's rule: only the smallest counts for all of them",
             ),
             (np.sort(expected), "give them back in the order in which they came"),
-            (np.minimum(stepped, 1), "one comes out below that of a smaller p value: take the largest so far"),
-            (np.maximum.accumulate(np.sort(stepped)), "a probability is at most one"),
-            (stepped, "a probability is at most one"),
+            (back(np.minimum(corrected, 1)), "one comes out below that of a smaller p value: take the largest so far"),
+            (back(np.maximum.accumulate(corrected)), "a probability is at most one"),
         ]
         near = [hint for guess, hint in guesses if np.allclose(values, guess, atol=1e-9)]
         hint = near[0] if near else why
@@ -105,8 +109,7 @@ def check_teams(verdicts: Mapping[str, str]) -> None:
         assert verdict in words, f"team {name}: {verdict!r} is none of {', '.join(words)}"
     wrong = [name for name in truth if verdicts.get(name) != truth[name]]
     assert not wrong, (
-        f"team {', '.join(wrong)}: look again. What is an expert worth alone, and what is lost "
-        "when it leaves the others?"
+        f"team {', '.join(wrong)}: look again. What is each expert worth alone, and what is lost when it leaves?"
     )
     for name, worth in three_teams().items():
         everyone = max(worth, key=len)

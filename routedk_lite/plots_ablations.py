@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def mixtures_figure(mixtures: Mapping[str, np.ndarray], names: Sequence[str], *, note: str = "") -> Figure:
-    """Mixtures of several sessions as stacked bars, one panel per way to weigh the experts, sessions in one order.
+    """Mixtures of several sessions as stacked bars, one panel per way to weigh the experts; sessions keep their places.
 
     Shapes:
         mixtures: (sessions, E) each
@@ -53,7 +53,7 @@ def differences_figure(
 ) -> Figure:
     """Differences as dots with their intervals, a row each, one panel per domain or measure, all on one scale.
 
-    Filled: the interval lies on one side of zero. Hollow: it does not.
+    Filled: the interval lies on one side of zero, and p, where there is one, is below 0.05. Hollow: not told from zero.
 
     Args:
         found: title of a panel → row → difference and interval; `None` where there is none yet. The panels have the
@@ -79,7 +79,7 @@ def differences_figure(
             if detectable and row in detectable.get(title, {}):
                 least = detectable[title][row]
                 axes.barh(place, 2 * least, left=-least, height=0.62, color=FAINT, zorder=1)
-            apart = low > 0 or high < 0
+            apart = (low > 0 or high < 0) and getattr(panel[row], "p_value", 0) < 0.05
             look = {"color": palette()[0], "markerfacecolor": palette()[0] if apart else "white"}
             error = [[estimate - low], [high - estimate]]
             axes.errorbar(estimate, place, xerr=error, fmt="o", capsize=4, markersize=7, zorder=3, **look)
@@ -118,9 +118,9 @@ def knockout_figure(
     limit = max(float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 0.0, 0.01)
     figure = new_figure(1.3 + 0.62 * len(changes), layout="constrained")
     axes = figure.subplots()
-    look = {"cmap": "RdBu", "vmin": -limit, "vmax": limit, "linewidths": 2, "annot_kws": {"fontsize": 10}}
+    look = {"cmap": "RdBu", "vmin": -limit, "vmax": limit, "linewidths": 2, "annot_kws": {"fontsize": 9}}
     filled = np.nan_to_num(values)  # white where nothing is recorded
-    sns.heatmap(filled, ax=axes, annot=np.array(texts), fmt="", cbar_kws={"label": "change"}, **look)
+    sns.heatmap(filled, ax=axes, annot=np.array(texts), fmt="", cbar_kws={"fraction": 0.05, "pad": 0.02}, **look)
     axes.set_xticklabels(places, fontsize=10)
     axes.set_yticklabels(list(changes), fontsize=10)
     axes.tick_params(axis="both", rotation=0)
@@ -129,10 +129,12 @@ def knockout_figure(
 
 
 def _in_words(cell: PairedDifference | None) -> str:
-    return "not recorded" if cell is None else f"{cell.estimate:+.3f}\n[{cell.low:+.3f}, {cell.high:+.3f}]"
+    if cell is None:
+        return "not recorded"
+    return f"{cell.estimate:+.3f}\n[{cell.low:+.3f}, {cell.high:+.3f}]".replace("-", "−")
 
 
 def _few_ticks():
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(5, symmetric=True)
+    return MaxNLocator(4)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+SMALLEST_GROUP = 5
+"""Sessions; a bootstrap of fewer would show an interval that is far too short."""
+
+
 def ties_figure(deltas: Sequence[torch.Tensor], *, density: float, names: Sequence[str], note: str = "") -> Figure:
     """TIES on small matrices: the ΔW of the experts, the same trimmed, the elected signs, the merge and the average.
 
@@ -107,11 +111,11 @@ def weights_by_figure(
     """How the experts' weights move with properties of sessions, one panel per property, with 95 % intervals.
 
     Drawn is an expert's α, mean over layers, less its mean over all sessions: what a session adds. The legend names the
-    mean. Below each group stands how many sessions it has.
+    mean. Below each group stands how many sessions it has; groups of fewer than `SMALLEST_GROUP` are left out.
 
     Args:
         alpha: of many sessions.
-        groups: title of a panel → name of a group → whether a session is in it. Empty groups are left out.
+        groups: title of a panel → name of a group → whether a session is in it.
         n_draws: bootstrap resamples.
 
     Shapes:
@@ -139,7 +143,7 @@ def weights_by_figure(
             inside = np.asarray(inside, dtype=bool)
             if inside.shape != (len(alpha),):
                 raise ValueError(f"{title!r}, {group!r}: give one truth value for each of the {len(alpha)} sessions")
-            if inside.any():
+            if inside.sum() >= SMALLEST_GROUP:
                 shown.append(f"{group}\n({inside.sum()})")
                 parts.append(pd.DataFrame(moved[inside], columns=labels).assign(group=shown[-1]))
         tidy = pd.concat(parts).melt("group", var_name="expert", value_name="moved")
@@ -156,7 +160,7 @@ def weights_by_figure(
     return finish(figure, note)
 
 
-def signs_figure(traces: Mapping[str, np.ndarray], *, note: str = "") -> Figure:
+def signs_figure(traces: Mapping[str, np.ndarray], layers: Sequence[int] | None = None, *, note: str = "") -> Figure:
     """Two signs of a router that failed, by layer: uniform without variance, and one expert for everything.
 
     Grey bands are where `routing.failure_signs` looks: a router whose points lie in the bands of the first *and* the
@@ -165,6 +169,7 @@ def signs_figure(traces: Mapping[str, np.ndarray], *, note: str = "") -> Figure:
 
     Args:
         traces: fusion → α of the same layers.
+        layers: their numbers; by default counted from the lowest that has experts.
 
     Shapes:
         traces: (sessions, L, E) each
@@ -181,11 +186,11 @@ def signs_figure(traces: Mapping[str, np.ndarray], *, note: str = "") -> Figure:
     smallest = 1e-8  # what lies below is drawn here: float32 weights can hardly tell it from none
     for (name, alpha), colour, marker in zip(traces.items(), palette(), "os^Dvx", strict=False):
         found = routing_statistics(alpha)
-        layers = np.arange(alpha.shape[1])
+        rows = np.arange(alpha.shape[1]) if layers is None else layers
         look = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.5, "label": name}
-        entropy.plot(layers, found.entropy / np.log(alpha.shape[2]), **look)
-        variance.plot(layers, np.maximum(found.variance, smallest), **look)
-        load.plot(layers, found.load.max(1), **look)
+        entropy.plot(rows, found.entropy / np.log(alpha.shape[2]), **look)
+        variance.plot(rows, np.maximum(found.variance, smallest), **look)
+        load.plot(rows, found.load.max(1), **look)
     band = {"color": FAINT, "zorder": 0}
     entropy.axhspan(UNIFORM_ENTROPY, 1.03, **band)
     variance.axhspan(smallest / 3, UNIFORM_VARIANCE, **band)
@@ -193,20 +198,29 @@ def signs_figure(traces: Mapping[str, np.ndarray], *, note: str = "") -> Figure:
     entropy.set(ylim=(-0.03, 1.03))
     load.set(ylim=(0.27, 1.03))
     variance.set(yscale="log", ylim=(smallest / 3, 0.3))
+    grey = ("uniform", "hardly any", "one takes all")
     titles = ("entropy\n(share of ln E)", "variance\nbetween sessions", "load of the\nlargest expert")
-    for axes, title in zip((entropy, variance, load), titles, strict=True):
+    for axes, title, words in zip((entropy, variance, load), titles, grey, strict=True):
         axes.set_title(title, fontsize=11)
-        axes.set_xlabel("layer", fontsize=10)
+        axes.set_xlabel(f"layer\ngrey: {words}", fontsize=10)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(labelsize=9)
     return finish(figure, note, legend_of=entropy)
 
 
-def static_dynamic_figure(static: np.ndarray, dynamic: np.ndarray, names: Sequence[str], *, note: str = "") -> Figure:
+def static_dynamic_figure(
+    static: np.ndarray,
+    dynamic: np.ndarray,
+    names: Sequence[str],
+    layers: Sequence[int] | None = None,
+    *,
+    note: str = "",
+) -> Figure:
     """Learned static weights beside the router's, one panel per expert and a row per layer.
 
-    The line spans the middle 90 % of the sessions; the filled dot is the router's mean, the hollow one the static
-    weight.
+    The line spans the middle 90 % of the sessions, the dot is the router's mean, the hollow diamond the static weight.
+
+    `layers` are the numbers of the layers; by default they are counted from the lowest that has experts.
 
     Shapes:
         static: (L, E); dynamic: (sessions, L, E)
@@ -217,7 +231,7 @@ def static_dynamic_figure(static: np.ndarray, dynamic: np.ndarray, names: Sequen
     if static.shape != dynamic.shape[1:]:
         raise ValueError(f"static has shape {static.shape}, dynamic {dynamic.shape}: give the same layers and experts")
     low, high = np.quantile(dynamic, [0.05, 0.95], axis=0)
-    layers = np.arange(len(static))
+    layers = np.arange(len(static)) if layers is None else np.asarray(layers)
     figure = new_figure(min(6.5, 1.9 + 0.24 * len(layers)), layout="constrained")
     panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
     for k, (axes, name, colour) in enumerate(zip(panels, names, palette(), strict=False)):
