@@ -89,7 +89,9 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
     with _quiet_loading():
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, **options)
-    if not config.load_in_4bit:
+    if config.load_in_4bit:
+        keep_backward(model)
+    else:
         model.to(device)
     model.eval().requires_grad_(False)
     tokenizer.padding_side = "left"
@@ -251,9 +253,19 @@ def lost_backward(module: torch.nn.Module) -> bool:
     return bool(getattr(state, "packing_format_for_cpu", False))
 
 
+def keep_backward(model: torch.nn.Module) -> None:
+    """Keep 4-bit weights from being repacked (`lost_backward`), so that one load evaluates and trains.
+
+    The forward pass on a CPU is slower for it. Call it before the first forward pass; on a GPU it changes nothing.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 LOST_BACKWARD = (
     "these 4-bit weights were repacked by an evaluation on this CPU and let no gradient through: load the student "
-    "afresh before training, and evaluate on another load"
+    "with `load_student`, or call `keep_backward` on it before its first forward pass"
 )
 
 # --- helpers ------------------------------------------------------------------------------------------------------

@@ -130,18 +130,34 @@ class RoutedModel(nn.Module):
         """As the student's `generate`: greedy, sampled, several sequences per prompt, or beams."""
         return self.model.generate(*args, **kwargs)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: Mapping | None = None, **options
+    ) -> None:
         """Recompute activations in the backward pass; non-reentrant only, the reentrant kind would crash.
+
+        Args:
+            activation_checkpointing_kwargs: of `torch.utils.checkpoint`.
+            options: what the student's method of this name takes beside them, for example `every_n_layers`.
 
         Raises:
             ValueError: `use_reentrant` is asked for.
         """
-        if (gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        if (activation_checkpointing_kwargs or {}).get("use_reentrant"):
             raise ValueError("use_reentrant=True: a routed model needs use_reentrant=False, since α comes from outside")
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        kwargs = {**(activation_checkpointing_kwargs or {}), "use_reentrant": False}
+        if hasattr(self.model, "activation_checkpointing_enable"):
+            self.model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs, **options)
+        else:  # transformers called it so at first
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs, **options)
 
-    def gradient_checkpointing_disable(self) -> None:
-        self.model.gradient_checkpointing_disable()
+    def activation_checkpointing_disable(self) -> None:
+        getattr(self.model, "activation_checkpointing_disable", self.model.gradient_checkpointing_disable)()
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping | None = None, **options: Any):
+        """The older name of `activation_checkpointing_enable`."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
+
+    gradient_checkpointing_disable = activation_checkpointing_disable
 
     @property
     def alpha(self) -> np.ndarray:

@@ -228,10 +228,9 @@ def make_trainer(
     on_gpu = info.device != "cpu"
     checkpointing = {}
     if config.gradient_checkpointing:
-        checkpointing = {
-            "gradient_checkpointing": True,
-            "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        }
+        new_name = hasattr(TrainingArguments, "activation_checkpointing")
+        name = "activation_checkpointing" if new_name else "gradient_checkpointing"
+        checkpointing = {name: True, f"{name}_kwargs": {"use_reentrant": False}}
     steps = -(-len(train) // (config.micro_batch_size * config.accumulation_steps))  # of one epoch
     arguments = TrainingArguments(
         output_dir=str(work),
