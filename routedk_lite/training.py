@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel, set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
 from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -52,6 +55,8 @@ class MasterAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure=None):
+        if all(working.grad is None for working in self._working):
+            raise RuntimeError("none of these weights has a gradient: does the model still train them, or copies?")
         for master, working in zip(self._masters, self._working, strict=True):
             master.grad = None if working.grad is None else working.grad.float()
         result = super().step(closure)
@@ -137,6 +142,14 @@ class SessionTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         return self.sampler
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        model = self.model if model is None else model
+        if not isinstance(model, PeftModel):
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # Trainer's own way gives the adapter new weights, in float32, and the optimizer would go on with the old ones.
+        weights = load_file(Path(resume_from_checkpoint, SAFETENSORS_WEIGHTS_NAME))
+        return set_peft_model_state_dict(model, weights)
 
     def get_batch_samples(self, *args, **kwargs):
         batches, n_items = super().get_batch_samples(*args, **kwargs)

@@ -167,10 +167,13 @@ def test_a_finished_run_is_not_repeated_but_a_changed_one_is(train):
     assert (first.folder / "training.json").stat().st_mtime_ns != written
 
 
-def test_a_killed_run_goes_on_and_ends_where_it_would_have(train, tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_killed_run_goes_on_and_ends_where_it_would_have(train, tiny_profile, tmp_path, monkeypatch, dtype):
     from routedk_lite.training import TrainingProgress
 
-    whole = train("whole", epochs=4)
+    profile = replace(tiny_profile, student=replace(tiny_profile.student, dtype=dtype))
+    student = load_student(profile, device="cpu")
+    whole = train("whole", student, epochs=4)
     on_step_end = TrainingProgress.on_step_end
 
     def killed(self, args, state, control, **kwargs):
@@ -180,10 +183,10 @@ def test_a_killed_run_goes_on_and_ends_where_it_would_have(train, tmp_path, monk
 
     monkeypatch.setattr(TrainingProgress, "on_step_end", killed)
     with pytest.raises(KeyboardInterrupt):
-        train("cut", epochs=4)
+        train("cut", student, epochs=4)
     assert not (tmp_path / "cut").exists()
     monkeypatch.setattr(TrainingProgress, "on_step_end", on_step_end)
-    cut = train("cut", epochs=4)
+    cut = train("cut", student, epochs=4)
     steps = [row["step"] for row in cut.history if "loss" in row]
     assert steps == [row["step"] for row in whole.history if "loss" in row]
     one, two = (load_file(r.folder / "adapter_model.safetensors") for r in (whole, cut))
@@ -242,6 +245,8 @@ def test_masters_follow_plain_adamw_and_survive_a_reload():
     for gradient in gradients[:20]:
         step(reference, plain, gradient)
         step(ours, working, gradient)
+    with pytest.raises(RuntimeError, match="none of these weights has a gradient"):
+        ours.step()
     reloaded_parameter = torch.nn.Parameter(working.detach().clone())
     reloaded = MasterAdamW([reloaded_parameter], lr=1e-3)
     reloaded.load_state_dict(ours.state_dict())
