@@ -75,7 +75,7 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     if stage.kind == "sample":  # while samples agree they are one row; in the end every one may stand alone
         return Estimate(2.5 * answer, memory + 1.0, 1.0, basis)
     train = training_tokens(study, stage) * 4 * profile.parameters / (speed * utilisation)
-    train *= 4 / 3 if profile.train.gradient_checkpointing else 1
+    train *= 3 / 2 if profile.train.gradient_checkpointing else 1  # a second forward pass
     # All linear layers of a Llama get r·(inputs + outputs) weights: about r/200 of the model at these widths.
     adapter = profile.parameters * profile.train.r / 200 / (profile.parameters / 1e8) ** 0.35
     if profile.student.load_in_4bit:

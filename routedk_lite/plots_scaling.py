@@ -47,7 +47,7 @@ def memory_figure(plans: Mapping[str, MemoryPlan], limits: Mapping[str, float], 
         axes.text(size, -0.62, f"{name} ", ha="right", va="center", fontsize=9, color=QUIET)
     axes.set_yticks(range(len(plans)), list(plans))
     axes.set_ylim(len(plans) - 0.5, -0.9)
-    axes.set_xlim(0, max(*starts, *limits.values()) * 1.1)
+    axes.set_xlim(0, max(*starts, *limits.values()) * 1.16)
     axes.set_xlabel("GB at the peak of a training step")
     axes.grid(visible=False, axis="y")
     return finish(figure, note, legend_of=axes)
