@@ -131,6 +131,20 @@ class Study:
             raise ValueError(f"part = {part!r}: choose one of {', '.join(PARTS)}")
         return [stage for stage in self.stages if stage.part == part or stage.kind == "fetch"]
 
+    def chosen(self, only: Sequence[str] = (), part: str = "method") -> list[Stage]:
+        """Data and student, and the stages of any part that fit `only`; where it is empty, those of one part.
+
+        Raises:
+            ValueError: a pattern fits no stage, or there is no such part.
+        """
+        if not only:
+            return self.of_part(part)
+        stages = self.stages
+        for pattern in only:
+            if not any(fnmatch(stage.name, pattern) for stage in stages):
+                raise ValueError(f"no stage {pattern!r}: choose among {', '.join(s.name for s in stages)}")
+        return [s for s in stages if s.kind == "fetch" or any(fnmatch(s.name, pattern) for pattern in only)]
+
     def before(self, stage: Stage) -> list[Stage]:
         """The stages that make what a stage uses; where several run at the same time, these should have ended.
 
@@ -170,13 +184,7 @@ class Study:
         Raises:
             ValueError: a pattern fits no stage, or there is no such part.
         """
-        stages = self.stages if only else self.of_part(part)
-        for pattern in only:
-            if not any(fnmatch(stage.name, pattern) for stage in stages):
-                raise ValueError(f"no stage {pattern!r}: choose among {', '.join(s.name for s in stages)}")
-        for stage in stages:
-            if only and stage.kind != "fetch" and not any(fnmatch(stage.name, pattern) for pattern in only):
-                continue
+        for stage in self.chosen(only, part):
             done = stage.is_done()
             on_stage(stage, done)
             if not done:
