@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import typer
+import yaml
 from conftest import ROOT
 
 from routedk_lite.__main__ import app
@@ -87,3 +88,21 @@ def test_messages_on_the_troubleshooting_page_are_those_of_the_package() -> None
         if len(piece.strip(" .,:;'")) > 3 and piece.strip() not in known
     ]
     assert not strange
+
+
+def test_the_introduction_lists_every_page_in_its_part_with_the_minutes_of_the_readme() -> None:
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
+    intro = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for part in contents:
+        if part["caption"] == "Reference":
+            continue
+        section = re.search(rf"^### {part['caption']}\n(.*?)(?=^##)", intro, re.MULTILINE | re.DOTALL)[1]
+        rows = re.findall(r"^\| \[[^]]+\]\(([^)]+)\) .*?\| *(\d*) \|$", section, re.MULTILINE)
+        files = [chapter["file"] for chapter in part["chapters"]]
+        assert [re.sub(r"^\.\./|\.(md|ipynb)$", "", link) for link, _ in rows] == [
+            file.removeprefix("book/") for file in files
+        ]
+        for file, (_, run) in zip(files, rows, strict=True):
+            if file.startswith("notebooks/"):
+                assert f"]({file}.ipynb) | {run} min |" in readme, file
