@@ -106,3 +106,13 @@ def test_the_introduction_lists_every_page_in_its_part_with_the_minutes_of_the_r
         for file, (_, run) in zip(files, rows, strict=True):
             if file.startswith("notebooks/"):
                 assert f"]({file}.ipynb) | {run} min |" in readme, file
+
+
+def test_questions_that_are_called_ready_have_their_stages() -> None:
+    page = (ROOT / "book" / "open-questions.md").read_text(encoding="utf-8")
+    named = [re.findall(r"`([a-z0-9*-]+)`", cell) for cell in re.findall(r"\| ready: ([^|]+)\|", page)]
+    patterns = [pattern for found in named for pattern in found]
+    assert len(patterns) > 10
+    study = Study("smol", "food")
+    for pattern in patterns:
+        assert len(study.chosen([pattern])) > 2, pattern
