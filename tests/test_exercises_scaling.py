@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
+import nbformat
 import pytest
 import torch
+from conftest import ROOT, require
 
 from routedk_lite.exercises import UNANSWERED
 from routedk_lite.exercises_scaling import check_bits, check_largest_batch, check_pack, check_shortest_time
@@ -162,3 +165,19 @@ def test_a_wrong_time_is_told_why(answer, hint) -> None:
 def test_a_stub_is_no_error(check, capsys) -> None:
     check(lambda *args: ...)
     assert capsys.readouterr().out.strip() == UNANSWERED
+
+
+def test_the_solutions_in_the_chapter_pass(capsys) -> None:
+    path = ROOT / "notebooks" / "10_scaling_up.ipynb"
+    require(path.exists(), "the chapters come with the repository only")
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    solutions = re.findall(r"Solution</summary>\n\n```python\n(.*?)```", text, re.DOTALL)
+    known = {"seconds": {"a": 60.0, "b": 120.0}, "needs": {"a": [], "b": ["a"]}}  # of section 7, for the last one
+    for solution in solutions:
+        exec(solution, known)
+    assert "3 min with any number of GPUs" in capsys.readouterr().out
+    check_bits(known["bits_per_weight"])
+    check_pack(known["pack"])
+    check_largest_batch(known["largest"])
+    check_shortest_time(known["shortest"])
+    assert capsys.readouterr().out.count("ok: ") == 4 + 1 + 1 + 7
