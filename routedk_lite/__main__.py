@@ -48,7 +48,7 @@ def run(
 
     study = Study(profile, domain, seed, results=results, work=work)
     if dry_run:
-        typer.echo(plan_table(study, part))
+        typer.echo(plan_table(study, part, only or ()))
         return
     found = study.run(
         lambda stage, done: typer.echo(f"{'done   ' if done else 'running'}  {stage.name}: {stage.about}"),

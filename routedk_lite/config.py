@@ -137,7 +137,7 @@ class OptimizerConfig:
     max_length: int = 1024
     """Longest prompt and answer together, in tokens; a longer example is an error that says so."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, up to half more time (a second forward pass)."""
     permute: bool = False
     """Show items in another order each epoch; texts that name them are rewritten."""
     answer_weight: float = 1.0

@@ -63,7 +63,7 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     if not profile.student.load_in_4bit:
         weight_bytes = compute_bytes
     weights = profile.parameters * weight_bytes
-    n_train, n_test, prompt = _sizes(study)
+    _, n_test, prompt = _sizes(study)
     read = n_test * prompt * 2 * profile.parameters / (speed * utilisation)
     steps = -(-n_test // profile.decode.batch_size) * min(profile.decode.max_new_tokens, 2 * ANSWER_TOKENS)
     answer = read + steps * (weights / bandwidth + profile.decode.batch_size * 2 * profile.parameters / speed)
@@ -74,10 +74,8 @@ def estimate(study: Study, stage: Stage) -> Estimate:
         return Estimate(answer * EXPLORED_ANSWERS, memory + 0.3, 0.2, basis)
     if stage.kind == "sample":  # while samples agree they are one row; in the end every one may stand alone
         return Estimate(2.5 * answer, memory + 1.0, 1.0, basis)
-    epochs = profile.router.epochs if stage.kind == "router" else profile.train.epochs
-    tokens = n_train * stage.sessions * (prompt + _knowledge_tokens(study, stage) + ANSWER_TOKENS) * epochs
-    train = tokens * 4 * profile.parameters / (speed * utilisation)
-    train *= 4 / 3 if profile.train.gradient_checkpointing else 1
+    train = training_tokens(study, stage) * 4 * profile.parameters / (speed * utilisation)
+    train *= 3 / 2 if profile.train.gradient_checkpointing else 1  # a second forward pass
     # All linear layers of a Llama get r·(inputs + outputs) weights: about r/200 of the model at these widths.
     adapter = profile.parameters * profile.train.r / 200 / (profile.parameters / 1e8) ** 0.35
     if profile.student.load_in_4bit:
@@ -91,6 +89,13 @@ def estimate(study: Study, stage: Stage) -> Estimate:
         adapter * 2.5 * compute_bytes / 1e6,
         basis,
     )
+
+
+def training_tokens(study: Study, stage: Stage) -> float:
+    """Tokens that a training reads in all its epochs: prompts, what they are told, and answers."""
+    n_train, _, prompt = _sizes(study)
+    epochs = study.profile.router.epochs if stage.kind == "router" else study.profile.train.epochs
+    return n_train * stage.sessions * (prompt + _knowledge_tokens(study, stage) + ANSWER_TOKENS) * epochs
 
 
 def _sizes(study: Study) -> tuple[int, int, float]:

@@ -123,10 +123,12 @@ def train_expert(
             "tokens_per_second": round(tokens / seconds, 1),
             "history": history,
         }
-        with atomic_folder(folder) as target:
-            _write_adapter(model, student, target)
-            write_json(target / "training.json", summary)
-        shutil.rmtree(work, ignore_errors=True)
+        if trainer.is_world_process_zero():  # under `accelerate launch`, one of several processes writes
+            with atomic_folder(folder) as target:
+                _write_adapter(model, student, target)
+                write_json(target / "training.json", summary)
+            shutil.rmtree(work, ignore_errors=True)
+        trainer.accelerator.wait_for_everyone()
     finally:
         model.unload()
     return ExpertResult(folder, history, summary["seconds"], summary["tokens_per_second"])

@@ -6,6 +6,7 @@ and can be asked for alone. A failed or stopped run is continued by running it a
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
@@ -18,7 +19,7 @@ from .answering import profile_reader
 from .backbone import Student, is_cached, load_student, student_files
 from .config import Profile, digest, get_profile
 from .data import Domain, domain_is_cached, fetch_all, load_domain
-from .experiments import fusions
+from .experiments import EXPERTS, fusions
 from .experts import ExpertResult
 from .pairs import PairReader
 from .records import Measurement, RunRecord, load_all, load_measurements, write_measurement, write_record
@@ -59,6 +60,7 @@ class Study:
 
     Raises:
         ValueError: unknown profile or domain, or a negative seed.
+        RuntimeError: this is one of several processes of `accelerate launch` or `torchrun`.
     """
 
     def __init__(
@@ -78,6 +80,11 @@ class Study:
         self.work = Path(work, self.profile.name, self.domain)
         if seed < 0:
             raise ValueError(f"seed = {seed}: must be 0 or more")
+        if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+            raise RuntimeError(
+                f"WORLD_SIZE = {processes}: a study runs in one process; several would wait for each other for ever. "
+                "Run its stages side by side instead (workflow/Snakefile), or launch a script that calls `train_expert`"
+            )
         if self.domain not in self.profile.domains:
             raise ValueError(
                 f"domain {self.domain!r} does not go with profile {self.profile.name!r}: "
@@ -124,6 +131,39 @@ class Study:
             raise ValueError(f"part = {part!r}: choose one of {', '.join(PARTS)}")
         return [stage for stage in self.stages if stage.part == part or stage.kind == "fetch"]
 
+    def chosen(self, only: Sequence[str] = (), part: str = "method") -> list[Stage]:
+        """Data and student, and the stages of any part that fit `only`; where it is empty, those of one part.
+
+        Raises:
+            ValueError: a pattern fits no stage, or there is no such part.
+        """
+        if not only:
+            return self.of_part(part)
+        stages = self.stages
+        for pattern in only:
+            if not any(fnmatch(stage.name, pattern) for stage in stages):
+                raise ValueError(f"no stage {pattern!r}: choose among {', '.join(s.name for s in stages)}")
+        return [s for s in stages if s.kind == "fetch" or any(fnmatch(s.name, pattern) for pattern in only)]
+
+    def before(self, stage: Stage) -> list[Stage]:
+        """The stages that make what a stage uses; where several run at the same time, these should have ended.
+
+        A stage that begins all the same trains the missing experts itself, or waits for whoever is training them.
+        """
+        stages = self.stages
+        if stage.kind == "fetch":
+            return []
+        found = [s for s in stages if s.kind == "fetch"]
+        experts = [f"{name}-seed{self.seed}" for name in EXPERTS]
+        if stage.name in experts or not stage.name.endswith(f"-seed{self.seed}"):
+            return found
+        found += [s for s in stages if s.name in experts]
+        if stage.kind in ("sample", "explore"):
+            found += [s for s in stages if s.name.startswith("fusion-")]
+        if stage.kind == "explore":
+            found += [s for s in stages if s.kind == "sample"]
+        return found
+
     def run(
         self,
         on_stage: Callable[[Stage, bool], object] = lambda stage, done: None,
@@ -144,13 +184,7 @@ class Study:
         Raises:
             ValueError: a pattern fits no stage, or there is no such part.
         """
-        stages = self.stages if only else self.of_part(part)
-        for pattern in only:
-            if not any(fnmatch(stage.name, pattern) for stage in stages):
-                raise ValueError(f"no stage {pattern!r}: choose among {', '.join(s.name for s in stages)}")
-        for stage in stages:
-            if only and stage.kind != "fetch" and not any(fnmatch(stage.name, pattern) for pattern in only):
-                continue
+        for stage in self.chosen(only, part):
             done = stage.is_done()
             on_stage(stage, done)
             if not done:

@@ -147,15 +147,15 @@ def _groups(records: Iterable[RunRecord]) -> dict[tuple[str, str], list[RunRecor
     return dict(sorted(groups.items()))
 
 
-def plan_table(study: Study, part: str = "method") -> str:
-    """What a run of one part of a study would do, with estimates of time, memory and disk.
+def plan_table(study: Study, part: str = "method", only: Sequence[str] = ()) -> str:
+    """What a run of one part of a study, or of `only` some stages, would do, with estimates of time, memory and disk.
 
     Raises:
-        ValueError: no such part.
+        ValueError: no such part, or a pattern that fits no stage.
     """
     from .estimate import estimate
 
-    stages = study.of_part(part)
+    stages = study.chosen(only, part)
     estimates = {stage.name: estimate(study, stage) for stage in stages}
     rows = []
     for stage in stages:
@@ -168,7 +168,8 @@ def plan_table(study: Study, part: str = "method") -> str:
     rows.append(["total", "", minutes(sum(e.seconds for e in pending)),
                  f"{max((e.memory_gb for e in pending), default=0):.1f} GB",
                  f"{sum(e.disk_mb for e in pending):.0f} MB"])  # fmt: skip
-    title = f"{study.profile.name}, {study.domain}, seed {study.seed}: plan of the {part} (computed estimates)"
+    what = "chosen stages" if only else part
+    title = f"{study.profile.name}, {study.domain}, seed {study.seed}: plan of the {what} (computed estimates)"
     basis = next((e.basis for e in pending if e.basis), "")
     table = text_table(["stage", "what", "time", "memory", "disk"], rows, title=title, text_columns=2)
     return f"{table}\n{basis}".rstrip()

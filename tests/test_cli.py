@@ -47,6 +47,15 @@ def test_every_profile_can_be_planned_anywhere(profile, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_of_chosen_stages_plans_these_alone(tmp_path):
+    words = ["run", "--profile", "toy", "--only", "fusion-*", "--dry-run", "--results", str(tmp_path)]
+    out = run(app, words).output
+    assert "plan of the chosen stages" in out and "fusion-dynamic-seed0" in out and "student" in out
+    assert "base-seed0" not in out
+    refused = run(app, [*words, "--only", "fusoin-*"])
+    assert "no stage 'fusoin-*'" in str(refused.exception)
+
+
 def test_doctor_has_a_verdict_for_every_profile():
     out = run(app, ["doctor"]).output
     assert all(name in out for name in PROFILES)

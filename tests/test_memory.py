@@ -16,7 +16,7 @@ from routedk_lite import doctor, memory
 from routedk_lite.backbone import is_cached, load_student, student_files
 from routedk_lite.config import PROFILES, StudentConfig
 from routedk_lite.data import PUBLIC_DOMAINS, load_domain
-from routedk_lite.estimate import LONGEST_TOKENS, _longest
+from routedk_lite.estimate import LONGEST_TOKENS, T4, UTILISATION, _longest, estimate, training_tokens
 from routedk_lite.experts import lora_config
 from routedk_lite.fusion import Dynamic
 from routedk_lite.memory import ANSWER_TOKENS, KNOWN, architecture, memory_plan, saved_bytes
@@ -175,3 +175,18 @@ def test_plans_that_make_no_sense_are_refused(tiny_profile):
 def test_a_student_at_hand_is_read_from_its_own_files(tiny_profile):
     assert architecture(tiny_profile.student).hidden_size == 32
     assert memory.architecture(PROFILES["t4"].student).model_type == "qwen2"
+
+
+def test_training_takes_four_operations_a_weight_and_token_and_two_more_with_checkpointing(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # then a T4's data sheet counts
+    profile, speed = PROFILES["t4"], T4[0] * UTILISATION["cuda"]
+    for checkpointing, operations in ((False, 4), (True, 6)):
+        train = replace(profile.train, gradient_checkpointing=checkpointing)
+        study = Study(replace(profile, train=train), "food", results=tmp_path)
+        stages = {stage.name: stage for stage in study.stages}
+        answers = estimate(study, stages["zero-shot"]).seconds
+        expert = estimate(study, stages["base-seed0"])
+        by_hand = operations * profile.parameters * training_tokens(study, stages["base-seed0"]) / speed
+        assert expert.seconds == pytest.approx(by_hand + answers)
+        assert "computed for a T4" in expert.basis and "not run" in expert.basis

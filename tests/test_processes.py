@@ -1,0 +1,73 @@
+"""Several jobs, several processes: who waits for whom, and what may be launched how."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from safetensors.torch import load_file
+
+from routedk_lite.pipeline import Study
+
+SCRIPT = """
+import os, sys
+from dataclasses import replace
+from routedk_lite.backbone import load_student
+from routedk_lite.config import get_profile
+from routedk_lite.data import load_domain
+from routedk_lite.experts import train_expert
+
+toy = get_profile("toy")
+config = replace(toy.train, epochs=1, micro_batch_size=8, learning_rate=1e-3)
+sessions = load_domain("toyshop", "train").sessions[:32]
+result = train_expert(load_student(toy, device="cpu"), sessions, sys.argv[1], config=config, progress=False)
+steps = [row["step"] for row in result.history if "step" in row]
+print("RANK", os.environ["RANK"], "STEPS", int(max(steps)), flush=True)
+"""
+
+
+def test_a_stage_comes_after_what_it_uses(tmp_path) -> None:
+    study = Study("toy", seed=1, results=tmp_path)
+    stages = {stage.name: stage for stage in study.stages}
+    order = list(stages)
+
+    def before(name: str) -> set[str]:
+        found = {stage.name for stage in study.before(stages[name])}
+        assert all(order.index(other) < order.index(name) for other in found)
+        return found
+
+    experts = {f"{name}-seed1" for name in ("base", "rules", "reasoning", "both")}
+    assert before("data") == set()
+    assert before("base-seed1") == before("zero-shot") == {"data", "student"}
+    assert before("fusion-dynamic-seed1") == {"data", "student"} | experts
+    assert before("voting-dynamic-seed1") > before("fusion-dynamic-seed1") | {"fusion-dynamic-seed1"}
+    assert before("explorer-seed1") > before("voting-dynamic-seed1") | {"voting-dynamic-seed1"}
+
+
+def test_a_study_in_several_processes_is_refused_before_it_hangs(monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match=r"WORLD_SIZE = 2: a study runs in one process.*workflow/Snakefile"):
+        Study("toy")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    Study("toy")
+
+
+def test_one_training_in_two_processes_shares_the_texts_and_leaves_one_expert(tmp_path) -> None:
+    script = tmp_path / "launched.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(tmp_path / "expert")], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = sorted(line for line in done.stdout.splitlines() if line.startswith("RANK"))
+    assert told == ["RANK 0 STEPS 2", "RANK 1 STEPS 2"], "32 texts, 8 in each of two processes: two steps"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expert", "launched.py"]
+    weights = load_file(tmp_path / "expert" / "adapter_model.safetensors")
+    assert any(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name), "it has learned"
+    assert json.loads((tmp_path / "expert" / "training.json").read_text())["sessions"] == 32
