@@ -185,6 +185,9 @@ class RouterConfig(OptimizerConfig):
     """Peak rate of the router; static weights have far fewer parameters and take `static_learning_rate`."""
     static_learning_rate: float = 5e-2
     epochs: int = 2
+    normalize: bool = False
+    """Whether the router reads z divided by its root mean square (`fusion.Dynamic.normalize`). Raw states of deep
+    layers are so large that one step may decide for good."""
     entropy_weight: float = 0.0
     """Added to the loss: this much times the mean entropy of α, in nats. Above 0 sharpens α, below 0 flattens it."""
     balance_weight: float = 0.0

@@ -41,13 +41,13 @@ EXPERTS = {"base": "none", "rules": "rules", "reasoning": "reasoning", "both": "
 
 def fusions(study: Study) -> dict[str, tuple[Fusion, tuple[str, ...]]]:
     """The fusions of a study by name, each with its experts."""
-    three = ("base", "rules", "reasoning")
+    three, dynamic = ("base", "rules", "reasoning"), Dynamic(normalize=study.profile.router.normalize)
     return {
         "average": (Average(), three),
         "ties": (Ties(rank=study.profile.ties_rank), three),
         "static": (Static(), three),
-        "dynamic": (Dynamic(), three),
-        "dynamic-k2": (Dynamic(), ("base", "both")),
+        "dynamic": (dynamic, three),
+        "dynamic-k2": (dynamic, ("base", "both")),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,9 +114,11 @@ def failure_signs(
                 f"α is uniform in every layer (entropy {statistics.entropy.mean():.3f} of ln {n_experts} = "
                 f"{math.log(n_experts):.3f}, no variance between sessions): the router learned nothing beyond averaging"
             )
-        for name, load in zip(names, statistics.load.T, strict=True):
-            if (load > DOMINANT_LOAD).all():
-                signs.append(f"the expert {name!r} has more than {DOMINANT_LOAD} of the weight in every layer")
+        if (statistics.load.max(1) > DOMINANT_LOAD).all():
+            chosen = Counter(names[k] for k in statistics.load.argmax(1))
+            who = f"the expert {next(iter(chosen))!r} has" if len(chosen) == 1 else "one expert has"
+            layers = "" if len(chosen) == 1 else f" ({', '.join(f'{name} in {n}' for name, n in chosen.most_common())})"
+            signs.append(f"{who} more than {DOMINANT_LOAD} of the weight in every layer{layers}, whatever the session")
     if losses is not None and losses[1] > OVERFITTING * losses[0]:
         signs.append(
             f"the validation loss {losses[1]:.3f} stays behind the training loss {losses[0]:.3f}: "

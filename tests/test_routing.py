@@ -222,6 +222,9 @@ def test_each_sign_of_failure_is_told_and_a_sound_router_has_none():
     one = np.broadcast_to([0.02, 0.95, 0.03], (50, 4, 3))
     (dominant,) = failure_signs(routing_statistics(one), NAMES)
     assert "'rules' has more than 0.9" in dominant
+    each = np.eye(3)[[0, 0, 2, 0]] * np.ones((50, 1, 1))
+    (decided,) = failure_signs(routing_statistics(each), NAMES)
+    assert decided.startswith("one expert has more than 0.9") and f"({NAMES[0]} in 3, {NAMES[2]} in 1)" in decided
     (behind,) = failure_signs(routing_statistics(sound), NAMES, (1.0, 1.5))
     assert "stays behind" in behind
 

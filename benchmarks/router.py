@@ -1,0 +1,98 @@
+"""Which router learns: the same experts under routers that read raw or normalised states, at several rates.
+
+Trains the dynamic fusion of a profile's recorded experts once for each setting, and looks at validation sessions only:
+the loss after every epoch, how the weights are spread, and the score of the answers. Experts are taken from the study's
+work folder, or trained first. Results are printed and kept in `results/recipe/router.json`.
+
+    python benchmarks/router.py --domain electronic
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from routedk_lite.answering import answer_sessions
+from routedk_lite.experiments import train
+from routedk_lite.files import write_json
+from routedk_lite.fusion import Dynamic
+from routedk_lite.machine import git_state, hardware, package_versions
+from routedk_lite.metrics import evaluate
+from routedk_lite.pipeline import Study
+from routedk_lite.routed import RoutedModel
+from routedk_lite.routing import routing_statistics, trace_alpha, train_fusion
+
+OUTPUT = Path(__file__).resolve().parent.parent / "results" / "recipe" / "router.json"
+EXPERTS = ("base", "rules", "reasoning")
+SETTINGS = [(False, 1e-3), (False, 1e-5), (True, 1e-3), (True, 1e-4)]
+"""Whether z is normalised, and the router's learning rate."""
+
+
+def measure(study: Study, normalize: bool, rate: float) -> dict[str, Any]:
+    """One training, and what the validation sessions say of it."""
+    profile, student = study.profile, study.student
+    training, validation = study.split("train"), study.split("validation")
+    folders = [train(study, name).folder for name in EXPERTS]
+    model = RoutedModel(student.model, folders, Dynamic(normalize=normalize), student=student.info.id)
+    shared = {"prompt": profile.prompt, "reader": study.reader}
+    config = replace(profile.router, normalize=normalize, learning_rate=rate)
+    try:
+        with tempfile.TemporaryDirectory() as work, warnings.catch_warnings(action="ignore"):
+            result = train_fusion(
+                model, student, training, Path(work, "fusion"), config=config, validation=validation,
+                seed=study.seed, **shared,
+            )  # fmt: skip
+        alpha = trace_alpha(model, student.tokenizer, validation, prompt=profile.prompt)
+        answers = answer_sessions(
+            model, validation, profile=profile, student=student, reader=study.reader, train=training,
+            validation=validation,
+        )  # fmt: skip
+    finally:
+        model.unload()
+    scores, statistics = evaluate(answers, validation, "strict"), routing_statistics(alpha)
+    return {
+        "normalize": normalize,
+        "learning_rate": rate,
+        "losses": [row["eval_loss"] for row in result.history if "eval_loss" in row],
+        "seconds": result.seconds,
+        "strict_f1": scores.f1,
+        "exact_match": scores.exact_match,
+        "entropy": float(statistics.entropy.mean()),
+        "between_sessions": float(np.mean(alpha.std(0))),
+        "load": dict(zip(EXPERTS, statistics.load.mean(0).round(4).tolist(), strict=True)),
+        "warnings": list(result.warnings),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="smol")
+    parser.add_argument("--domain", default="electronic")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", default="runs", help="folder of the study's adapters")
+    args = parser.parse_args()
+    study = Study(args.profile, args.domain, args.seed, work=args.work)
+    key = f"{args.profile}/{args.domain}/seed{args.seed}"
+    known = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
+    done = known.get(key, {}).get("trials", [])
+    for normalize, rate in SETTINGS:
+        if any((t["normalize"], t["learning_rate"]) == (normalize, rate) for t in done):
+            continue
+        done.append(measure(study, normalize, rate))
+        print(json.dumps(done[-1]), file=sys.stderr)
+        commit, dirty = git_state()
+        about = {"commit": commit, "dirty": dirty, "hardware": hardware(), "versions": package_versions()}
+        known[key] = {**about, "trials": done}
+        write_json(OUTPUT, known)
+
+
+if __name__ == "__main__":
+    main()
