@@ -52,8 +52,9 @@ class StudentConfig:
     load_in_4bit: bool = False
     """NF4 through bitsandbytes (QLoRA, arXiv 2305.14314)."""
     attention: str = "auto"
-    """`eager`, `sdpa`, or `auto`, which is eager: at a few hundred tokens it is the faster one on a CPU, and on a GPU
-    training left-padded batches in bfloat16 with sdpa gave NaN (seven of eight trainings on an H200, torch 2.11)."""
+    """`eager`, `sdpa`, or `auto`, which is eager: at a few hundred tokens it is the faster one on a CPU in bfloat16
+    (in float32 sdpa is), and on a GPU training left-padded batches in bfloat16 with sdpa gave NaN (seven of eight
+    trainings on an H200, torch 2.11)."""
 
     def __post_init__(self) -> None:
         _require(self.source in ("package", "wheel", "hub"), self, "source", "package, wheel or hub")
@@ -283,7 +284,7 @@ PROFILES = {
     for p in (
         Profile(
             name="toy",
-            student=StudentConfig(source="package", id="toy_student", dtype="float32"),
+            student=StudentConfig(source="package", id="toy_student", dtype="float32", attention="sdpa"),
             train=TrainConfig(
                 r=8,
                 lora_alpha=16,
@@ -294,6 +295,7 @@ PROFILES = {
                 accumulation_steps=1,
                 max_length=512,
             ),
+            router=RouterConfig(micro_batch_size=16, accumulation_steps=1, max_length=512),
             decode=DecodeConfig(batch_size=64, max_new_tokens=32),
             domains=("toyshop",),
             parameters=1e6,

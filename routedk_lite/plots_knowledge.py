@@ -115,7 +115,7 @@ def evidence_figure(
     return finish(figure, note)
 
 
-def claims_figure(claims: Mapping[str, tuple[Interval, Interval]], *, note: str = "") -> Figure:
+def counted_figure(claims: Mapping[str, tuple[Interval, Interval]], *, note: str = "") -> Figure:
     """Shares as the teacher counted them in its sessions, beside those of all training sessions, with 95 % intervals.
 
     Args:

@@ -1,22 +1,18 @@
-"""Figures of experts and routers: TIES step by step, what α is, what it depends on, and how a router fails."""
+"""Figures of how experts are fused: TIES step by step, the weights α of a router, and α while an answer is written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import FAINT, QUIET, finish, new_figure, palette
+from .plots import QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-SMALLEST_GROUP = 5
-"""Sessions; a bootstrap of fewer would show an interval that is far too short."""
 
 
 def ties_figure(deltas: Sequence[torch.Tensor], *, density: float, names: Sequence[str], note: str = "") -> Figure:
@@ -98,150 +94,3 @@ def drift_figure(kept: np.ndarray, pooled: np.ndarray, names: Sequence[str], *, 
     axes.set(xlabel="token of the answer (0: the prompt has been read)", ylabel="α", ylim=(0, 1))
     axes.text(0.99, 0.97, "dashed: kept", transform=axes.transAxes, ha="right", va="top", fontsize=9, color=QUIET)
     return finish(figure, note, legend_of=axes)
-
-
-def weights_by_figure(
-    alpha: np.ndarray,
-    names: Sequence[str],
-    groups: Mapping[str, Mapping[Any, np.ndarray]],
-    *,
-    note: str = "",
-    n_draws: int = 1000,
-) -> Figure:
-    """How the experts' weights move with properties of sessions, one panel per property, with 95 % intervals.
-
-    Drawn is an expert's α, mean over layers, less its mean over all sessions: what a session adds. The legend names the
-    mean. Below each group stands how many sessions it has; groups of fewer than `SMALLEST_GROUP` are left out.
-
-    Args:
-        alpha: of many sessions.
-        groups: title of a panel → name of a group → whether a session is in it.
-        n_draws: bootstrap resamples.
-
-    Shapes:
-        alpha: (sessions, L, E); groups: (sessions,) each
-
-    Raises:
-        ValueError: nothing to draw, or a group speaks of another number of sessions.
-    """
-    import pandas as pd
-    import seaborn as sns
-
-    if not groups:
-        raise ValueError("groups is empty: give one property or more")
-    mean = alpha.mean(1)  # (S, E)
-    moved = mean - mean.mean(0)
-    labels = [f"{name} (mean {load:.2f})" for name, load in zip(names, mean.mean(0), strict=True)]
-    figure = new_figure(3.3, layout="constrained")
-    widths = [len(panel) + 1 for panel in groups.values()]
-    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False, width_ratios=widths)[0]
-    look = {"markers": list("os^Dvx")[: len(labels)], "dodge": 0.3, "err_kws": {"linewidth": 1.5}, "linewidth": 1.5}
-    look |= {"palette": palette()[: len(labels)], "errorbar": ("ci", 95), "n_boot": n_draws, "seed": 0}
-    for axes, (title, panel) in zip(panels, groups.items(), strict=True):
-        parts, shown = [], []
-        for group, inside in panel.items():
-            inside = np.asarray(inside, dtype=bool)
-            if inside.shape != (len(alpha),):
-                raise ValueError(f"{title!r}, {group!r}: give one truth value for each of the {len(alpha)} sessions")
-            if inside.sum() >= SMALLEST_GROUP:
-                shown.append(f"{group}\n({inside.sum()})")
-                parts.append(pd.DataFrame(moved[inside], columns=labels).assign(group=shown[-1]))
-        tidy = pd.concat(parts).melt("group", var_name="expert", value_name="moved")
-        sns.pointplot(tidy, x="group", y="moved", hue="expert", order=shown, hue_order=labels, ax=axes, **look)
-        axes.axhline(0, color=QUIET, linewidth=1)
-        axes.set(xlabel="", ylabel="")
-        axes.tick_params(labelsize=9)
-        axes.set_title(title, fontsize=10)
-    panels[0].set_ylabel("α less its mean", fontsize=10)
-    handles, shown = panels[0].get_legend_handles_labels()
-    for axes in panels:
-        axes.get_legend().remove()
-    figure.legend(handles, shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=10)
-    return finish(figure, note)
-
-
-def signs_figure(traces: Mapping[str, np.ndarray], layers: Sequence[int] | None = None, *, note: str = "") -> Figure:
-    """Two signs of a router that failed, by layer: uniform without variance, and one expert for everything.
-
-    Grey bands are where `routing.failure_signs` looks: a router whose points lie in the bands of the first *and* the
-    second panel in every layer does no more than average, and one that stays in the band of the third has handed
-    everything to one expert.
-
-    Args:
-        traces: fusion → α of the same layers.
-        layers: their numbers; by default counted from the lowest that has experts.
-
-    Shapes:
-        traces: (sessions, L, E) each
-
-    Raises:
-        ValueError: nothing to draw, or a single expert.
-    """
-    from .routing import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE, routing_statistics
-
-    if not traces or min(alpha.shape[2] for alpha in traces.values()) < 2:
-        raise ValueError("traces must hold one fusion or more, of two experts or more")
-    figure = new_figure(3.6, layout="constrained")
-    entropy, variance, load = figure.subplots(1, 3)
-    smallest = 1e-8  # what lies below is drawn here: float32 weights can hardly tell it from none
-    for (name, alpha), colour, marker in zip(traces.items(), palette(), "os^Dvx", strict=False):
-        found = routing_statistics(alpha)
-        rows = np.arange(alpha.shape[1]) if layers is None else layers
-        look = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.5, "label": name}
-        entropy.plot(rows, found.entropy / np.log(alpha.shape[2]), **look)
-        variance.plot(rows, np.maximum(found.variance, smallest), **look)
-        load.plot(rows, found.load.max(1), **look)
-    band = {"color": FAINT, "zorder": 0}
-    entropy.axhspan(UNIFORM_ENTROPY, 1.03, **band)
-    variance.axhspan(smallest / 3, UNIFORM_VARIANCE, **band)
-    load.axhspan(DOMINANT_LOAD, 1.03, **band)
-    entropy.set(ylim=(-0.03, 1.03))
-    load.set(ylim=(0.27, 1.03))
-    variance.set(yscale="log", ylim=(smallest / 3, 0.3))
-    grey = ("uniform", "hardly any", "one takes all")
-    titles = ("entropy\n(share of ln E)", "variance\nbetween sessions", "load of the\nlargest expert")
-    for axes, title, words in zip((entropy, variance, load), titles, grey, strict=True):
-        axes.set_title(title, fontsize=11)
-        axes.set_xlabel(f"layer\ngrey: {words}", fontsize=10)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.tick_params(labelsize=9)
-    return finish(figure, note, legend_of=entropy)
-
-
-def static_dynamic_figure(
-    static: np.ndarray,
-    dynamic: np.ndarray,
-    names: Sequence[str],
-    layers: Sequence[int] | None = None,
-    *,
-    note: str = "",
-) -> Figure:
-    """Learned static weights beside the router's, one panel per expert and a row per layer.
-
-    The line spans the middle 90 % of the sessions, the dot is the router's mean, the hollow diamond the static weight.
-
-    `layers` are the numbers of the layers; by default they are counted from the lowest that has experts.
-
-    Shapes:
-        static: (L, E); dynamic: (sessions, L, E)
-
-    Raises:
-        ValueError: the two have other layers or experts.
-    """
-    if static.shape != dynamic.shape[1:]:
-        raise ValueError(f"static has shape {static.shape}, dynamic {dynamic.shape}: give the same layers and experts")
-    low, high = np.quantile(dynamic, [0.05, 0.95], axis=0)
-    layers = np.arange(len(static)) if layers is None else np.asarray(layers)
-    figure = new_figure(min(6.5, 1.9 + 0.24 * len(layers)), layout="constrained")
-    panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
-    for k, (axes, name, colour) in enumerate(zip(panels, names, palette(), strict=False)):
-        axes.axvline(1 / len(names), color=QUIET, linewidth=1, linestyle=":")
-        axes.hlines(layers, low[:, k], high[:, k], color=colour, linewidth=5, alpha=0.4)
-        axes.plot(dynamic[:, :, k].mean(0), layers, "o", color=colour, label="dynamic")
-        axes.plot(static[:, k], layers, "D", color="black", markerfacecolor="white", markersize=6, label="static")
-        axes.set_title(name, fontsize=11)
-        axes.set(xlabel="α", xlim=(-0.03, 1.03))
-        axes.tick_params(labelsize=9)
-    panels[0].set_ylabel("layer")
-    panels[0].yaxis.get_major_locator().set_params(integer=True)
-    return finish(figure, f"dotted: the average · {note}".rstrip(" ·"))

@@ -1,28 +1,25 @@
-"""Figures of what a router does with its experts: α by domain, entropy, load, what α follows, static beside dynamic.
+"""Figures of what a router does with its experts: α by domain, what α follows, how it fails, static beside dynamic.
 
-The two published ways in which a router fails quietly are marked wherever they would show: the same weights everywhere,
-and one expert for everything (`routing.failure_signs`).
+The two published ways in which a router fails quietly are marked in grey: the same weights everywhere, and one expert
+for everything (`routing.failure_signs`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .plots import QUIET, finish, new_figure, palette
-from .routing import DOMINANT_LOAD, UNIFORM_ENTROPY, routing_statistics
+from .plots import FAINT, QUIET, finish, new_figure, palette
+from .routing import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE, routing_statistics
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS, DASHES = "os^D", ("-", "--", ":", "-.")
-BAND = "#f3d9d5"
-"""Where a router that failed would lie."""
+MARKERS = "os^Dvx"
+SMALLEST_GROUP = 5
+"""Sessions; a bootstrap of fewer would show an interval that is far too short."""
 
 
 def domains_figure(traces: Mapping[str, np.ndarray], names: Sequence[str], *, note: str = "") -> Figure:
@@ -49,95 +46,153 @@ def domains_figure(traces: Mapping[str, np.ndarray], names: Sequence[str], *, no
     return finish(figure, note)
 
 
-def entropy_load_figure(traces: Mapping[str, np.ndarray], names: Sequence[str], *, note: str = "") -> Figure:
-    """Entropy of α by layer, a line per trace, and beside it the load of every expert by layer, a panel per trace.
+def weights_by_figure(
+    alpha: np.ndarray,
+    names: Sequence[str],
+    groups: Mapping[str, Mapping[Any, np.ndarray]],
+    *,
+    note: str = "",
+    n_draws: int = 1000,
+) -> Figure:
+    """How the experts' weights move with properties of sessions, one panel per property, with 95 % intervals.
 
-    Shaded: where all lines of a router that failed would lie, uniform on the left, one expert for everything on the
-    right.
+    Drawn is an expert's α, mean over layers, less its mean over all sessions: what a session adds. The legend names the
+    mean. Below each group stands how many sessions it has; groups of fewer than `SMALLEST_GROUP` are left out.
 
     Args:
-        traces: for example domain, or fusion, → α of its sessions.
-        names: the experts'.
+        alpha: of many sessions.
+        groups: title of a panel → name of a group → whether a session is in it.
+        n_draws: bootstrap resamples.
 
     Shapes:
-        traces: each (sessions, L, E)
+        alpha: (sessions, L, E); groups: (sessions,) each
+
+    Raises:
+        ValueError: nothing to draw, or a group speaks of another number of sessions.
     """
-    most = math.log(len(names))
-    figure = new_figure(3.4, layout="constrained")
-    panels = figure.subplots(1, 1 + len(traces), width_ratios=[1.25, *([1] * len(traces))])
-    left, colours = panels[0], palette()
-    left.axhspan(UNIFORM_ENTROPY * most, 1.06 * most, color=BAND)
-    left.axhline(most, color=QUIET, linewidth=1)
-    left.text(0, 1.075 * most, f"uniform (ln {len(names)})", va="bottom", fontsize=9, color=QUIET)
-    for k, (name, alpha) in enumerate(traces.items()):
-        line = {"color": "0.15", "linestyle": DASHES[k % 4], "marker": "oDvP"[k % 4], "markersize": 5}
-        left.plot(routing_statistics(alpha).entropy, label=name, **line)
-    left.set(title="entropy of α", xlabel="layer", ylabel="nats", ylim=(0, 1.22 * most))
-    left.legend(fontsize=9, frameon=False, loc="best")
-    for axes, (name, alpha) in zip(panels[1:], traces.items(), strict=True):
-        load = routing_statistics(alpha).load
-        axes.axhspan(DOMINANT_LOAD, 1.0, color=BAND)
-        for expert, colour, marker, values in zip(names, colours, MARKERS, load.T, strict=False):
-            axes.plot(values, f"{marker}-", color=colour, label=expert, markersize=5)
-        axes.set(title=f"load, {name}", xlabel="layer", ylim=(0, 1.03))
-        axes.axhline(1 / len(names), color=QUIET, linewidth=1, linestyle=":")
-    panels[1].set_ylabel("mean α")
-    for axes in panels:
-        _whole_layers(axes, next(iter(traces.values())).shape[1])
-    return finish(figure, f"shaded: where a router that failed would be in every layer · {note}", legend_of=panels[1])
-
-
-def weights_figure(facts: pd.DataFrame, factors: Mapping[str, str], *, note: str = "") -> Figure:
-    """How far an expert's weight is from its mean, against properties of the session, with 95 % intervals.
-
-    Args:
-        facts: one row per session and expert with columns `expert`, `weight` (its α, mean over layers) and the
-            properties.
-        factors: column name → axis label. Columns of text are shown in the order in which they first occur.
-    """
+    import pandas as pd
     import seaborn as sns
 
-    facts = facts.assign(apart=facts["weight"] - facts.groupby("expert")["weight"].transform("mean"))
-    experts = list(dict.fromkeys(facts["expert"]))
+    if not groups:
+        raise ValueError("groups is empty: give one property or more")
+    mean = alpha.mean(1)  # (S, E)
+    moved = mean - mean.mean(0)
+    labels = [f"{name} (mean {load:.2f})" for name, load in zip(names, mean.mean(0), strict=True)]
     figure = new_figure(3.3, layout="constrained")
-    panels = figure.subplots(1, len(factors), sharey=True, squeeze=False)[0]
-    look = {"hue_order": experts, "style_order": experts, "palette": palette()[: len(experts)], "dashes": False}
-    for axes, (column, label) in zip(panels, factors.items(), strict=True):
+    widths = [len(panel) + 1 for panel in groups.values()]
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False, width_ratios=widths)[0]
+    look = {"markers": list(MARKERS[: len(labels)]), "dodge": 0.3, "err_kws": {"linewidth": 1.5}, "linewidth": 1.5}
+    look |= {"palette": palette()[: len(labels)], "errorbar": ("ci", 95), "n_boot": n_draws, "seed": 0}
+    for axes, (title, panel) in zip(panels, groups.items(), strict=True):
+        parts, shown = [], []
+        for group, inside in panel.items():
+            inside = np.asarray(inside, dtype=bool)
+            if inside.shape != (len(alpha),):
+                raise ValueError(f"{title!r}, {group!r}: give one truth value for each of the {len(alpha)} sessions")
+            if inside.sum() >= SMALLEST_GROUP:
+                shown.append(f"{group}\n({inside.sum()})")
+                parts.append(pd.DataFrame(moved[inside], columns=labels).assign(group=shown[-1]))
+        tidy = pd.concat(parts).melt("group", var_name="expert", value_name="moved")
+        sns.pointplot(tidy, x="group", y="moved", hue="expert", order=shown, hue_order=labels, ax=axes, **look)
         axes.axhline(0, color=QUIET, linewidth=1)
-        sns.lineplot(
-            facts, x=column, y="apart", hue="expert", style="expert", ax=axes, err_style="bars", seed=0,
-            markers=list(MARKERS[: len(experts)]), err_kws={"capsize": 3}, sort=facts[column].dtype != object, **look,
-        )  # fmt: skip
+        axes.set(xlabel="", ylabel="")
+        axes.tick_params(labelsize=9)
+        axes.set_title(title, fontsize=10)
+    panels[0].set_ylabel("α less its mean", fontsize=10)
+    handles, shown = panels[0].get_legend_handles_labels()
+    for axes in panels:
         axes.get_legend().remove()
-        axes.set(xlabel=label, ylabel="α − its mean" if axes is panels[0] else "")
-    return finish(figure, note, legend_of=panels[0])
+    figure.legend(handles, shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=10)
+    return finish(figure, note)
 
 
-def fusions_figure(static: np.ndarray, dynamic: np.ndarray, names: Sequence[str], *, note: str = "") -> Figure:
-    """Static weights beside the router's, a panel per expert: the static line is dashed, the router's a line with a
-    band that holds nine tenths of the sessions.
+def signs_figure(traces: Mapping[str, np.ndarray], layers: Sequence[int] | None = None, *, note: str = "") -> Figure:
+    """Two signs of a router that failed, by layer: uniform without variance, and one expert for everything.
+
+    Grey bands are where `routing.failure_signs` looks: a router whose points lie in the bands of the first *and* the
+    second panel in every layer does no more than average, and one that stays in the band of the third has handed
+    everything to one expert.
+
+    Args:
+        traces: fusion → α of the same layers.
+        layers: their numbers; by default counted from the lowest that has experts.
+
+    Shapes:
+        traces: (sessions, L, E) each
+
+    Raises:
+        ValueError: nothing to draw, or a single expert.
+    """
+    if not traces or min(alpha.shape[2] for alpha in traces.values()) < 2:
+        raise ValueError("traces must hold one fusion or more, of two experts or more")
+    figure = new_figure(3.6, layout="constrained")
+    entropy, variance, load = figure.subplots(1, 3)
+    smallest = 1e-8  # what lies below is drawn here: float32 weights can hardly tell it from none
+    for (name, alpha), colour, marker in zip(traces.items(), palette(), MARKERS, strict=False):
+        found = routing_statistics(alpha)
+        rows = np.arange(alpha.shape[1]) if layers is None else layers
+        look = {"color": colour, "marker": marker, "markersize": 6, "linewidth": 1.5, "label": name}
+        entropy.plot(rows, found.entropy / np.log(alpha.shape[2]), **look)
+        variance.plot(rows, np.maximum(found.variance, smallest), **look)
+        load.plot(rows, found.load.max(1), **look)
+    band = {"color": FAINT, "zorder": 0}
+    entropy.axhspan(UNIFORM_ENTROPY, 1.03, **band)
+    variance.axhspan(smallest / 3, UNIFORM_VARIANCE, **band)
+    load.axhspan(DOMINANT_LOAD, 1.03, **band)
+    entropy.set(ylim=(-0.03, 1.03))
+    load.set(ylim=(0.27, 1.03))
+    variance.set(yscale="log", ylim=(smallest / 3, 0.3))
+    grey = ("uniform", "hardly any", "one takes all")
+    titles = ("entropy\n(share of ln E)", "variance\nbetween sessions", "load of the\nlargest expert")
+    for axes, title, words in zip((entropy, variance, load), titles, grey, strict=True):
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel(f"layer\ngrey: {words}", fontsize=10)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(labelsize=9)
+    return finish(figure, note, legend_of=entropy)
+
+
+def static_dynamic_figure(
+    static: np.ndarray,
+    dynamic: np.ndarray,
+    names: Sequence[str],
+    layers: Sequence[int] | None = None,
+    *,
+    note: str = "",
+) -> Figure:
+    """Learned static weights (dashed) beside the router's, by layer, a panel per expert.
+
+    The line is the router's mean, the band holds the middle 90 % of the sessions. Grey: where one expert would have
+    everything.
+
+    Args:
+        static: the weights that all sessions share.
+        dynamic: the router's, of many sessions.
+        names: the experts'.
+        layers: numbers of the layers; by default counted from the lowest that has experts.
 
     Shapes:
         static: (L, E); dynamic: (sessions, L, E)
+
+    Raises:
+        ValueError: the two have other layers or experts.
     """
-    figure = new_figure(3.0, layout="constrained")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    if static.shape != dynamic.shape[1:]:
+        raise ValueError(f"static has shape {static.shape}, dynamic {dynamic.shape}: give the same layers and experts")
+    layers = np.arange(len(static)) if layers is None else np.asarray(layers)
     low, high = np.quantile(dynamic, [0.05, 0.95], axis=0)
-    layers = np.arange(dynamic.shape[1])
-    for i, (axes, name, colour) in enumerate(zip(panels, names, palette(), strict=False)):
-        axes.axhspan(DOMINANT_LOAD, 1.0, color=BAND)
+    figure = new_figure(3.3, layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for k, (axes, name, colour, marker) in enumerate(zip(panels, names, palette(), MARKERS, strict=False)):
+        axes.axhspan(DOMINANT_LOAD, 1.03, color=FAINT, zorder=0)
         axes.axhline(1 / len(names), color=QUIET, linewidth=1, linestyle=":")
-        axes.fill_between(layers, low[:, i], high[:, i], color=colour, alpha=0.3, linewidth=0)
-        axes.plot(layers, dynamic[..., i].mean(0), f"{MARKERS[i % 4]}-", color=colour, markersize=5)
-        axes.plot(layers, static[:, i], "--", color="0.15")
-        axes.set(title=name, xlabel="layer", ylim=(0, 1.03))
-        _whole_layers(axes, len(layers))
+        axes.fill_between(layers, low[:, k], high[:, k], color=colour, alpha=0.3, linewidth=0)
+        axes.plot(layers, dynamic[..., k].mean(0), f"{marker}-", color=colour, markersize=5, label="dynamic")
+        axes.plot(layers, static[:, k], "--", color="0.15", label="static")
+        axes.set_title(name, fontsize=11)
+        axes.set(xlabel="layer", ylim=(-0.03, 1.03))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(labelsize=9)
     panels[0].set_ylabel("α")
-    said = "line: router, its band nine tenths of the sessions · dashed: static · dotted: average · shaded: above "
-    return finish(figure, f"{said}{DOMINANT_LOAD}\n{note}")
-
-
-def _whole_layers(axes: Axes, n_layers: int) -> None:
-    step = -(-n_layers // 6)
-    axes.set_xticks(range(0, n_layers, step))
-    axes.grid(visible=False, axis="x")
+    said = "line: dynamic, its band nine tenths of the sessions · dashed: static · dotted: the average"
+    return finish(figure, "\n".join(filter(None, (said, note))))

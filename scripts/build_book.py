@@ -1,7 +1,8 @@
 """Execute the notebooks that changed, build the site, print where its first page is.
 
 Jupyter Book looks executed notebooks up in a cache that is keyed by their cells alone: it would go on showing
-old outputs after a change of the package or of the recorded results. This script drops the cache then. It
+old outputs after a change of the package or of the recorded results. This script drops the cache then, and what the
+chapters had trained; otherwise they share one folder for it, as they do where a reader runs them one by one. It
 executes what is missing with nbmake, so that a notebook runs once and serves as a test and as a page; and it
 always builds every page, because an incremental build does not repeat the warnings of an unchanged page.
 """
@@ -22,6 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 CACHE = BUILD / ".jupyter_cache"
+WORK = BUILD / "runs"
+"""What chapters train, and what later chapters need not train again."""
 INDEX = BUILD / "html" / "index.html"
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -85,6 +88,7 @@ def execute(paths: list[Path], timeout: int) -> None:
     from jupyter_cache import get_cache
 
     cache = get_cache(CACHE)
+    environment = {"ROUTEDK_WORK": str(WORK)} | os.environ
     options = ["--nbmake", "--overwrite", f"--nbmake-timeout={timeout}", "-q", "--no-header", "-rN"]
     failed = []
     for source in paths:
@@ -93,7 +97,7 @@ def execute(paths: list[Path], timeout: int) -> None:
             copy = Path(shutil.copy(source, folder))
             begin = time.monotonic()
             command = [sys.executable, "-m", "pytest", f"--rootdir={folder}", *options, copy.name]
-            if subprocess.run(command, cwd=folder).returncode:
+            if subprocess.run(command, cwd=folder, env=environment).returncode:
                 failed.append(source.name)
                 continue
             notebook = nbformat.read(copy, as_version=4)
@@ -138,6 +142,7 @@ def main() -> None:
     code, code_stamp = fingerprint(CODE), BUILD / "code.sha256"
     if remembered(code_stamp) != code:
         shutil.rmtree(CACHE, ignore_errors=True)
+        shutil.rmtree(WORK, ignore_errors=True)
         code_stamp.write_text(code)
 
     site, site_stamp = fingerprint(CODE + PAGES), BUILD / "site.sha256"

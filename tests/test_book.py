@@ -320,3 +320,13 @@ def test_outputs_land_in_the_cache_and_errors_are_named(builder: ModuleType, tmp
 
     _, merged = get_cache(builder.CACHE).merge_match_into_notebook(nbformat.read(good, as_version=4))
     assert merged.cells[0].outputs[0].text == "42\n"
+
+
+def test_chapters_share_what_they_train(builder: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROUTEDK_WORK", raising=False)
+    monkeypatch.setattr(builder, "WORK", tmp_path / "runs")
+    folder = "from pathlib import Path\nimport os\nwork = Path(os.environ['ROUTEDK_WORK'])\n"
+    first = write_notebook(tmp_path / "first.ipynb", folder + "work.mkdir()\n(work / 'expert').touch()")
+    second = write_notebook(tmp_path / "second.ipynb", folder + "assert (work / 'expert').exists()")
+    builder.execute([first, second], timeout=60)
+    assert builder.stale([first, second]) == []

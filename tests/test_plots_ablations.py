@@ -1,4 +1,4 @@
-"""Figures of ablations and of what α follows: they show the numbers they are given, and mark what is missing."""
+"""Figures of ablations: they show the numbers they are given, and mark what is missing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import pytest
 from test_plots import assert_inside, texts
 
 from routedk_lite.plots_ablations import differences_figure, knockout_figure, mixtures_figure
-from routedk_lite.plots_routing import signs_figure, static_dynamic_figure, weights_by_figure
-from routedk_lite.routing import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE
 from routedk_lite.statistics import Interval, PairedDifference
 
 matplotlib.use("agg")
@@ -87,69 +85,3 @@ def test_knock_outs_are_written_with_their_intervals() -> None:
     assert mesh.norm.vmin == -mesh.norm.vmax == -0.04
     with pytest.raises(ValueError, match="changes is empty"):
         knockout_figure({})
-
-
-# What α follows
-
-
-def test_weights_are_shown_less_their_mean(alpha) -> None:
-    odd = np.arange(60) % 2 == 1
-    groups = {"products": {"even": ~odd, "odd": odd, "too few": np.arange(60) < 4}}
-    figure = weights_by_figure(alpha, NAMES, groups, note="toy", n_draws=50)
-    mean = alpha.mean(1)
-    moved = mean - mean.mean(0)
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["even\n(30)", "odd\n(30)"]
-    drawn = [
-        line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 2 and line.get_marker() not in ("", "None")
-    ]
-    wanted = [[moved[~odd, k].mean(), moved[odd, k].mean()] for k in range(3)]
-    for values in wanted:
-        assert any(np.allclose(line, values) for line in drawn)
-    assert f"base (mean {mean[:, 0].mean():.2f})" in [text.get_text() for text in figure.legends[0].get_texts()]
-
-
-def test_weights_by_refuses_what_does_not_fit(alpha) -> None:
-    with pytest.raises(ValueError, match="groups is empty"):
-        weights_by_figure(alpha, NAMES, {})
-    with pytest.raises(ValueError, match="'products', 'short': give one truth value for each of the 60 sessions"):
-        weights_by_figure(alpha, NAMES, {"products": {"short": np.ones(59, dtype=bool)}})
-
-
-def test_signs_lie_in_the_bands_where_the_router_fails() -> None:
-    chance = np.random.default_rng(0)
-    idle = chance.dirichlet([3000] * 3, size=(100, 4))
-    collapsed = chance.dirichlet([97, 1, 1], size=(100, 4))
-    alike = np.tile([0.5, 0.3, 0.2], (100, 4, 1))
-    figure = signs_figure({"idle": idle, "collapsed": collapsed, "alike": alike}, note="made up")
-    entropy, variance, load = figure.axes
-    by_name = [{line.get_label(): line.get_ydata() for line in axes.lines} for axes in figure.axes]
-    assert (by_name[0]["idle"] > UNIFORM_ENTROPY).all() and (by_name[0]["collapsed"] < UNIFORM_ENTROPY).all()
-    assert (by_name[1]["idle"] < UNIFORM_VARIANCE).all()
-    assert (by_name[1]["alike"] > variance.get_ylim()[0]).all(), "no variance is drawn on the floor, not lost"
-    assert (by_name[2]["collapsed"] > DOMINANT_LOAD).all()
-    np.testing.assert_allclose(by_name[2]["alike"], 0.5)
-    bands = [axes.patches[0].get_extents().transformed(axes.transData.inverted()) for axes in figure.axes]
-    assert bands[0].y0 == pytest.approx(UNIFORM_ENTROPY)
-    assert bands[1].y1 == pytest.approx(UNIFORM_VARIANCE)
-    assert bands[2].y0 == pytest.approx(DOMINANT_LOAD)
-    assert entropy.get_xlabel() == "layer\ngrey: uniform" and load.get_xlabel() == "layer\ngrey: one takes all"
-    numbered = signs_figure({"idle": idle}, (10, 11, 12, 13)).axes[0]
-    assert list(numbered.lines[0].get_xdata()) == [10, 11, 12, 13]
-    for nothing in ({}, {"one": np.ones((5, 4, 1))}):
-        with pytest.raises(ValueError, match="one fusion or more, of two experts or more"):
-            signs_figure(nothing)
-
-
-def test_static_weights_stand_beside_the_routers(alpha) -> None:
-    static = np.tile([0.6, 0.3, 0.1], (4, 1))
-    figure = static_dynamic_figure(static, alpha, NAMES, note="toy")
-    for k, axes in enumerate(figure.axes):
-        dynamic, hollow = (next(line for line in axes.lines if line.get_label() == n) for n in ("dynamic", "static"))
-        np.testing.assert_allclose(dynamic.get_xdata(), alpha[:, :, k].mean(0))
-        np.testing.assert_allclose(hollow.get_xdata(), static[:, k])
-        assert axes.get_title() == NAMES[k]
-    numbered = static_dynamic_figure(static, alpha, NAMES, (10, 11, 12, 13)).axes[0]
-    assert list(next(line for line in numbered.lines if line.get_label() == "static").get_ydata()) == [10, 11, 12, 13]
-    with pytest.raises(ValueError, match=r"static has shape \(3, 3\), dynamic \(60, 4, 3\)"):
-        static_dynamic_figure(static[:3], alpha, NAMES)

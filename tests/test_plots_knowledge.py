@@ -15,7 +15,7 @@ from routedk_lite.evidence import PairEvidence
 from routedk_lite.knowledge import load_knowledge
 from routedk_lite.patterns import Pattern
 from routedk_lite.plots_knowledge import (
-    claims_figure,
+    counted_figure,
     evidence_figure,
     feedback_figure,
     loop_figure,
@@ -62,7 +62,7 @@ def all_figures() -> list:
         loop_figure(note="x"),
         feedback_figure({"me": ["correct", "single"], "a teacher with a long name of many words": ["invalid"]}),
         evidence_figure(EVIDENCE, {"R1: a": EVIDENCE["R1: a"], "R2: b": None}),
-        claims_figure({"R1: pairs": (around(0.5), around(0.4)), "R2: ones": (Interval(0.3, 0.3, 0.3), around(0.3))}),
+        counted_figure({"R1: pairs": (around(0.5), around(0.4)), "R2: ones": (Interval(0.3, 0.3, 0.3), around(0.3))}),
         reasoning_figure(knowledge, {d: around(0.2) for d in knowledge}),
         patterns_figure(PATTERNS),
         selection_figure({"random": sessions[:10], "length": sessions[10:20]}, sessions),
@@ -110,7 +110,7 @@ def test_evidence_has_shares_on_the_left_and_differences_on_the_right() -> None:
 
 
 def test_claims_stand_beside_what_is_found() -> None:
-    (axes,) = claims_figure({"R1: pairs": (around(0.5), around(0.4, 0.01))}).axes
+    (axes,) = counted_figure({"R1: pairs": (around(0.5), around(0.4, 0.01))}).axes
     assert sorted(x for x, _ in marks(axes)) == [0.4, 0.5]
     assert ends(axes) == {(0.45, 0.55), (0.39, 0.41)}
 

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import math
-
 import matplotlib
 import numpy as np
-import pandas as pd
 import pytest
 from test_plots import assert_inside, texts
 
-from routedk_lite.plots_weights import domains_figure, entropy_load_figure, fusions_figure, weights_figure
-from routedk_lite.routing import DOMINANT_LOAD
+from routedk_lite.plots_weights import domains_figure, signs_figure, static_dynamic_figure, weights_by_figure
+from routedk_lite.routing import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE
 
 matplotlib.use("agg")
 
 NAMES = ("base", "rules", "reasoning")
 
 
-def trace(sharpness: float, n_layers: int = 5, n: int = 40) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    logits = sharpness * (np.array([1.0, 0.0, -1.0]) + 0.1 * rng.normal(size=(n, n_layers, 3)))
-    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+@pytest.fixture
+def alpha() -> np.ndarray:
+    """α of sixty sessions in four layers: (sessions, L, E)."""
+    return np.random.default_rng(0).dirichlet([4, 2, 1], size=(60, 4))
 
 
-def test_every_domain_has_its_map() -> None:
-    traces = {"one": trace(1), "two": trace(3)}
+def test_every_domain_has_its_map(alpha) -> None:
+    traces = {"one": alpha, "two": alpha[::-1, ::-1]}
     figure = domains_figure(traces, NAMES, note="made up")
     for axes, (domain, alpha) in zip(figure.axes, traces.items(), strict=False):
         assert axes.get_title() == domain
@@ -35,41 +32,68 @@ def test_every_domain_has_its_map() -> None:
     assert "made up" in texts(figure)
 
 
-def test_failures_would_lie_in_the_shaded_bands() -> None:
-    traces = {"idle": trace(0), "one expert": trace(20), "fine": trace(1)}
-    figure = entropy_load_figure(traces, NAMES, note="made up")
-    entropy, *loads = figure.axes
-    lines = {line.get_label(): line.get_ydata() for line in entropy.lines if line.get_label() in traces}
-    band = entropy.patches[0].get_extents().transformed(entropy.transData.inverted())
-    assert (lines["idle"] >= band.y0).all() and (lines["fine"] < band.y0).all()
-    assert lines["idle"] == pytest.approx(math.log(3))
-    tops = [max(line.get_ydata().min() for line in axes.lines if line.get_label() in NAMES) for axes in loads]
-    assert tops[1] > DOMINANT_LOAD and max(tops[0], tops[2]) < DOMINANT_LOAD
-    assert_inside(figure)
-
-
-def test_weights_follow_their_factors() -> None:
-    rows = [
-        {"expert": name, "weight": 0.3 + 0.02 * items * sign, "items": items, "kind": kind}
-        for items in range(3, 9)
-        for name, sign in zip(NAMES, (1, -1, 0), strict=True)
-        for kind in ("plain", "rule")
+def test_weights_are_shown_less_their_mean(alpha) -> None:
+    odd = np.arange(60) % 2 == 1
+    groups = {"products": {"even": ~odd, "odd": odd, "too few": np.arange(60) < 4}}
+    figure = weights_by_figure(alpha, NAMES, groups, note="toy", n_draws=50)
+    mean = alpha.mean(1)
+    moved = mean - mean.mean(0)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["even\n(30)", "odd\n(30)"]
+    drawn = [
+        line.get_ydata() for line in axes.lines if len(line.get_ydata()) == 2 and line.get_marker() not in ("", "None")
     ]
-    figure = weights_figure(pd.DataFrame(rows), {"items": "products", "kind": "reason"}, note="made up")
-    left, right = figure.axes
-    assert (left.get_xlabel(), right.get_xlabel()) == ("products", "reason")
-    curves = [np.array(line.get_xydata(), dtype=float) for line in left.lines if line.get_marker() in "os^"]
-    slopes = [np.polyfit(*curve.T, 1)[0] for curve in curves if len(curve) == 6]
-    assert slopes == pytest.approx([0.02, -0.02, 0.0], abs=1e-9)
-    assert [t.get_text() for t in right.get_xticklabels()] == ["plain", "rule"]
+    wanted = [[moved[~odd, k].mean(), moved[odd, k].mean()] for k in range(3)]
+    for values in wanted:
+        assert any(np.allclose(line, values) for line in drawn)
+    assert f"base (mean {mean[:, 0].mean():.2f})" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_static_stands_beside_dynamic() -> None:
-    static, dynamic = np.full((5, 3), 1 / 3), trace(1)
-    figure = fusions_figure(static, dynamic, NAMES, note="made up")
-    for i, axes in enumerate(figure.axes):
-        assert axes.get_title() == NAMES[i]
-        router, dashed = [line for line in axes.lines if len(line.get_xdata()) == 5]
-        assert router.get_ydata() == pytest.approx(dynamic[..., i].mean(0))
-        assert dashed.get_ydata() == pytest.approx(static[:, i]) and dashed.get_linestyle() == "--"
+def test_weights_by_refuses_what_does_not_fit(alpha) -> None:
+    with pytest.raises(ValueError, match="groups is empty"):
+        weights_by_figure(alpha, NAMES, {})
+    with pytest.raises(ValueError, match="'products', 'short': give one truth value for each of the 60 sessions"):
+        weights_by_figure(alpha, NAMES, {"products": {"short": np.ones(59, dtype=bool)}})
+
+
+def test_signs_lie_in_the_bands_where_the_router_fails() -> None:
+    chance = np.random.default_rng(0)
+    idle = chance.dirichlet([3000] * 3, size=(100, 4))
+    collapsed = chance.dirichlet([97, 1, 1], size=(100, 4))
+    alike = np.tile([0.5, 0.3, 0.2], (100, 4, 1))
+    figure = signs_figure({"idle": idle, "collapsed": collapsed, "alike": alike}, note="made up")
+    entropy, variance, load = figure.axes
+    by_name = [{line.get_label(): line.get_ydata() for line in axes.lines} for axes in figure.axes]
+    assert (by_name[0]["idle"] > UNIFORM_ENTROPY).all() and (by_name[0]["collapsed"] < UNIFORM_ENTROPY).all()
+    assert (by_name[1]["idle"] < UNIFORM_VARIANCE).all()
+    assert (by_name[1]["alike"] > variance.get_ylim()[0]).all(), "no variance is drawn on the floor, not lost"
+    assert (by_name[2]["collapsed"] > DOMINANT_LOAD).all()
+    np.testing.assert_allclose(by_name[2]["alike"], 0.5)
+    bands = [axes.patches[0].get_extents().transformed(axes.transData.inverted()) for axes in figure.axes]
+    assert bands[0].y0 == pytest.approx(UNIFORM_ENTROPY)
+    assert bands[1].y1 == pytest.approx(UNIFORM_VARIANCE)
+    assert bands[2].y0 == pytest.approx(DOMINANT_LOAD)
+    assert entropy.get_xlabel() == "layer\ngrey: uniform" and load.get_xlabel() == "layer\ngrey: one takes all"
+    numbered = signs_figure({"idle": idle}, (10, 11, 12, 13)).axes[0]
+    assert list(numbered.lines[0].get_xdata()) == [10, 11, 12, 13]
+    for nothing in ({}, {"one": np.ones((5, 4, 1))}):
+        with pytest.raises(ValueError, match="one fusion or more, of two experts or more"):
+            signs_figure(nothing)
+
+
+def test_static_weights_stand_beside_the_routers(alpha) -> None:
+    static = np.tile([0.6, 0.3, 0.1], (4, 1))
+    figure = static_dynamic_figure(static, alpha, NAMES, note="toy")
+    for k, axes in enumerate(figure.axes):
+        dynamic, dashed = (next(line for line in axes.lines if line.get_label() == n) for n in ("dynamic", "static"))
+        np.testing.assert_allclose(dynamic.get_ydata(), alpha[:, :, k].mean(0))
+        np.testing.assert_allclose(dashed.get_ydata(), static[:, k])
+        assert dashed.get_linestyle() == "--" and axes.get_title() == NAMES[k]
+        (band,) = axes.collections
+        assert band.get_paths()[0].vertices[:, 1].min() == pytest.approx(np.quantile(alpha[..., k], 0.05, axis=0).min())
+        assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(np.quantile(alpha[..., k], 0.95, axis=0).max())
     assert_inside(figure)
+    numbered = static_dynamic_figure(static, alpha, NAMES, (10, 11, 12, 13)).axes[0]
+    assert list(next(line for line in numbered.lines if line.get_label() == "static").get_xdata()) == [10, 11, 12, 13]
+    with pytest.raises(ValueError, match=r"static has shape \(3, 3\), dynamic \(60, 4, 3\)"):
+        static_dynamic_figure(static[:3], alpha, NAMES)
