@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -157,9 +158,10 @@ def test_published_architectures_have_the_sizes_of_the_profiles():
             assert model.num_parameters() == pytest.approx(profile.parameters, rel=0.01)
 
 
-@pytest.mark.skipif(not is_cached(PROFILES["smol"].student), reason="the smol student is not in the cache")
 def test_the_published_architecture_of_the_smol_student_is_the_one_in_the_cache():
     student = PROFILES["smol"].student
+    # In CI it is fetched where it is not there yet.
+    require(is_cached(student) or os.environ.get("CI"), "the smol student is not in the cache")
     own = AutoConfig.from_pretrained(student_files(student)[0]).to_dict()
     assert {name: own[name] for name in KNOWN[student.id]} == KNOWN[student.id]
 
