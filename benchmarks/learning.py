@@ -22,7 +22,7 @@ from routedk_lite.data import load_domain
 from routedk_lite.diagnostics import LearningPoint, learning_point
 from routedk_lite.experts import train_expert
 from routedk_lite.files import write_json
-from routedk_lite.machine import git_state, hardware, package_versions
+from routedk_lite.machine import surroundings
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "recipe" / "learning.json"
 
@@ -59,10 +59,8 @@ def main() -> None:
     args = parser.parse_args()
     known = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
     points = curve(args.profile, args.domain, args.seed)
-    commit, dirty = git_state()
-    about = {"commit": commit, "dirty": dirty, "hardware": hardware(), "versions": package_versions()}
     rows = [{**point._asdict(), "below": point.below._asdict()} for point in points]
-    known[args.domain] = {**about, "profile": args.profile, "seed": args.seed, "points": rows}
+    known[args.domain] = {**surroundings(), "profile": args.profile, "seed": args.seed, "points": rows}
     write_json(OUTPUT, known)
 
 

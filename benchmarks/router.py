@@ -2,7 +2,8 @@
 
 Trains the dynamic fusion of a profile's recorded experts once for each setting, and looks at validation sessions only:
 the loss after every epoch, how the weights are spread, and the score of the answers. Experts are taken from the study's
-work folder, or trained first. Results are printed and kept in `results/recipe/router.json`.
+work folder, or trained first; an interrupted training goes on. Results are printed and kept in
+`results/recipe/router.json`.
 
     python benchmarks/router.py --domain electronic
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -21,18 +21,17 @@ from typing import Any
 import numpy as np
 
 from routedk_lite.answering import answer_sessions
-from routedk_lite.experiments import train
+from routedk_lite.experiments import fusions, train
 from routedk_lite.files import write_json
 from routedk_lite.fusion import Dynamic
-from routedk_lite.machine import git_state, hardware, package_versions
+from routedk_lite.machine import surroundings
 from routedk_lite.metrics import evaluate
 from routedk_lite.pipeline import Study
 from routedk_lite.routed import RoutedModel
 from routedk_lite.routing import routing_statistics, trace_alpha, train_fusion
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "recipe" / "router.json"
-EXPERTS = ("base", "rules", "reasoning")
-SETTINGS = [(False, 1e-3), (False, 1e-5), (True, 1e-3), (True, 1e-4)]
+SETTINGS = [(True, 1e-3), (True, 1e-4), (False, 1e-5), (False, 1e-3)]
 """Whether z is normalised, and the router's learning rate."""
 
 
@@ -40,14 +39,16 @@ def measure(study: Study, normalize: bool, rate: float) -> dict[str, Any]:
     """One training, and what the validation sessions say of it."""
     profile, student = study.profile, study.student
     training, validation = study.split("train"), study.split("validation")
-    folders = [train(study, name).folder for name in EXPERTS]
+    _, names = fusions(study)["dynamic"]
+    folders = [train(study, name).folder for name in names]
     model = RoutedModel(student.model, folders, Dynamic(normalize=normalize), student=student.info.id)
     shared = {"prompt": profile.prompt, "reader": study.reader}
     config = replace(profile.router, normalize=normalize, learning_rate=rate)
+    folder = study.work / "router-trials" / f"{'normalized' if normalize else 'raw'}-{rate:g}"
     try:
-        with tempfile.TemporaryDirectory() as work, warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"):
             result = train_fusion(
-                model, student, training, Path(work, "fusion"), config=config, validation=validation,
+                model, student, training, folder, config=config, validation=validation,
                 seed=study.seed, **shared,
             )  # fmt: skip
         alpha = trace_alpha(model, student.tokenizer, validation, prompt=profile.prompt)
@@ -67,7 +68,7 @@ def measure(study: Study, normalize: bool, rate: float) -> dict[str, Any]:
         "exact_match": scores.exact_match,
         "entropy": float(statistics.entropy.mean()),
         "between_sessions": float(np.mean(alpha.std(0))),
-        "load": dict(zip(EXPERTS, statistics.load.mean(0).round(4).tolist(), strict=True)),
+        "load": dict(zip(names, statistics.load.mean(0).round(4).tolist(), strict=True)),
         "warnings": list(result.warnings),
     }
 
@@ -88,9 +89,7 @@ def main() -> None:
             continue
         done.append(measure(study, normalize, rate))
         print(json.dumps(done[-1]), file=sys.stderr)
-        commit, dirty = git_state()
-        about = {"commit": commit, "dirty": dirty, "hardware": hardware(), "versions": package_versions()}
-        known[key] = {**about, "trials": done}
+        known[key] = {**surroundings(), "trials": done}
         write_json(OUTPUT, known)
 
 

@@ -32,7 +32,7 @@ from routedk_lite.examples import encode_example
 from routedk_lite.experts import load_expert
 from routedk_lite.files import write_json
 from routedk_lite.fusion import Dynamic
-from routedk_lite.machine import git_state, hardware, package_versions, peak_memory_mb
+from routedk_lite.machine import peak_memory_mb, surroundings
 from routedk_lite.prompts import prompt_batches
 from routedk_lite.report import text_table
 from routedk_lite.routed import RoutedModel
@@ -228,9 +228,7 @@ def main() -> None:
         return
     wanted = MEASUREMENTS | (GROWTH if args.growth else {})
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in wanted}
-    commit, dirty = git_state()
-    about = {"commit": commit, "dirty": dirty, "hardware": hardware(), "versions": package_versions()}
-    about |= {"domain": args.domain, "sessions": args.sessions, "trained_expert": bool(args.expert)}
+    about = surroundings() | {"domain": args.domain, "sessions": args.sessions, "trained_expert": bool(args.expert)}
     for _ in range(args.rounds):
         for name, found in runs.items():
             found.append(measure(name, args))

@@ -28,7 +28,7 @@ from routedk_lite.data import load_domain
 from routedk_lite.examples import encode_example
 from routedk_lite.experts import train_expert
 from routedk_lite.files import write_json
-from routedk_lite.machine import git_state, hardware, package_versions, peak_memory_mb
+from routedk_lite.machine import peak_memory_mb, surroundings
 from routedk_lite.report import text_table
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "training.json"
@@ -127,9 +127,7 @@ def main() -> None:
     title = f"SmolLM2-135M, {args.sessions} sessions of {args.domain}, {args.rounds} rounds"
     print(text_table(["training", "tokens/s", "range", "peak MB"], rows, title=title))
     print(f"ours / plain, pair by pair: median {median(ratios):.2f}, lowest {min(ratios):.2f}")
-    commit, dirty = git_state()
-    about = {"commit": commit, "dirty": dirty, "hardware": hardware(), "versions": package_versions()}
-    write_json(OUTPUT, {**about, "domain": args.domain, "sessions": args.sessions, "runs": runs})
+    write_json(OUTPUT, {**surroundings(), "domain": args.domain, "sessions": args.sessions, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -93,6 +93,15 @@ def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:
     return Adapter(name or folder.name, config.base_model_name_or_path or "", modules)
 
 
+def peft_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """An adapter's matrices under the names that PEFT saves them by."""
+    return {
+        f"{_PREFIX}{module}.lora_{half}.weight": matrix.contiguous()
+        for module, update in adapter.modules.items()
+        for half, matrix in (("A", update.a), ("B", update.b))
+    }
+
+
 def _check_plain_lora(config: LoraConfig, folder: Path) -> None:
     if getattr(config.peft_type, "value", config.peft_type) != "LORA":
         raise ValueError(f"{folder}: peft_type is {config.peft_type}; a routed model takes LoRA adapters")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from .prompts import ContextOf
 from .records import measure
 from .routed import RoutedModel
 from .routing import FusionResult, routing_statistics, trace_alpha, train_fusion
+from .shipping import unpack_expert, unpack_fusion
 from .voting import diversity, reliability, vote_all, voting_curve
 
 if TYPE_CHECKING:
@@ -69,11 +71,17 @@ def zero_shot_pairs(study: Study, config: Mapping[str, Any], key: str) -> dict[s
     return {**_from_pairs(study, study.student.model), "student": asdict(study.student.info)}
 
 
+def expert_folder(study: Study, name: str, seed: int) -> Path:
+    """Where an expert's adapter lies."""
+    return study.work / f"{name}-seed{seed}"
+
+
 def train(study: Study, name: str, *, seed: int | None = None, on_epoch: Callable | None = None) -> ExpertResult:
-    """Train one of the `EXPERTS`, or find it trained; `seed` if it is not the study's."""
+    """Train one of the `EXPERTS`, or find it trained or shipped; `seed` if it is not the study's."""
     kind, seed = EXPERTS[name], study.seed if seed is None else seed
-    folder = study.work / f"{name}-seed{seed}"
+    folder = expert_folder(study, name, seed)
     with locked(folder):  # another job may need the same expert
+        unpack_expert(study.shipped, folder)
         return train_expert(
             study.student,
             study.split("train"),
@@ -132,6 +140,7 @@ def routed(study: Study, name: str):
         if list(model.weigher.parameters()):
             folder = study.work / f"fusion-{name}-seed{study.seed}"
             with locked(folder):
+                unpack_fusion(study.shipped, settings, model.expert_names, folder)
                 result = train_fusion(
                     model,
                     study.student,

@@ -59,6 +59,12 @@ def hardware() -> dict[str, Any]:
     return found
 
 
+def surroundings() -> dict[str, Any]:
+    """What a record or a benchmark says of where it was made: `commit`, `dirty`, `versions`, `hardware`."""
+    commit, dirty = git_state()
+    return {"commit": commit, "dirty": dirty, "versions": package_versions(), "hardware": hardware()}
+
+
 def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -22,7 +22,16 @@ from .data import Domain, domain_is_cached, fetch_all, load_domain
 from .experiments import EXPERTS, fusions
 from .experts import ExpertResult
 from .pairs import PairReader
-from .records import Measurement, RunRecord, load_all, load_measurements, write_measurement, write_record
+from .records import (
+    Measurement,
+    RunRecord,
+    load_all,
+    load_measurements,
+    record_path,
+    write_measurement,
+    write_record,
+)
+from .shipping import write_shipped
 from .stages import PARTS, Planned, planned
 
 
@@ -100,6 +109,11 @@ class Study:
     def reader(self) -> PairReader | None:
         """Reads pairs from the student's states, where the profile decodes them. Made before any expert is put on."""
         return profile_reader(self.profile, self.student, self.split("train"))
+
+    @property
+    def shipped(self) -> Path:
+        """Where `export` should write the model that goes with the records; training starts from it, if it is there."""
+        return record_path(self.results, self.profile.name, self.domain, f"routed-seed{self.seed}").with_suffix("")
 
     def split(self, name: str) -> Domain:
         """The sessions of one split of the study's domain."""
@@ -216,8 +230,10 @@ class Study:
         """
         if fusion not in fusions(self):
             raise ValueError(f"fusion = {fusion!r}: choose among {', '.join(fusions(self))}")
-        with experiments.routed(self, fusion) as (model, _):
-            model.save_pretrained(folder)
+        _, names = fusions(self)[fusion]
+        with experiments.routed(self, fusion) as (model, result):
+            experts = [experiments.expert_folder(self, name, self.seed) for name in names]
+            write_shipped(model, Path(folder), experts, result and result.folder)
         return Path(folder)
 
     # --- how a stage works --------------------------------------------------------------------------------------
@@ -251,8 +267,6 @@ class Study:
                 return write_measurement(self.results, train=self.split("train"), name=plan.name, **common)
             return write_record(self.results, test=self.split("test"), run=plan.name, **common)
 
-        place = Path(self.results, self.profile.name, self.domain, *(("measured",) if plan.measured else ()))
+        record = record_path(self.results, self.profile.name, self.domain, plan.name, measured=plan.measured)
         extra = {name: getattr(plan, name) for name in ("part", "knowledge", "sessions")}
-        return Stage(
-            plan.name, plan.about, plan.kind, is_done, run, record=place / f"{plan.name}.json", key=key, **extra
-        )
+        return Stage(plan.name, plan.about, plan.kind, is_done, run, record=record, key=key, **extra)

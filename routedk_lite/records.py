@@ -16,7 +16,7 @@ from typing import Any
 from .data import Domain, load_domain
 from .decoding import Answer
 from .files import atomic_write, sha256_file, write_json
-from .machine import git_state, hardware, package_versions, peak_memory_mb
+from .machine import peak_memory_mb, surroundings
 from .metrics import PROTOCOLS, evaluate, per_session
 
 INTERVAL_OF = ("precision", "recall", "f1", "exact_match")
@@ -80,6 +80,11 @@ class RunRecord:
     """Where the record was read from."""
 
 
+def record_path(folder: str | Path, profile: str, domain: str, name: str, *, measured: bool = False) -> Path:
+    """Where a run's record lies, or a measurement."""
+    return Path(folder, profile, domain, *(("measured",) if measured else ()), f"{name}.json")
+
+
 def write_record(
     folder: str | Path,
     *,
@@ -111,7 +116,8 @@ def write_record(
     by_id = {answer.id: answer for answer in answers}
     if missing := [s.id for s in test if s.id not in by_id]:
         raise RecordError(f"{run}: no answer for {len(missing)} sessions of {test.name}, {missing[0]} the first")
-    place = Path(folder, profile, test.name)
+    main = record_path(folder, profile, test.name, run)
+    place = main.parent
     predictions = place / f"{run}.predictions.jsonl"
     _write_lines(predictions, (by_id[session.id].to_json() for session in test))
     attached = {}
@@ -120,7 +126,6 @@ def write_record(
         _write_lines(path, rows)
         attached[what] = {"file": path.name, "sha256": sha256_file(path)}
     kinds = [problem.kind for answer in by_id.values() for problem in answer.problems]
-    commit, dirty = git_state()
     record = RunRecord(
         profile=profile,
         domain=test.name,
@@ -130,10 +135,7 @@ def write_record(
         config=config,
         config_hash=config_hash,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=commit,
-        dirty=dirty,
-        versions=package_versions(),
-        hardware=hardware(),
+        **surroundings(),
         data_sha256=test.sha256,
         student=student,
         adapter_sha256=adapter_sha256 or {},
@@ -148,7 +150,7 @@ def write_record(
         analysis=analysis or {},
         attachments=attached,
         **measure({i: a.bundles for i, a in by_id.items()}, test),
-        path=place / f"{run}.json",
+        path=main,
     )
     write_json(record.path, {k: v for k, v in asdict(record).items() if k != "path"})
     return record
@@ -196,7 +198,6 @@ def write_measurement(
     **made: Any,
 ) -> Measurement:
     """Write what was measured; `made` are the remaining fields of `Measurement`."""
-    commit, dirty = git_state()
     found = Measurement(
         profile=profile,
         domain=train.name,
@@ -205,14 +206,11 @@ def write_measurement(
         config=config,
         config_hash=config_hash,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        commit=commit,
-        dirty=dirty,
-        versions=package_versions(),
-        hardware=hardware(),
+        **surroundings(),
         data_sha256=train.sha256,
         wall_seconds=round(wall_seconds, 1),
         peak_memory_mb=round(peak_memory_mb()),
-        path=Path(folder, profile, train.name, "measured", f"{name}.json"),
+        path=record_path(folder, profile, train.name, name, measured=True),
         **made,
     )
     write_json(found.path, {k: v for k, v in asdict(found).items() if k != "path"})

@@ -292,22 +292,9 @@ class RoutedModel(nn.Module):
         from safetensors.torch import load_file
 
         folder = Path(folder)
-        if not (folder / "routed.json").exists():
-            raise FileNotFoundError(f"{folder} holds no routed.json: give a folder that save_pretrained wrote")
-        settings = json.loads((folder / "routed.json").read_text(encoding="utf-8"))
-        for name, sha256 in settings.pop("sha256").items():
-            if sha256_file(folder / name) != sha256:
-                raise ValueError(f"{folder / name} is not the file that was saved with routed.json: get both anew")
-        tensors = load_file(folder / "experts.safetensors")
-        adapters = [
-            Adapter(
-                expert["name"],
-                expert["student"],
-                {m: LowRank(tensors[f"{i}.{m}.a"], tensors[f"{i}.{m}.b"], s) for m, s in expert["scales"].items()},
-            )
-            for i, expert in enumerate(settings.pop("experts"))
-        ]
-        routed = cls(model, adapters, fusion_from_json(settings), student=student)
+        settings = saved_settings(folder)
+        fusion = fusion_from_json({k: v for k, v in settings.items() if k not in ("experts", "sha256")})
+        routed = cls(model, saved_adapters(folder), fusion, student=student)
         routed.weigher.load_state_dict(load_file(folder / "fusion.safetensors"))
         return routed
 
@@ -373,3 +360,41 @@ class RoutedModel(nn.Module):
                 gate.experts = None if bool(used.all()) else used.nonzero()[:, 0].tolist()
 
         return hook
+
+
+def saved_adapters(folder: str | Path) -> list[Adapter]:
+    """The experts of a saved routed model, in its order.
+
+    Raises:
+        FileNotFoundError: the folder holds no routed model.
+        ValueError: a file is not the one that was saved.
+    """
+    from safetensors.torch import load_file
+
+    experts = saved_settings(folder)["experts"]
+    tensors = load_file(Path(folder, "experts.safetensors"))
+    return [
+        Adapter(
+            expert["name"],
+            expert["student"],
+            {m: LowRank(tensors[f"{i}.{m}.a"], tensors[f"{i}.{m}.b"], s) for m, s in expert["scales"].items()},
+        )
+        for i, expert in enumerate(experts)
+    ]
+
+
+def saved_settings(folder: str | Path) -> dict[str, Any]:
+    """`routed.json` of a saved routed model: its fusion's settings, `experts` and `sha256`, which the files have.
+
+    Raises:
+        FileNotFoundError: the folder holds no routed model.
+        ValueError: a file is not the one that was saved.
+    """
+    folder = Path(folder)
+    if not (folder / "routed.json").exists():
+        raise FileNotFoundError(f"{folder} holds no routed.json: give a folder that save_pretrained wrote")
+    settings = json.loads((folder / "routed.json").read_text(encoding="utf-8"))
+    for name, sha256 in settings["sha256"].items():
+        if sha256_file(folder / name) != sha256:
+            raise ValueError(f"{folder / name} is not the file that was saved with routed.json: get both anew")
+    return settings

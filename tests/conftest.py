@@ -65,6 +65,19 @@ def mirror() -> Path:
 
 
 @pytest.fixture(scope="session")
+def smol_student() -> Any:
+    """The configuration of the smol student, which is in the cache, or is fetched in CI."""
+    from routedk_lite.backbone import is_cached, student_files
+    from routedk_lite.config import get_profile
+
+    student = get_profile("smol").student
+    reachable = is_cached(student) or os.environ.get("CI")
+    require(reachable, "the smol student is not in the cache: routedk run --profile smol --only student")
+    student_files(student)
+    return student
+
+
+@pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random Llama of two layers (hidden size 32) and a tokenizer of single bytes."""
     import torch

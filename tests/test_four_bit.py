@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,7 @@ from conftest import require
 
 from routedk_lite.adapters import read_adapter
 from routedk_lite.answering import answer_sessions, profile_reader
-from routedk_lite.backbone import is_cached, load_student
+from routedk_lite.backbone import load_student
 from routedk_lite.config import KnowledgeConfig, get_profile
 from routedk_lite.data import load_domain
 from routedk_lite.decoding import sample_bundles
@@ -25,19 +24,14 @@ from routedk_lite.routing import trace_alpha, train_fusion
 
 
 @pytest.fixture(scope="module")
-def profile():
+def profile(smol_student):
     """t4 with the smol student: 4-bit weights, checkpointing, pairs; one epoch of few sessions."""
-    t4, student = get_profile("t4"), get_profile("smol").student
+    t4 = get_profile("t4")
     require(importlib.util.find_spec("bitsandbytes"), "4-bit weights need bitsandbytes")
-    # In CI it is fetched where it is not there yet.
-    require(
-        is_cached(student) or os.environ.get("CI"),
-        "the smol student is not in the cache: routedk run --profile smol --only student",
-    )
     short = {"epochs": 1, "micro_batch_size": 1, "accumulation_steps": 1}
     return replace(
         t4,
-        student=replace(student, load_in_4bit=True),
+        student=replace(smol_student, load_in_4bit=True),
         train=replace(t4.train, **short),
         router=replace(t4.router, **short),
         decode=replace(t4.decode, max_new_tokens=8),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ from peft import get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from routedk_lite import doctor, memory
-from routedk_lite.backbone import is_cached, load_student, student_files
+from routedk_lite.backbone import load_student, student_files
 from routedk_lite.config import PROFILES, StudentConfig
 from routedk_lite.data import PUBLIC_DOMAINS, load_domain
 from routedk_lite.estimate import LONGEST_TOKENS, T4, UTILISATION, _longest, estimate, training_tokens
@@ -158,12 +157,9 @@ def test_published_architectures_have_the_sizes_of_the_profiles():
             assert model.num_parameters() == pytest.approx(profile.parameters, rel=0.01)
 
 
-def test_the_published_architecture_of_the_smol_student_is_the_one_in_the_cache():
-    student = PROFILES["smol"].student
-    # In CI it is fetched where it is not there yet.
-    require(is_cached(student) or os.environ.get("CI"), "the smol student is not in the cache")
-    own = AutoConfig.from_pretrained(student_files(student)[0]).to_dict()
-    assert {name: own[name] for name in KNOWN[student.id]} == KNOWN[student.id]
+def test_the_published_architecture_of_the_smol_student_is_the_one_in_the_cache(smol_student):
+    own = AutoConfig.from_pretrained(student_files(smol_student)[0]).to_dict()
+    assert {name: own[name] for name in KNOWN[smol_student.id]} == KNOWN[smol_student.id]
 
 
 def test_plans_that_make_no_sense_are_refused(tiny_profile):

@@ -3,14 +3,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from routedk_lite import data, experiments, pipeline, records, stages
 from routedk_lite.config import PairConfig, VoteConfig
 from routedk_lite.decoding import Answer, Samples
+from routedk_lite.files import sha256_folder
 from routedk_lite.pipeline import Study
 from routedk_lite.report import plan_table, results_table
 from routedk_lite.routed import RoutedModel
 from routedk_lite.routing import trace_alpha
+from routedk_lite.shipping import unpack_expert
 
 N_RUNS = 22
 """Records of one study of the toy shop."""
@@ -210,6 +213,28 @@ def test_an_exported_model_is_the_recorded_one(done, tmp_path):
     assert alpha == pytest.approx(np.array(recorded), abs=1e-3)
     with pytest.raises(ValueError, match="fusion = 'mean': choose among average, ties, static"):
         study.export(tmp_path / "out", "mean")
+
+
+def test_a_study_goes_on_from_its_shipped_model(done, profile, tmp_path, monkeypatch):
+    first = done()
+    again = Study(profile, results=tmp_path / "other results", work=tmp_path / "other runs", progress=False)
+    first.export(again.shipped)
+    for module in ("experts", "routing"):
+        monkeypatch.setattr(f"routedk_lite.{module}.run_trainer", lambda trainer: pytest.fail("trained again"))
+    with experiments.routed(first, "dynamic") as (model, result):
+        was = {adapter.name: adapter.sha256 for adapter in model.adapters}
+        weights = {name: value.clone() for name, value in model.weigher.state_dict().items()}
+    with experiments.routed(again, "dynamic") as (model, found):
+        assert {adapter.name: adapter.sha256 for adapter in model.adapters} == was
+        assert all(torch.equal(value, weights[name]) for name, value in model.weigher.state_dict().items())
+    assert (found.history, found.seconds) == (result.history, result.seconds)
+    for name in was:
+        assert sha256_folder(again.work / name) == sha256_folder(first.work / name)
+    assert not unpack_expert(again.shipped, tmp_path / "both-seed0")  # it is no expert of that fusion
+    (again.shipped / "experts.safetensors").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"experts.safetensors is not the file that was saved"):
+        unpack_expert(again.shipped, tmp_path / "base-seed0")
+    assert not (tmp_path / "base-seed0").exists()
 
 
 def test_bad_choices_name_the_good_ones(study):

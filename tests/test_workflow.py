@@ -18,15 +18,13 @@ from routedk_lite.files import locked
 from routedk_lite.pipeline import Study
 
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
-needs_snakemake = pytest.mark.skipif(
-    importlib.util.find_spec("snakemake") is None, reason="needs snakemake: pip install 'routedk-lite[workflow]'"
-)
 
 
 @pytest.fixture
 def plan(tmp_path):
     """The jobs that a dry run names, by output, with their inputs; and all that it said."""
     require(SNAKEFILE.exists(), "the workflow comes with the repository only")
+    require(importlib.util.find_spec("snakemake"), "needs snakemake: pip install 'routedk-lite[workflow]'")
 
     def dry_run(*settings):
         places = [f"results={tmp_path / 'results'}", f"work={tmp_path / 'runs'}"]
@@ -70,7 +68,6 @@ def test_two_who_want_to_make_the_same_thing_take_turns(tmp_path):
     assert seen in ([*"aabb"], [*"bbaa"])
 
 
-@needs_snakemake
 def test_the_grid_is_domain_times_seed_times_stage(plan):
     jobs, said = plan("profile=toy", "seeds=0,1", "part=method,companion,ablations")
     stages = {
@@ -83,7 +80,6 @@ def test_the_grid_is_domain_times_seed_times_stage(plan):
     assert re.search(rf"stage +{len(stages)}\n", said)
 
 
-@needs_snakemake
 def test_jobs_wait_for_what_they_need(plan):
     jobs, _ = plan("profile=toy", "seeds=0,1", "part=method,ablations")
 
@@ -100,7 +96,6 @@ def test_jobs_wait_for_what_they_need(plan):
     assert "measured/conflict-seed0.json" in before("both-seed1"), "or nobody would watch its training"
 
 
-@needs_snakemake
 def test_what_is_recorded_is_not_run_again_and_other_settings_are_noticed(plan, tmp_path):
     Study("toy", results=tmp_path / "results", work=tmp_path / "runs", progress=False).run(only=["floor-pairs"])
     record = tmp_path / "results/toy/toyshop/floor-pairs.json"

@@ -1,0 +1,81 @@
+"""A routed model as a folder to give away, and back again into the folders that a study works in.
+
+The folder is what `RoutedModel.from_pretrained` reads, with the notes on every training beside it. So a study that
+finds its own model shipped among its records goes on from there: nobody has to train the experts again to sample from
+them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .adapters import peft_tensors, read_adapter
+from .files import atomic_folder
+from .fusion import Fusion
+from .routed import RoutedModel, saved_adapters, saved_settings
+
+_EXPERT_NOTES = ("adapter_config.json", "training.json")
+_FUSION_NOTES = "routing.json"
+
+
+def write_shipped(model: RoutedModel, folder: Path, experts: Iterable[Path], fusion: Path | None = None) -> None:
+    """Write a routed model with the notes on its trainings; replaces what was there.
+
+    Args:
+        model: trained.
+        folder: to write.
+        experts: their PEFT folders, from `train_expert`, in the model's order.
+        fusion: the folder of `train_fusion`, where the fusion has learned.
+    """
+    with atomic_folder(folder) as target:
+        model.write(target)
+        for name, source in zip(model.expert_names, experts, strict=True):
+            notes = target / "trainings" / name
+            notes.mkdir(parents=True)
+            for file in _EXPERT_NOTES:
+                shutil.copy(source / file, notes / file)
+        if fusion is not None:
+            shutil.copy(fusion / _FUSION_NOTES, target / _FUSION_NOTES)
+
+
+def unpack_expert(shipped: Path, folder: Path) -> bool:
+    """Write the expert of a folder's name, if a shipped model has it, as the PEFT folder that `train_expert` had left.
+
+    Whether it is the expert that is wanted, `train_expert` decides by the notes.
+
+    Returns:
+        Whether there was such an expert. A folder that exists is left alone.
+
+    Raises:
+        ValueError: a file is not the one that was shipped.
+    """
+    from safetensors.torch import save_file
+
+    notes = shipped / "trainings" / folder.name
+    if folder.exists() or not notes.exists():
+        return False
+    found = next(adapter for adapter in saved_adapters(shipped) if adapter.name == folder.name)
+    with atomic_folder(folder) as target:
+        save_file(peft_tensors(found), target / "adapter_model.safetensors", metadata={"format": "pt"})
+        for file in _EXPERT_NOTES:
+            shutil.copy(notes / file, target / file)
+        if read_adapter(target).sha256 != found.sha256:
+            raise ValueError(f"{notes}: its adapter_config.json is not that of the shipped matrices: get both anew")
+    return True
+
+
+def unpack_fusion(shipped: Path, fusion: Fusion, experts: Sequence[str], folder: Path) -> bool:
+    """Likewise the fusion, if it is this one of these experts, as the folder that `train_fusion` had left."""
+    if folder.exists() or not (shipped / _FUSION_NOTES).exists():
+        return False
+    saved = saved_settings(shipped)
+    settings, names = fusion.to_json(), [expert["name"] for expert in saved["experts"]]
+    if names != list(experts) or settings != {name: saved.get(name) for name in settings}:
+        return False
+    with atomic_folder(folder) as target:
+        for file in shipped.iterdir():
+            if file.is_file():
+                shutil.copy(file, target / file.name)
+    return True
