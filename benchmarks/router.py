@@ -31,7 +31,7 @@ from routedk_lite.routed import RoutedModel
 from routedk_lite.routing import routing_statistics, trace_alpha, train_fusion
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "recipe" / "router.json"
-SETTINGS = [(True, 1e-3), (True, 1e-4), (False, 1e-5), (False, 1e-3)]
+SETTINGS = [(True, 1e-4), (True, 1e-3), (False, 1e-5), (False, 1e-3)]
 """Whether z is normalised, and the router's learning rate."""
 
 

@@ -26,6 +26,7 @@ from routedk_lite.statistics import Interval
 ROOT = Path(__file__).resolve().parents[1]
 TRIALS = ROOT / "results" / "recipe" / "trials.json"
 LEARNING = ROOT / "results" / "recipe" / "learning.json"
+ROUTERS = ROOT / "results" / "recipe" / "router.json"
 PAGE = ROOT / "book" / "recipe.md"
 ASSETS = ROOT / "book" / "assets"
 SCORES = {
@@ -154,6 +155,25 @@ def _on_test(records: Iterable[RunRecord]) -> str:
     rows.append(["the student, trained, greedy", *_cells(greedy)])
     header = ["answers from", *(f"{d}: F1 / exact" for d in PUBLIC_DOMAINS)]
     return text_table(header, rows, markdown=True)
+
+
+def _routers(trials: Iterable[Mapping[str, Any]]) -> str:
+    """Routers of the same experts: what they read, how fast they learn, and what the validation sessions say."""
+    rows = []
+    for trial in trials:
+        largest = max(trial["load"], key=trial["load"].get)
+        rows.append([
+            "normalised" if trial["normalize"] else "raw",
+            f"{trial['learning_rate']:g}",
+            ", ".join(f"{loss:.4f}" for loss in trial["losses"]),
+            f"{trial['entropy']:.2f}",
+            f"{trial['between_sessions']:.3f}",
+            f"{largest.rsplit('-', 1)[0]}, {trial['load'][largest]:.0%}",
+            f"{trial['strict_f1']:.3f}",
+            f"{trial['exact_match']:.3f}",
+        ])  # fmt: skip
+    header = ["z", "rate", "loss by epoch", "entropy", "spread", "largest load", "F1", "exact"]
+    return text_table(header, rows, text_columns=3, markdown=True)
 
 
 def _cells(metrics: Iterable[Mapping[str, float]]) -> list[str]:
