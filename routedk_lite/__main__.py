@@ -71,7 +71,7 @@ def export(
     from .pipeline import Study
 
     written = Study(profile, domain, seed, work=work).export(folder, fusion)
-    for path in sorted(written.iterdir()):
+    for path in sorted(path for path in written.rglob("*") if path.is_file()):
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
