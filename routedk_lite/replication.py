@@ -96,6 +96,7 @@ def settings_table(profile: Profile, records: Sequence[RunRecord]) -> str:
     seeds = sorted({r.seed for r in records if r.seed is not None})
     domains = [d for d in PUBLIC_DOMAINS if any(r.domain == d and r.student for r in records)]
     batch = train.micro_batch_size * train.accumulation_steps
+    reads = "the same" + ", divided by its root mean square" * router.normalize
     rows = [
         ["student", "Llama-3.1-8B-Instruct (public summary)", f"`{profile.student.id}`"],
         ["weights of the student", "4-bit, QLoRA (public summary)", _weights(profile)],
@@ -104,6 +105,7 @@ def settings_table(profile: Profile, records: Sequence[RunRecord]) -> str:
         ["experts: rate, epochs, batch", "unknown", f"{train.learning_rate:g}, {train.epochs}, {batch}"],
         ["loss", "likelihood of the answer", f"answers × {train.answer_weight:g} + pairs × {train.pair_weight:g}"],
         ["where knowledge stands", "in the prompt in training (public summary)", f"the same (`{profile.place}`)"],
+        ["router: what it reads", "the mean state of the prompt (public summary)", reads],
         ["router: rate, epochs", "unknown", f"{router.learning_rate:g}, {router.epochs}"],
         ["vote: answers, temperature", "up to 32, unknown", f"{vote.n}, {vote.temperature:g}"],
         ["titles", "whole", f"cut to {profile.prompt.max_title_words} words"],
