@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from routedk_lite.answering import answer_sessions
 from routedk_lite.experiments import fusions, train
@@ -33,6 +34,34 @@ from routedk_lite.routing import routing_statistics, trace_alpha, train_fusion
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "recipe" / "router.json"
 SETTINGS = [(True, 1e-4), (True, 1e-3), (False, 1e-5), (False, 1e-3)]
 """Whether z is normalised, and the router's learning rate."""
+
+
+def state_sizes(study: Study) -> dict[str, Any]:
+    """Σ|z| over channels in every routed layer, mean of the validation sessions, raw and normalised.
+
+    Adam's first step moves every weight of the router by its rate, so a logit moves by the rate times Σ|z|.
+    """
+    student, (_, names) = study.student, fusions(study)["dynamic"]
+    folders = [train(study, name).folder for name in names]
+    found: dict[str, Any] = {}
+    for label, normalize in (("raw", False), ("normalised", True)):
+        model = RoutedModel(student.model, folders, Dynamic(normalize=normalize), student=student.info.id)
+        sums: dict[int, list[float]] = {}
+        pooled = model.weigher.pooled
+
+        def watched(layer: int, hidden: Tensor, mask: Tensor, pooled=pooled, sums=sums) -> Tensor:
+            z = pooled(layer, hidden, mask)
+            sums.setdefault(layer, []).extend(z.abs().sum(-1).tolist())
+            return z
+
+        model.weigher.pooled = watched
+        try:
+            trace_alpha(model, student.tokenizer, study.split("validation"), prompt=study.profile.prompt)
+        finally:
+            found["layers"] = list(model.layer_numbers)
+            model.unload()
+        found[label] = [round(float(np.mean(sums[layer])), 1) for layer in sorted(sums)]
+    return found
 
 
 def measure(study: Study, normalize: bool, rate: float) -> dict[str, Any]:
@@ -83,13 +112,15 @@ def main() -> None:
     study = Study(args.profile, args.domain, args.seed, work=args.work)
     key = f"{args.profile}/{args.domain}/seed{args.seed}"
     known = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
-    done = known.get(key, {}).get("trials", [])
+    found = known.setdefault(key, {"trials": []})
+    if "state_sizes" not in found:
+        found["state_sizes"] = {**state_sizes(study), **surroundings()}
+        write_json(OUTPUT, known)
     for normalize, rate in SETTINGS:
-        if any((t["normalize"], t["learning_rate"]) == (normalize, rate) for t in done):
+        if any((t["normalize"], t["learning_rate"]) == (normalize, rate) for t in found["trials"]):
             continue
-        done.append(measure(study, normalize, rate))
-        print(json.dumps(done[-1]), file=sys.stderr)
-        known[key] = {**surroundings(), "trials": done}
+        found["trials"].append({**measure(study, normalize, rate), **surroundings()})
+        print(json.dumps(found["trials"][-1]), file=sys.stderr)
         write_json(OUTPUT, known)
 
 

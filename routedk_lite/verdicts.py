@@ -237,7 +237,7 @@ def _varying(comparison: Comparison, domain: str, shelf: _Shelf, n_draws: int) -
 
 def _weight(record: RunRecord, expert: str, test: Domain) -> np.ndarray:
     """Mean over layers of one expert's α, for every test session."""
-    names = list(record.analysis["experts"])
+    names = [name.removesuffix(f"-seed{record.seed}") for name in record.analysis["experts"]]
     if expert not in names:
         raise ClaimError(f"{record.path}: expert = {expert!r}: the run has {', '.join(names)}")
     rows = {row["id"]: row["alpha"] for row in load_attachment(record, "alpha")}

@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TRIALS = ROOT / "results" / "recipe" / "trials.json"
 LEARNING = ROOT / "results" / "recipe" / "learning.json"
 ROUTERS = ROOT / "results" / "recipe" / "router.json"
+ROUTED = "smol/electronic/seed0"
+"""Whose routers were tried."""
 PAGE = ROOT / "book" / "recipe.md"
 ASSETS = ROOT / "book" / "assets"
 SCORES = {
@@ -222,9 +224,22 @@ def learning(curves: Mapping[str, Any]) -> Figure:
     return learning_figure(points, note=f"recorded: {about['profile']}, seed {about['seed']}, validation sessions")
 
 
+def step_figure(sizes: Mapping[str, Any], rate: float = 1e-3) -> Figure:
+    """How far one step of Adam moves a logit of the router, layer by layer."""
+    curves = {
+        label: [(layer, rate * size) for layer, size in zip(sizes["layers"], sizes[label], strict=True)]
+        for label in ("raw", "normalised")
+    }
+    note = f"recorded: SmolLM2-135M, validation sessions of electronic, rate {rate:g}"
+    figure = curves_figure(curves, "layer", "what one step adds to a logit", note=note)
+    figure.axes[0].set_yscale("log")
+    return figure
+
+
 def filled(text: str) -> str:
     """The page's text with the tables that the trials give now."""
-    return fill_marked(text, tables(json.loads(TRIALS.read_text(encoding="utf-8"))))
+    routers = _routers(json.loads(ROUTERS.read_text(encoding="utf-8"))[ROUTED]["trials"])
+    return fill_marked(text, {**tables(json.loads(TRIALS.read_text(encoding="utf-8"))), "routers": routers})
 
 
 if __name__ == "__main__":
@@ -234,5 +249,6 @@ if __name__ == "__main__":
     plt.rcParams["svg.hashsalt"] = "recipe"  # the same ids in every run: a figure changes only when its data do
     drawn = figures(json.loads(TRIALS.read_text(encoding="utf-8")))
     drawn["recipe_learning.svg"] = learning(json.loads(LEARNING.read_text(encoding="utf-8")))
+    drawn["recipe_router.svg"] = step_figure(json.loads(ROUTERS.read_text(encoding="utf-8"))[ROUTED]["state_sizes"])
     for name, figure in drawn.items():
         figure.savefig(ASSETS / name, metadata={"Date": None})

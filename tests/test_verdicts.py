@@ -197,7 +197,8 @@ def test_votes_among_fewer_come_from_the_draw(tmp_path):
 def test_weights_that_follow_the_number_of_products_are_found(tmp_path, slope, verdicts_):
     for seed in range(3):
         alpha = weights("electronic", seed, slope=slope)
-        extra = {"analysis": {"experts": EXPERTS}, "attachments": {"alpha": alpha}}
+        named = [f"{name}-seed{seed}" for name in EXPERTS]  # a run calls its experts by their folders
+        extra = {"analysis": {"experts": named}, "attachments": {"alpha": alpha}}
         write_run(tmp_path, f"d-seed{seed}", 0.5, seed=seed, **extra)
     asked = [compare("d-seed*", (), metric="alpha", test="varies", margin=0.01, expert=name) for name in EXPERTS]
     found = judged(tmp_path, *asked, needs="any")
