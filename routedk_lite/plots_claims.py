@@ -35,9 +35,10 @@ def claims_figure(judgements: Sequence[Judgement], *, note: str = "") -> Figure:
     from matplotlib.transforms import blended_transform_factory
 
     n_lines = sum(1 + max(1, len(j.claim.comparisons)) for j in judgements)
-    height = ROW * n_lines + 1.25
+    below = 0.17 * note.count("\n")  # more lines of the note
+    height = ROW * n_lines + 1.25 + below
     figure = new_figure(height)
-    bottom, top = 0.72 / height, 1 - 0.45 / height
+    bottom, top = (0.72 + below) / height, 1 - 0.45 / height
     axes = figure.add_axes((LABELS / WIDTH, bottom, 1 - (LABELS + 0.15) / WIDTH, top - bottom))
     beside = blended_transform_factory(figure.transFigure, axes.transData)
     line = 0

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from textwrap import fill
 
 from .claims import Claim, Claims, check_chapters, check_recorded, check_runs
 from .config import Profile, get_profile
@@ -267,7 +268,7 @@ def write_report(
     with atomic_write(page) as file:
         file.write(text)
     own = [r for r in records if r.profile == claims.profile]
-    figure = claims_figure(judgements, note=provenance(own) if own else "no records yet")
+    figure = claims_figure(judgements, note=fill(provenance(own), 100) if own else "no records yet")
     picture.parent.mkdir(parents=True, exist_ok=True)
     with plt.rc_context({"svg.hashsalt": "replication"}):  # the same ids in every run
         figure.savefig(picture, metadata={"Date": None, "Description": figure_key(judgements)})

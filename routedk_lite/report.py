@@ -131,12 +131,29 @@ def _mean_f1(records: Iterable[RunRecord]) -> float:
 
 
 def provenance(records: Sequence[RunRecord]) -> str:
-    """Where recorded numbers come from: student, hardware, date, commit, as every figure and table must say."""
-    latest = max(records, key=lambda r: (r.student is not None, r.created))
+    """Where recorded numbers come from: student, hardware, dates, commit, as every figure and table must say.
+
+    Runs without a student are left aside where there are others: any machine does them alike.
+    """
+    used = sorted([r for r in records if r.student] or records, key=lambda r: r.created)
+    latest = used[-1]
     student = f"{latest.student['id']} in {latest.student['dtype']}" if latest.student else "no student"
-    cores = latest.hardware["cores"]
-    where = latest.hardware.get("gpu") or f"{cores} core{'s' * (cores > 1)} of {latest.hardware['cpu']}"
-    return f"Recorded: {student}, {where}, {latest.created[:10]}, commit {str(latest.commit)[:7]}."
+    first, last = used[0].created[:10], latest.created[:10]
+    dates = first if first == last else f"{first} to {last}"
+    commit = "commit" if len({r.commit for r in used}) == 1 else "last commit"
+    return f"Recorded: {student}, {_machines(used)}, {dates}, {commit} {str(latest.commit)[:7]}."
+
+
+def _machines(records: Iterable[RunRecord]) -> str:
+    """GPUs and processors that records name, each once; with the numbers of cores."""
+    gpus = dict.fromkeys(r.hardware["gpu"] for r in records if r.hardware.get("gpu"))
+    on_cpu = [r.hardware for r in records if not r.hardware.get("gpu")]
+    if not on_cpu:
+        return " or ".join(gpus)
+    counts = sorted({found["cores"] for found in on_cpu})
+    cores = f"{' or '.join(map(str, counts))} core{'s' * (counts[-1] > 1)}"
+    processors = dict.fromkeys(found["cpu"].replace("(R)", "") for found in on_cpu)
+    return " or ".join([*gpus, f"{cores} of {' or '.join(processors)}"])
 
 
 def _groups(records: Iterable[RunRecord]) -> dict[tuple[str, str], list[RunRecord]]:

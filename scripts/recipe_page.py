@@ -232,7 +232,10 @@ def step_figure(sizes: Mapping[str, Any], rate: float = 1e-3) -> Figure:
     }
     note = f"recorded: SmolLM2-135M, validation sessions of electronic, rate {rate:g}"
     figure = curves_figure(curves, "layer", "what one step adds to a logit", note=note)
-    figure.axes[0].set_yscale("log")
+    axes = figure.axes[0]
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
