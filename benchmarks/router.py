@@ -36,16 +36,21 @@ SETTINGS = [(True, 1e-4), (True, 1e-3), (False, 1e-5), (False, 1e-3)]
 """Whether z is normalised, and the router's learning rate."""
 
 
+def routed(study: Study, normalize: bool) -> RoutedModel:
+    """The student with the study's experts and a router that has learned nothing yet."""
+    student, (_, names) = study.student, fusions(study)["dynamic"]
+    folders = [train(study, name).folder for name in names]
+    return RoutedModel(student.model, folders, Dynamic(normalize=normalize), student=student.info.id)
+
+
 def state_sizes(study: Study) -> dict[str, Any]:
     """Σ|z| over channels in every routed layer, mean of the validation sessions, raw and normalised.
 
     Adam's first step moves every weight of the router by its rate, so a logit moves by the rate times Σ|z|.
     """
-    student, (_, names) = study.student, fusions(study)["dynamic"]
-    folders = [train(study, name).folder for name in names]
     found: dict[str, Any] = {}
     for label, normalize in (("raw", False), ("normalised", True)):
-        model = RoutedModel(student.model, folders, Dynamic(normalize=normalize), student=student.info.id)
+        model = routed(study, normalize)
         sums: dict[int, list[float]] = {}
         pooled = model.weigher.pooled
 
@@ -56,7 +61,7 @@ def state_sizes(study: Study) -> dict[str, Any]:
 
         model.weigher.pooled = watched
         try:
-            trace_alpha(model, student.tokenizer, study.split("validation"), prompt=study.profile.prompt)
+            trace_alpha(model, study.student.tokenizer, study.split("validation"), prompt=study.profile.prompt)
         finally:
             found["layers"] = list(model.layer_numbers)
             model.unload()
@@ -69,8 +74,7 @@ def measure(study: Study, normalize: bool, rate: float) -> dict[str, Any]:
     profile, student = study.profile, study.student
     training, validation = study.split("train"), study.split("validation")
     _, names = fusions(study)["dynamic"]
-    folders = [train(study, name).folder for name in names]
-    model = RoutedModel(student.model, folders, Dynamic(normalize=normalize), student=student.info.id)
+    model = routed(study, normalize)
     shared = {"prompt": profile.prompt, "reader": study.reader}
     config = replace(profile.router, normalize=normalize, learning_rate=rate)
     folder = study.work / "router-trials" / f"{'normalized' if normalize else 'raw'}-{rate:g}"

@@ -294,7 +294,7 @@ class RoutedModel(nn.Module):
         folder = Path(folder)
         settings = saved_settings(folder)
         fusion = fusion_from_json({k: v for k, v in settings.items() if k not in ("experts", "sha256")})
-        routed = cls(model, saved_adapters(folder), fusion, student=student)
+        routed = cls(model, _adapters(folder, settings["experts"]), fusion, student=student)
         routed.weigher.load_state_dict(load_file(folder / "fusion.safetensors"))
         return routed
 
@@ -369,9 +369,12 @@ def saved_adapters(folder: str | Path) -> list[Adapter]:
         FileNotFoundError: the folder holds no routed model.
         ValueError: a file is not the one that was saved.
     """
+    return _adapters(folder, saved_settings(folder)["experts"])
+
+
+def _adapters(folder: str | Path, experts: Sequence[Mapping[str, Any]]) -> list[Adapter]:
     from safetensors.torch import load_file
 
-    experts = saved_settings(folder)["experts"]
     tensors = load_file(Path(folder, "experts.safetensors"))
     return [
         Adapter(

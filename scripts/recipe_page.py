@@ -239,10 +239,15 @@ def step_figure(sizes: Mapping[str, Any], rate: float = 1e-3) -> Figure:
     return figure
 
 
+def routers() -> Mapping[str, Any]:
+    """What `benchmarks/router.py` recorded."""
+    return json.loads(ROUTERS.read_text(encoding="utf-8"))[ROUTED]
+
+
 def filled(text: str) -> str:
     """The page's text with the tables that the trials give now."""
-    routers = _routers(json.loads(ROUTERS.read_text(encoding="utf-8"))[ROUTED]["trials"])
-    return fill_marked(text, {**tables(json.loads(TRIALS.read_text(encoding="utf-8"))), "routers": routers})
+    found = tables(json.loads(TRIALS.read_text(encoding="utf-8")))
+    return fill_marked(text, {**found, "routers": _routers(routers()["trials"])})
 
 
 if __name__ == "__main__":
@@ -252,6 +257,6 @@ if __name__ == "__main__":
     plt.rcParams["svg.hashsalt"] = "recipe"  # the same ids in every run: a figure changes only when its data do
     drawn = figures(json.loads(TRIALS.read_text(encoding="utf-8")))
     drawn["recipe_learning.svg"] = learning(json.loads(LEARNING.read_text(encoding="utf-8")))
-    drawn["recipe_router.svg"] = step_figure(json.loads(ROUTERS.read_text(encoding="utf-8"))[ROUTED]["state_sizes"])
+    drawn["recipe_router.svg"] = step_figure(routers()["state_sizes"])
     for name, figure in drawn.items():
         figure.savefig(ASSETS / name, metadata={"Date": None})
