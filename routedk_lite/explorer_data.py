@@ -18,7 +18,7 @@ from .decoding import Samples
 from .metrics import per_session
 from .mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
 from .prompts import parse_answer
-from .records import Measurement, RunRecord, load_all, load_attachment, load_measurements
+from .records import Measurement, RunRecord, load_all, load_attachment, load_measurements, without_seed
 from .report import provenance
 from .routing import DOMINANT_LOAD, UNIFORM_ENTROPY
 
@@ -132,7 +132,7 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
         for row in values["sessions"]
     ]
     variety = [len(set(session["methods"].values())) for session in sessions]
-    names = [name.removesuffix(f"-seed{source.measured.seed}") for name in values["experts"]]
+    names = [without_seed(name) for name in values["experts"]]
     same, asked = values["same_as_recorded"]
     return {
         "version": 1,

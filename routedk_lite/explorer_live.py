@@ -25,7 +25,7 @@ from .explorer_html import style, tag
 from .explorer_reading import reading_html
 from .pairs import PairReader
 from .partitions import PartitionDecoder, SizePrior
-from .records import load_all
+from .records import load_all, without_seed
 from .routed import RoutedModel
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class LiveExplorer:
         if not self.sessions:
             raise ValueError("sessions is empty: give at least one to begin with")
         self._how: dict[str, Any] = {"profile": get_profile(profile), "reader": reader, "decoder": decoder}
-        self.names = tuple(name.rpartition("-seed")[0] or name for name in model.expert_names)
+        self.names = tuple(without_seed(name) for name in model.expert_names)
         self.session = self.sessions[0]
         self.overrides: dict[int | None, tuple[float, ...]] = {}
         """Layer → weights set by hand; `None` is all layers."""

@@ -7,6 +7,7 @@ A record is one JSON file `results/<profile>/<domain>/<run>.json`; the predictio
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -83,6 +84,11 @@ class RunRecord:
 def record_path(folder: str | Path, profile: str, domain: str, name: str, *, measured: bool = False) -> Path:
     """Where a run's record lies, or a measurement."""
     return Path(folder, profile, domain, *(("measured",) if measured else ()), f"{name}.json")
+
+
+def without_seed(name: str) -> str:
+    """What a run or one of its experts is called in figures and claims: `base` for `base-seed0`."""
+    return re.sub(r"-seed\d+$", "", name)
 
 
 def write_record(

@@ -29,7 +29,7 @@ from .claims import Claim, ClaimError, Claims, Comparison
 from .data import Domain, load_domain
 from .decoding import Samples
 from .metrics import per_session
-from .records import RunRecord, load_attachment, load_predictions
+from .records import RunRecord, load_attachment, load_predictions, without_seed
 from .statistics import group_difference, holm, paired_difference, smallest_detectable_difference
 from .voting import resampled_scores
 
@@ -237,7 +237,7 @@ def _varying(comparison: Comparison, domain: str, shelf: _Shelf, n_draws: int) -
 
 def _weight(record: RunRecord, expert: str, test: Domain) -> np.ndarray:
     """Mean over layers of one expert's α, for every test session."""
-    names = [name.removesuffix(f"-seed{record.seed}") for name in record.analysis["experts"]]
+    names = [without_seed(name) for name in record.analysis["experts"]]
     if expert not in names:
         raise ClaimError(f"{record.path}: expert = {expert!r}: the run has {', '.join(names)}")
     rows = {row["id"]: row["alpha"] for row in load_attachment(record, "alpha")}
