@@ -268,10 +268,12 @@ class LiveExplorer:
         )
         layers = [("all layers", None), *((f"layer {number}", number) for number in self.model.layer_numbers)]
         self.layer = widgets.Dropdown(options=layers, description="Weights of:", style=name, layout=wide)
+        # Not `continuous_update`: a browser would then send every value that is set here back, rounded to the step, and
+        # nothing tells such an echo from a hand.
         self.sliders = [
             widgets.FloatSlider(
                 min=0, max=1, step=0.01, description=expert, readout_format=".2f", style={"description_width": "6em"},
-                layout=wide,
+                layout=wide, continuous_update=False,
             )
             for expert in self.names
         ]  # fmt: skip

@@ -142,6 +142,11 @@ def test_sliders_that_sum_to_one_share_what_is_left(live, asked):
     assert live.reading.alpha[0] == pytest.approx([0.5, 0.25, 0.25]), "nothing is left of how they shared"
 
 
+def test_a_browser_sends_no_slider_back_that_was_set_from_here(live):
+    """Seen in JupyterLab: it rounds to the step, and the echo would pass for a hand on the slider."""
+    assert not any(slider.continuous_update for slider in live.sliders)
+
+
 def test_sliders_can_be_free_and_for_one_layer(live):
     live.shares.value = False
     drag(live, 1, 1, 0)
