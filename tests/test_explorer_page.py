@@ -431,6 +431,32 @@ def test_it_follows_the_theme_of_its_host(visit, explorer, where: str, dark: boo
     assert (sum(back[:3]) < 3 * 60) == dark
 
 
+def test_it_looks_the_same_in_jupyterlab(visit, explorer) -> None:
+    """JupyterLab has rules of its own for tables and lists in outputs, of up to two classes and two elements."""
+    host = ".host.host"
+    rules = (
+        f"{host} :is(td, th) {{ text-align: right; vertical-align: middle; padding: .5em; line-height: normal;"
+        f" max-width: none; border: none }} {host} th {{ font-weight: bold }} {host} tbody tr {{ background: #eee }}"
+        f"{host} tr {{ text-align: right; padding: .5em }} {host} ul {{ padding-left: 2em }}"
+        " .host ul { list-style: disc; margin-bottom: 1em } .host p { text-align: left; margin: 0 0 1em }"
+        " .host table { table-layout: fixed; margin: 0 auto 1em; font-size: 13px; color: #333 }"
+        " .host svg { max-width: 100%; height: auto }"
+    )
+    looks = """() => [...document.querySelectorAll(".rdkx *")].map((node) => {
+        const style = getComputedStyle(node);
+        const names = ["textAlign", "verticalAlign", "paddingLeft", "paddingTop", "marginBottom", "backgroundColor",
+            "borderTopWidth", "fontWeight", "fontSize", "lineHeight", "color", "tableLayout", "listStyleType"];
+        return [node.tagName, node.getAttribute("class"), ...names.map((name) => style[name])].join(" ");
+    })"""
+    tab = visit(explorer)
+    before = tab.evaluate(looks)
+    tab.evaluate("document.body.className = 'host'")
+    tab.add_style_tag(content=rules)
+    after = tab.evaluate(looks)
+    assert [f"{was} → {is_}" for was, is_ in zip(before, after, strict=True) if was != is_] == []
+    assert "shortcuts" in tab.locator(".rdkx").evaluate("node => node.getAttributeNames().join(' ')"), "keys stay here"
+
+
 def test_it_can_be_worked_without_a_mouse(visit, explorer) -> None:
     tab = visit(explorer)
     seen = []
