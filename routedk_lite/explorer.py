@@ -97,9 +97,7 @@ class RouterExplorer:
         )
         without = "<noscript><style>.rdkx-js{display:none!important}</style></noscript>"
         call = f"<script>{script()}({json.dumps(mark)}, {self._json()});</script>"
-        # The last attribute keeps the arrow keys here: JupyterLab would fold the section away.
-        whole = {"class": "rdkx", "data-rdkx": mark, "data-lm-suppress-shortcuts": "true"}
-        return tag("div", whole, style(), without, body) + call
+        return tag("div", {"class": "rdkx", "data-rdkx": mark}, style(), without, body) + call
 
     def save(self, path: str | Path, *, title: str = "") -> Path:
         """Write the explorer as a page of its own, which needs no other file and no network."""

@@ -287,10 +287,10 @@ class LiveExplorer:
         for place, slider in enumerate(self.sliders):
             slider.observe(lambda change, place=place: self._dragged(place), "value")
         self.back.on_click(lambda button: self.release())
-        side = widgets.Layout(flex="1 1 300px", min_width="0")
+        side = widgets.Layout(flex="1 1 300px", min_width="0", padding="0 20px 4px 0")  # a layout has no gap
         left = widgets.VBox([self.choice, self.text], layout=side)
         right = widgets.VBox([self.layer, *self.sliders, self.shares, self.back], layout=side)
-        top = widgets.Box([left, right], layout=widgets.Layout(display="flex", flex_flow="row wrap", gap="8px 24px"))
+        top = widgets.Box([left, right], layout=widgets.Layout(display="flex", flex_flow="row wrap"))
         self.widget = widgets.VBox([widgets.HTML(style()), top, self.status, self.output])
 
     @contextmanager

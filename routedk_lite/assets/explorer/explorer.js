@@ -164,6 +164,8 @@ function start(root, number) {
     return undefined;
   }
 
+  // JupyterLab takes plain keys for commands of its own: an arrow would leave for another cell.
+  root.addEventListener("keydown", (event) => { if (!(event.ctrlKey || event.altKey || event.metaKey)) event.stopPropagation(); });
   const listen = (name, event, act) => find(name).addEventListener(event, act);
   const step = (by) => change({ session: (state.session + by + data.sessions.length) % data.sessions.length });
   state.n = session().votes.drawn.length;
