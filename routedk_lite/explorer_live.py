@@ -36,6 +36,8 @@ WAIT = 0.3
 """Seconds without a further change after which the model is asked."""
 SHOWN = 60
 """Test sessions in the list."""
+ALL = "all layers"
+"""In the list of layers. Not `None`: a list of ipywidgets goes blank when that is chosen."""
 
 
 class Debouncer:
@@ -256,7 +258,7 @@ class LiveExplorer:
 
     def _where(self) -> str:
         layers = [f"layer {number}" for number in self.overrides if number is not None]
-        return ", ".join((["all layers"] if None in self.overrides else []) + layers)
+        return ", ".join(([ALL] if None in self.overrides else []) + layers)
 
     def _make_widgets(self) -> None:
         wide = widgets.Layout(width="100%")
@@ -266,7 +268,7 @@ class LiveExplorer:
         self.text = widgets.Textarea(
             description="Products, one per line:", style=name, layout=widgets.Layout(width="100%", height="9.5em")
         )
-        layers = [("all layers", None), *((f"layer {number}", number) for number in self.model.layer_numbers)]
+        layers = [(ALL, ALL), *((f"layer {number}", number) for number in self.model.layer_numbers)]
         self.layer = widgets.Dropdown(options=layers, description="Weights of:", style=name, layout=wide)
         # Not `continuous_update`: a browser would then send every value that is set here back, rounded to the step, and
         # nothing tells such an echo from a hand.
@@ -334,8 +336,12 @@ class LiveExplorer:
             with self._quietly():
                 for slider, weight in zip(self.sliders, weights, strict=True):
                     slider.value = min(1.0, float(weight))
-        self._set(tuple(weights.tolist()), self.layer.value)
+        self._set(tuple(weights.tolist()), self._layer())
         self._soon()
+
+    def _layer(self) -> int | None:
+        """The layer whose weights the sliders are; `None` is all of them."""
+        return None if self.layer.value == ALL else self.layer.value
 
     def _soon(self) -> None:
         self.status.value = _status("waiting for your hand to rest …", busy=True)
@@ -346,8 +352,8 @@ class LiveExplorer:
         if self.reading is None or self.later.waiting:
             return
         weights = self.reading.alpha.mean(0)
-        if self.layer.value is not None:
-            weights = self.reading.alpha[self.model.layer_numbers.index(self.layer.value)]
+        if (layer := self._layer()) is not None:
+            weights = self.reading.alpha[self.model.layer_numbers.index(layer)]
         with self._quietly():
             for slider, weight in zip(self.sliders, weights, strict=True):
                 slider.value = min(1.0, float(weight))

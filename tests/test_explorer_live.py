@@ -163,7 +163,8 @@ def test_sliders_can_be_free_and_for_one_layer(live):
 def test_sliders_follow_the_layer_that_is_looked_at(live, asked):
     live.layer.value = 0
     assert [s.value for s in live.sliders] == pytest.approx(live.reading.alpha[0], abs=0.006)
-    live.layer.value = None
+    live.layer.index = 0  # as a browser does it
+    assert live.layer.index == 0 and live.layer.label == "all layers", "the list does not go blank"
     assert [s.value for s in live.sliders] == pytest.approx(live.reading.alpha.mean(0), abs=0.006)
     assert not asked, "looking asks nothing"
 
