@@ -42,6 +42,20 @@ class Chapter(NamedTuple):
         folder = self.results / "smol" / domain / f"routed-seed{seed}"
         return folder if (folder / "routed.json").exists() else None
 
+    def ready_to_route(self) -> tuple[str, Path] | None:
+        """A domain whose shipped experts can run here, and their folder; where there is none, it says why."""
+        from .backbone import is_cached
+        from .data import PUBLIC_DOMAINS
+
+        found = [(domain, folder) for domain in PUBLIC_DOMAINS if (folder := self.shipped(domain))]
+        if not found:
+            print("No recorded experts of SmolLM2 ship with this copy.")
+        elif not (is_cached(get_profile("smol").student) and self.has_public_data):
+            print("`routedk doctor` says how to get SmolLM2 and the real sessions.")
+        else:
+            return found[0]
+        return None
+
 
 def setup(*, quiet: bool = False) -> Chapter:
     """Prepare a chapter, install what is missing, and print what it will run on.

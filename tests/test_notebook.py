@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from routedk_lite import notebook
+from routedk_lite.config import get_profile
 from routedk_lite.notebook import setup
 from routedk_lite.requirements import install_missing, missing_requirements
 
@@ -135,3 +136,23 @@ def test_colab_is_recognised(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "google", raising=False)
     assert notebook.in_colab()
+
+
+@pytest.mark.parametrize(
+    "ships, cached, data, says",
+    [
+        (False, True, True, "No recorded experts of SmolLM2 ship"),
+        (True, False, True, "routedk doctor"),
+        (True, True, False, "routedk doctor"),
+        (True, True, True, ""),
+    ],
+)
+def test_shipped_experts_run_where_everything_is_at_hand(tmp_path, monkeypatch, capsys, ships, cached, data, says):
+    folder = tmp_path / "smol" / "clothing" / "routed-seed0"
+    if ships:
+        folder.mkdir(parents=True)
+        (folder / "routed.json").write_text("{}")
+    monkeypatch.setattr("routedk_lite.backbone.is_cached", lambda student: cached)
+    chapter = notebook.Chapter(get_profile("toy"), "cpu", tmp_path, tmp_path, data)
+    assert chapter.ready_to_route() == (None if says else ("clothing", folder))
+    assert says in capsys.readouterr().out
