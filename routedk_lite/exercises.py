@@ -307,6 +307,32 @@ def three_routers(n_sessions: int = 200, n_layers: int = 4) -> dict[str, np.ndar
     return {"A": turned, "B": idle, "C": stubborn}
 
 
+def verdicts_hold(what: str, verdicts: Mapping[str, str], truth: Mapping[str, str], hint: str) -> bool:
+    """Hold one word for each of several made-up things against the right ones.
+
+    Args:
+        what: what such a thing is called.
+        verdicts: name → word; `?` or `...` where nothing is said yet.
+        truth: name → right word.
+        hint: a question that helps.
+
+    Returns:
+        False, and a note is printed, while a verdict is missing; else True.
+
+    Raises:
+        AssertionError: a word is none of the possible ones, or wrong; all wrong ones are named.
+    """
+    if any(verdict in ("?", ...) for verdict in verdicts.values()):
+        print(UNANSWERED)
+        return False
+    words = sorted(truth.values())
+    for name, verdict in verdicts.items():
+        assert verdict in words, f"{what} {name}: {verdict!r} is none of {', '.join(words)}"
+    wrong = [name for name in truth if verdicts.get(name) != truth[name]]
+    assert not wrong, f"{what} {', '.join(wrong)}: look again. {hint}"
+    return True
+
+
 def check_routers(verdicts: Mapping[str, str]) -> None:
     """Check which of `three_routers` learned nothing, always prefers one expert, or listens to the session.
 
@@ -316,13 +342,7 @@ def check_routers(verdicts: Mapping[str, str]) -> None:
     Raises:
         AssertionError: a word is none of the three, or wrong; all wrong ones are named.
     """
-    if any(verdict in ("?", ...) for verdict in verdicts.values()):
-        print(UNANSWERED)
-        return
     truth = {"A": "listening", "B": "idle", "C": "stubborn"}
-    words = sorted(truth.values())
-    for name, verdict in verdicts.items():
-        assert verdict in words, f"router {name}: {verdict!r} is none of {', '.join(words)}"
-    wrong = [name for name in truth if verdicts.get(name) != truth[name]]
-    assert not wrong, f"router {', '.join(wrong)}: look again. What would knowing the session tell about the expert?"
-    print("ok: A listens, B is idle, C is stubborn")
+    hint = "What would knowing the session tell about the expert?"
+    if verdicts_hold("router", verdicts, truth, hint):
+        print("ok: A listens, B is idle, C is stubborn")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .exercises import UNANSWERED
+from .exercises import UNANSWERED, verdicts_hold
 
 if TYPE_CHECKING:
     import torch
@@ -152,15 +152,7 @@ def check_conflicts(verdicts: Mapping[str, str]) -> None:
     Raises:
         AssertionError: a word is none of the three, or wrong; all wrong ones are named.
     """
-    if any(verdict in ("?", ...) for verdict in verdicts.values()):
-        print(UNANSWERED)
-        return
     truth = {"A": "apart", "B": "opposed", "C": "noise"}
-    words = sorted(truth.values())
-    for name, verdict in verdicts.items():
-        assert verdict in words, f"pair {name}: {verdict!r} is none of {', '.join(words)}"
-    wrong = [name for name in truth if verdicts.get(name) != truth[name]]
-    assert not wrong, (
-        f"pair {', '.join(wrong)}: look again. Is the cosine below zero? If not, is it below what noise leaves of it?"
-    )
-    print("ok: A goes separate ways, B is opposed, C is noise alone, although its cosine is lower than that of A")
+    hint = "Is the cosine below zero? If not, is it below what noise leaves of it?"
+    if verdicts_hold("pair", verdicts, truth, hint):
+        print("ok: A goes separate ways, B is opposed, C is noise alone, although its cosine is lower than that of A")

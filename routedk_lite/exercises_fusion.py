@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from .diagnostics import shapley_values
-from .exercises import UNANSWERED
+from .exercises import UNANSWERED, verdicts_hold
 from .statistics import holm
 
 N_FAMILIES = 200
@@ -100,17 +100,10 @@ def check_teams(verdicts: Mapping[str, str]) -> None:
     Raises:
         AssertionError: a word is none of the three, or wrong; all wrong ones are named.
     """
-    if any(verdict in ("?", ...) for verdict in verdicts.values()):
-        print(UNANSWERED)
-        return
     truth = {"A": "passenger", "B": "twins", "C": "partners"}
-    words = sorted(truth.values())
-    for name, verdict in verdicts.items():
-        assert verdict in words, f"team {name}: {verdict!r} is none of {', '.join(words)}"
-    wrong = [name for name in truth if verdicts.get(name) != truth[name]]
-    assert not wrong, (
-        f"team {', '.join(wrong)}: look again. What is each expert worth alone, and what is lost when it leaves?"
-    )
+    hint = "What is each expert worth alone, and what is lost when it leaves?"
+    if not verdicts_hold("team", verdicts, truth, hint):
+        return
     for name, worth in three_teams().items():
         everyone = max(worth, key=len)
         left = {x: worth[everyone] - worth[everyone - {x}] for x in sorted(everyone)}

@@ -12,7 +12,7 @@ import numpy as np
 from .choosing import Chooser, pass_at_n
 from .data import Bundle, Session
 from .decoding import Answer, Samples
-from .exercises import UNANSWERED
+from .exercises import UNANSWERED, verdicts_hold
 from .voting import Vote, calibration_error, reliability
 
 _RIGHT = (frozenset({1, 2}),)
@@ -141,21 +141,10 @@ def check_fates(verdicts: Mapping[str, str]) -> None:
     Raises:
         AssertionError: a word is none of the three, or wrong; all wrong ones are named.
     """
-    if any(verdict in ("?", ...) for verdict in verdicts.values()):
-        print(UNANSWERED)
-        return
     truth = {"A": "rises", "B": "falls", "C": "stays"}
-    words = sorted(truth.values())
-    for name, verdict in verdicts.items():
-        assert verdict in words, f"session {name}: {verdict!r} is none of {', '.join(words)}"
-    wrong = [name for name in truth if verdicts.get(name) != truth[name]]
-    assert not wrong, (
-        f"session {', '.join(wrong)}: look again. Not how often the right answer comes up decides, but whether a "
-        "wrong one comes up more often"
-    )
-    print(
-        "ok: A rises although most of its answers are wrong, B falls although it is right more often, C has no choice"
-    )
+    hint = "Not how often the right answer comes up decides, but whether a wrong one comes up more often"
+    if verdicts_hold("session", verdicts, truth, hint):
+        print("ok: A rises although most of its answers are wrong, B falls although more are right, C has no choice")
 
 
 def check_bundle_vote(choose: Chooser) -> None:
