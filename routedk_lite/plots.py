@@ -24,6 +24,8 @@ WIDTH = 7.4
 """Inches; the book shows it at about 95 pixels an inch."""
 QUIET, FAINT = "0.38", "0.82"
 """Greys for text of second rank and for lines that only guide the eye."""
+MARKERS = "os^Dvx"
+"""Of lines and points, in the order of the palette."""
 FLOOR_ORDER = ("whole", "random", "pairs", "all_pairs")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import FAINT, QUIET, finish, new_figure, palette
+from .plots import FAINT, MARKERS, QUIET, finish, new_figure, palette
 from .statistics import Interval
 from .teaching import FEEDBACK
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .evidence import PairEvidence
     from .knowledge import Knowledge
     from .patterns import Pattern
-
-_MARKERS = "os^Dv"
 
 
 # --- self-reflection ----------------------------------------------------------------------------------------------
@@ -147,9 +145,7 @@ def reasoning_figure(knowledge: Mapping[str, Knowledge], noisy: Mapping[str, Int
     """
     figure = new_figure(2.9, layout="constrained")
     words, cited, doubted = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.2, 1.4, 0.8)})
-    for place, ((domain, known), colour, marker) in enumerate(
-        zip(knowledge.items(), palette(), _MARKERS, strict=False)
-    ):
+    for place, ((domain, known), colour, marker) in enumerate(zip(knowledge.items(), palette(), MARKERS, strict=False)):
         entries = known.reasoning.values()
         lengths = np.array([len(entry.text.split()) for entry in entries])
         values, edges = np.histogram(lengths, bins=np.arange(0, lengths.max() + 6, 5))
@@ -232,7 +228,7 @@ def quantity_figure(points: Mapping[str, Mapping[float, Interval]], *, note: str
     figure = new_figure(3.2, layout="constrained")
     axes = figure.subplots()
     middle = (len(points) - 1) / 2
-    for k, ((strategy, found), colour, marker) in enumerate(zip(points.items(), palette(), _MARKERS, strict=False)):
+    for k, ((strategy, found), colour, marker) in enumerate(zip(points.items(), palette(), MARKERS, strict=False)):
         x = [100 * share + 1.2 * (k - middle) for share in found]
         y = [value.estimate for value in found.values()]
         error = [[v.estimate - v.low for v in found.values()], [v.high - v.estimate for v in found.values()]]
@@ -253,7 +249,7 @@ def worth_figure(scores: Mapping[str, Mapping[str, Interval]], *, note: str = ""
     rows = list(dict.fromkeys(name for panel in fullest_first for name in panel))
     figure = new_figure(1.0 + 0.3 * len(rows), layout="constrained")
     panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
-    for axes, (title, found), colour, marker in zip(panels, scores.items(), palette(), _MARKERS, strict=False):
+    for axes, (title, found), colour, marker in zip(panels, scores.items(), palette(), MARKERS, strict=False):
         if rows[0] in found:
             axes.axvline(found[rows[0]].estimate, color=QUIET, linewidth=1, linestyle=":")
         for name, score in found.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import FAINT, QUIET, finish, new_figure, palette
+from .plots import FAINT, MARKERS, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def sweep_figure(
     figure = new_figure(3.3, layout="constrained")
     drawn = figure.subplots(1, len(panels), squeeze=False, sharey=sharey)[0]
     for axes, (title, curves) in zip(drawn, panels.items(), strict=True):
-        for (name, points), colour, marker in zip(curves.items(), palette(), "os^Dv", strict=False):
+        for (name, points), colour, marker in zip(curves.items(), palette(), MARKERS, strict=False):
             n = [point.n for point in points]
             scores = [point.resampled if hasattr(point, "resampled") else point.score for point in points]
             estimate, low, high = np.array([tuple(score) for score in scores]).T
@@ -226,7 +226,7 @@ def cost_figure(sizes: Sequence[int], ways: Mapping[str, Mapping[str, Sequence[f
     figure = new_figure(3.0, layout="constrained")
     panels = figure.subplots(1, len(ways), squeeze=False)[0]
     for axes, (title, costs) in zip(panels, ways.items(), strict=True):
-        for (name, values), colour, marker in zip(costs.items(), palette(), "os^D", strict=False):
+        for (name, values), colour, marker in zip(costs.items(), palette(), MARKERS, strict=False):
             if len(values) != len(sizes):
                 raise ValueError(f"{title}, {name}: {len(values)} costs for {len(sizes)} sizes")
             axes.plot(sizes, values, f"{marker}-", color=colour, label=name)

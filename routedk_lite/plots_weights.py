@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .plots import FAINT, QUIET, finish, new_figure, palette
+from .plots import FAINT, MARKERS, QUIET, finish, new_figure, palette
 from .routing import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE, routing_statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MARKERS = "os^Dvx"
 SMALLEST_GROUP = 5
 """Sessions; a bootstrap of fewer would show an interval that is far too short."""
 
