@@ -63,8 +63,15 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     if not profile.student.load_in_4bit:
         weight_bytes = compute_bytes
     weights = profile.parameters * weight_bytes
-    _, n_test, prompt = _sizes(study)
-    read = n_test * prompt * 2 * profile.parameters / (speed * utilisation)
+    _, n_validation, n_test, prompt = _sizes(study)
+    asked = prompt + stage.demonstrations * (prompt + ANSWER_TOKENS)
+    if stage.kind == "answer" and stage.knowledge == "rules":  # every question shows all of them
+        rules = load_knowledge(study.domain).rules.values()
+        asked += sum(len(rule.text) for rule in rules) / CHARACTERS_PER_WORD_TOKEN
+    questions = n_test  # in words; pairs are read of the sessions on which the decoder is fitted, too
+    if profile.pairs is not None and stage.pairs:
+        questions += profile.pairs.orders * (n_validation + n_test)
+    read = questions * asked * 2 * profile.parameters / (speed * utilisation)
     steps = -(-n_test // profile.decode.batch_size) * min(profile.decode.max_new_tokens, 2 * ANSWER_TOKENS)
     answer = read + steps * (weights / bandwidth + profile.decode.batch_size * 2 * profile.parameters / speed)
     memory = (1.0 if basis else 0) + weights / 1e9
@@ -93,20 +100,20 @@ def estimate(study: Study, stage: Stage) -> Estimate:
 
 def training_tokens(study: Study, stage: Stage) -> float:
     """Tokens that a training reads in all its epochs: prompts, what they are told, and answers."""
-    n_train, _, prompt = _sizes(study)
+    n_train, _, _, prompt = _sizes(study)
     epochs = study.profile.router.epochs if stage.kind == "router" else study.profile.train.epochs
     return n_train * stage.sessions * (prompt + _knowledge_tokens(study, stage) + ANSWER_TOKENS) * epochs
 
 
-def _sizes(study: Study) -> tuple[int, int, float]:
-    """Training sessions, test sessions, mean prompt tokens."""
+def _sizes(study: Study) -> tuple[int, int, int, float]:
+    """Training, validation and test sessions, mean prompt tokens."""
     if not domain_is_cached(study.domain):
-        return 650, 180, 230
-    train, test = study.split("train"), study.split("test")
+        return 650, 90, 180, 230
+    train, validation, test = map(study.split, ("train", "validation", "test"))
     limit = study.profile.prompt.max_title_words
     lengths = [sum(len(" ".join(title.split()[:limit])) + 4 for title in s.titles) for s in train]
     instruction = 0 if study.profile.student.source == "package" else INSTRUCTION_TOKENS
-    return len(train), len(test), instruction + sum(lengths) / len(lengths) / CHARACTERS_PER_TOKEN
+    return len(train), len(validation), len(test), instruction + sum(lengths) / len(lengths) / CHARACTERS_PER_TOKEN
 
 
 def _knowledge_tokens(study: Study, stage: Stage) -> float:

@@ -47,9 +47,13 @@ class Stage(NamedTuple):
     part: str = "method"
     """One of `stages.PARTS`."""
     knowledge: str = "none"
-    """What a training is told beside the sessions, one of `config.KNOWLEDGE_KINDS`; makes its texts longer."""
+    """What stands beside the sessions, one of `config.KNOWLEDGE_KINDS`; makes texts longer."""
     sessions: float = 1.0
     """Training sessions, as a multiple of the domain's."""
+    demonstrations: int = 0
+    """Solved sessions in every question."""
+    pairs: bool = True
+    """Whether pairs of products are read as well, where the profile reads them."""
     record: Path | None = None
     """The file that it ends with."""
     key: Callable[[], str] | None = None
@@ -268,5 +272,5 @@ class Study:
             return write_record(self.results, test=self.split("test"), run=plan.name, **common)
 
         record = record_path(self.results, self.profile.name, self.domain, plan.name, measured=plan.measured)
-        extra = {name: getattr(plan, name) for name in ("part", "knowledge", "sessions")}
+        extra = {name: getattr(plan, name) for name in ("part", "knowledge", "sessions", "demonstrations", "pairs")}
         return Stage(plan.name, plan.about, plan.kind, is_done, run, record=record, key=key, **extra)

@@ -50,9 +50,13 @@ class Planned(NamedTuple):
     part: str = "method"
     """One of `PARTS`."""
     knowledge: str = "none"
-    """What a training is told beside the sessions, one of `config.KNOWLEDGE_KINDS`; makes its texts longer."""
+    """What stands beside the sessions, one of `config.KNOWLEDGE_KINDS`; makes texts longer."""
     sessions: float = 1.0
     """Training sessions, as a multiple of the domain's."""
+    demonstrations: int = 0
+    """Solved sessions in every question."""
+    pairs: bool = True
+    """Whether pairs of products are read as well, where the profile reads them."""
 
 
 def planned(study: Study) -> Iterator[Planned]:
@@ -120,7 +124,8 @@ def _without_student(study: Study) -> Iterator[Planned]:
 
 
 def _asked_only(study: Study) -> Iterator[Planned]:
-    yield Planned("zero-shot", "the student as it is", "answer", None, _asked(study), experiments.zero_shot)
+    about, ask = "the student as it is", experiments.zero_shot
+    yield Planned("zero-shot", about, "answer", None, _asked(study), ask, pairs=False)
     if study.profile.pairs:
         about = "pairs read from the student as it is"
         yield Planned("zero-shot-pairs", about, "answer", None, _read(study), experiments.zero_shot_pairs)
@@ -130,7 +135,8 @@ def _asked_only(study: Study) -> Iterator[Planned]:
         if hints == "rules":
             config |= {"knowledge": _told(study)["knowledge"]}
         about = f"{DEMONSTRATIONS} solved sessions" + (f" and {hints}" * (hints != "none")) + " in the prompt"
-        yield Planned(name, about, "answer", None, config, preliminaries.few_shot)
+        told = {"demonstrations": DEMONSTRATIONS, "knowledge": "rules" if hints == "rules" else "none"}
+        yield Planned(name, about, "answer", None, config, preliminaries.few_shot, **told)
 
 
 def _experts(study: Study) -> Iterator[Planned]:
@@ -141,7 +147,15 @@ def _experts(study: Study) -> Iterator[Planned]:
         yield Planned(f"{name}-seed{seed}", about, "train", seed, config, experiments.expert, knowledge=kind)
     config = {**trained, "demonstrations": DEMONSTRATIONS, "hints": "none", "expert": "base"}
     about = f"the base expert with {DEMONSTRATIONS} solved sessions in its prompt"
-    yield Planned(f"base-few-shot-seed{seed}", about, "answer", seed, config, preliminaries.few_shot)
+    yield Planned(
+        f"base-few-shot-seed{seed}",
+        about,
+        "answer",
+        seed,
+        config,
+        preliminaries.few_shot,
+        demonstrations=DEMONSTRATIONS,
+    )
     yield Planned(
         f"conflict-seed{seed}",
         "how knowledge conflicts in one student",
@@ -165,7 +179,7 @@ def _fusions(study: Study) -> Iterator[Planned]:
     for name in VOTERS:
         about = f"sample {study.profile.vote.n} answers, let them vote"
         config = {**routed, "model": name, "vote": vote}
-        yield Planned(f"voting-{name}-seed{seed}", about, "sample", seed, config, experiments.voting)
+        yield Planned(f"voting-{name}-seed{seed}", about, "sample", seed, config, experiments.voting, pairs=False)
 
 
 def _companion(study: Study) -> Iterator[Planned]:

@@ -183,8 +183,21 @@ def test_training_takes_four_operations_a_weight_and_token_and_two_more_with_che
         train = replace(profile.train, gradient_checkpointing=checkpointing)
         study = Study(replace(profile, train=train), "food", results=tmp_path)
         stages = {stage.name: stage for stage in study.stages}
-        answers = estimate(study, stages["zero-shot"]).seconds
+        answers = estimate(study, stages["zero-shot-pairs"]).seconds
         expert = estimate(study, stages["base-seed0"])
         by_hand = operations * profile.parameters * training_tokens(study, stages["base-seed0"]) / speed
         assert expert.seconds == pytest.approx(by_hand + answers)
         assert "computed for a T4" in expert.basis and "not run" in expert.basis
+
+
+def test_answers_take_longer_where_pairs_are_read_and_with_solved_sessions_in_the_prompt(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    study = Study("t4", "food", results=tmp_path)
+    asked = ("zero-shot", "zero-shot-pairs", "few-shot", "few-shot-rules")
+    words, pairs, solved, ruled = (estimate(study, s).seconds for s in study.stages if s.name in asked)
+    speed = T4[0] * UTILISATION["cuda"]
+    question = 230 * 2 * study.profile.parameters / speed
+    n_pairs = study.profile.pairs.orders * (90 + 180)
+    assert pairs - words == pytest.approx(n_pairs * question)
+    assert words < pairs < solved < ruled
