@@ -5,7 +5,10 @@ a process of its own, on the same length-sorted batches, and generation writes a
 models do equal work. `--expert` names a trained adapter: voting is then measured on answers as they are, which agree
 more than those of a random model. Results are printed and kept in `results/benchmarks/routing.json`.
 
-    python benchmarks/routing.py --rounds 3 --expert runs/smol/electronic/base-seed0
+    python benchmarks/routing.py --growth --expert runs/smol/electronic/base-seed0
+    python benchmarks/routing.py --only 'step:*' --rounds 3
+
+X-LoRA's generation takes half an hour by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -220,25 +224,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--expert", help="folder of a trained adapter, for voting")
     parser.add_argument("--growth", action="store_true", help="how time and memory grow, as well")
+    parser.add_argument("--only", help="measure again what fits this pattern, keep the rest: 'step:*'")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         seconds = (MEASUREMENTS | GROWTH)[args.one](Bench(args))
         print(json.dumps({"seconds": seconds, "peak_mb": peak_memory_mb()}))
         return
-    wanted = MEASUREMENTS | (GROWTH if args.growth else {})
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in wanted}
-    about = surroundings() | {"domain": args.domain, "sessions": args.sessions, "trained_expert": bool(args.expert)}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in MEASUREMENTS | (GROWTH if args.growth else {})}
+    kept = json.loads(OUTPUT.read_text(encoding="utf-8")) if args.only else {}
+    if args.only:
+        runs |= kept["runs"]
+        runs |= {name: [] for name in runs if fnmatch(name, args.only)}
+    again = [name for name, found in runs.items() if not found]
+    about = surroundings() | {"domain": args.domain, "sessions": args.sessions}
+    about["trained_expert"] = bool(args.expert) or kept.get("trained_expert", False)
     for _ in range(args.rounds):
-        for name, found in runs.items():
-            found.append(measure(name, args))
+        for name in again:
+            runs[name].append(measure(name, args))
             # Now and again, so that an interruption loses one measurement at most.
             write_json(OUTPUT, {**about, "runs": runs, "ratios": ratios(runs)})
     rows = [
         [name, f"{median(r['seconds'] for r in found):.1f}", f"{median(r['peak_mb'] for r in found):.0f}"]
         for name, found in runs.items()
     ]
-    title = f"SmolLM2-135M, {args.sessions} test sessions of {args.domain}, {args.rounds} round(s)"
+    title = f"SmolLM2-135M, {args.sessions} test sessions of {args.domain}"
     print(text_table(["what", "seconds", "peak MB"], rows, title=title))
     rows = [
         [r["what"], r["reach"], f"{median(r['rounds']):.2f}", f"{min(r['rounds']):.2f}-{max(r['rounds']):.2f}"]

@@ -61,7 +61,7 @@ def _machine(benchmark: Mapping[str, Any]) -> str:
 def growth_figure(runs: Mapping[str, Any]) -> Figure:
     """Seconds above, memory below, against the number of experts, their rank, and the number of voters."""
     figure = new_figure(4.2, layout="constrained")
-    panels = figure.subplots(2, len(GROWTH), sharex="col", sharey="row")
+    panels = figure.subplots(2, len(GROWTH), sharex="col")
     for column, (kind, label) in enumerate(GROWTH.items()):
         points = {int(name.split()[1]): found for name, found in runs.items() if name.startswith(f"{kind} ")}
         for row, (unit, scale, ylabel) in enumerate((("seconds", 1, "seconds"), ("peak_mb", 1000, "peak memory, GB"))):

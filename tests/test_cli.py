@@ -90,7 +90,11 @@ def test_data_commands(mirror):
 
 @pytest.mark.parametrize(
     ("script", "page", "shows"),
-    [("fill_readme", "README.md", "base-seed0"), ("recipe_page", "book/recipe.md", "pseudo-sessions alone")],
+    [
+        ("fill_readme", "README.md", "base-seed0"),
+        ("recipe_page", "book/recipe.md", "pseudo-sessions alone"),
+        ("performance_page", "book/performance.md", "routed step / one LoRA step"),
+    ],
 )
 def test_pages_show_what_the_records_say(script, page, shows):
     filler = load_script(script)
