@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -44,12 +44,20 @@ def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str,
         if name.split()[0] not in GROWTH
     ]
     made["routing"] = text_table(["what", "seconds", "peak MB"], rows, markdown=True)
-    rows = [[r["what"], r["reach"], f"{median(r['rounds']):.2f}"] for r in routing["ratios"]]
-    made["ratios"] = text_table(["ratio of times", "aim", "measured"], rows, text_columns=2, markdown=True)
+    rows = [
+        [r["what"], r["reach"], f"{median(r['rounds']):.2f}", _spread(r["rounds"]), str(len(r["rounds"]))]
+        for r in routing["ratios"]
+    ]
+    titles = ["ratio of times", "aim", "median", "range", "rounds"]
+    made["ratios"] = text_table(titles, rows, text_columns=2, markdown=True)
     made["machine"] = _machine(training) if _machine(training) == _machine(routing) else (
         f"Training: {_machine(training)} Routing: {_machine(routing)}"
     )  # fmt: skip
     return made
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "–"
 
 
 def _machine(benchmark: Mapping[str, Any]) -> str:
@@ -70,7 +78,7 @@ def growth_figure(runs: Mapping[str, Any]) -> Figure:
             axes.plot(list(points), values, "o-", color=palette()[column])
             axes.set_xscale("log", base=2)
             axes.set_xticks(list(points), [str(x) for x in points])
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * max(values))
             if column == 0:
                 axes.set_ylabel(ylabel)
         panels[1, column].set_xlabel(label)
