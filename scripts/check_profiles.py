@@ -3,9 +3,10 @@
 ROUTEDK_MIRROR=... python scripts/check_profiles.py [--profile t4] [--sessions 40] [--only "05*"]
 
 The tests run every chapter with the toy student, in 32 bits. The same cells must hold in bfloat16 and in four bits,
-with pairs and with gradient checkpointing. This takes a profile as it is, but for its student, which becomes SmolLM2 (in
-four bits where the profile wants that), and for its length: few sessions, one epoch, few votes. Numbers mean nothing
-then; that no cell fails is the result. Chapter 01 has no student, chapter 10 chooses its own. A chapter takes minutes.
+with pairs and with gradient checkpointing. This takes a profile as it is, but for its student, which becomes SmolLM2
+(in four bits where the profile wants that), and for its length: few sessions, one epoch, few votes. Numbers mean
+nothing then; that no cell fails is the result. Chapter 01 has no student, chapter 10 chooses its own. A chapter takes
+minutes.
 """
 
 from __future__ import annotations
