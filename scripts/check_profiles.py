@@ -1,6 +1,6 @@
 """Run the chapters with a student of the real kind: SmolLM2 under the settings of another profile, on a few sessions.
 
-ROUTEDK_MIRROR=... python scripts/check_profiles.py [--profile t4] [--sessions 40] [--only "05*"]
+ROUTEDK_MIRROR=... python scripts/check_profiles.py [--profile t4] [--sessions 12] [--only "05*"]
 
 The tests run every chapter with the toy student, in 32 bits. The same cells must hold in bfloat16 and in four bits,
 with pairs and with gradient checkpointing. This takes a profile as it is, but for its student, which becomes SmolLM2
@@ -25,28 +25,33 @@ WITHOUT = ("01_bundles_and_metrics", "10_scaling_up")
 """Chapters that no profile changes."""
 STARTUP = """
 import os
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from routedk_lite import config, data, notebook
-
-def shorten(name):
-    profile, smol = config.PROFILES[name], config.PROFILES["smol"]
-    config.PROFILES[name] = replace(
-        profile,
-        student=replace(smol.student, load_in_4bit=profile.student.load_in_4bit),
-        train=replace(profile.train, epochs=1),
-        router=replace(profile.router, epochs=1),
-        vote=replace(profile.vote, n=8),
-    )
 
 def few(name, split):
     found = load(name, split)
     return replace(found, sessions=found.sessions[:: max(1, len(found) // {sessions})])
 
+def shortened(profile, smol):
+    return replace(
+        profile,
+        student=replace(smol.student, load_in_4bit=profile.student.load_in_4bit),
+        train=replace(profile.train, epochs=1),
+        router=replace(profile.router, epochs=1),
+        vote=replace(profile.vote, n=8, sizes=(1, 4, 8)),
+    )
+
 load, data.load_domain = data.load_domain, few
 # Records are of all sessions; chapters that look at them do so in the tests.
 notebook.results_folder = lambda: Path(os.environ["ROUTEDK_WORK"], "results")
-shorten(os.environ["ROUTEDK_PROFILE"])
+try:
+    name = os.environ["ROUTEDK_PROFILE"]
+    config.PROFILES[name] = shortened(config.PROFILES[name], config.PROFILES["smol"])
+except Exception:  # which IPython would print and forget
+    traceback.print_exc()
+    os._exit(1)
 """
 
 
@@ -54,7 +59,7 @@ def main() -> int:
     """Run the chapters; the exit code is pytest's."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--profile", choices=PROFILES, default="smol")
-    options.add_argument("--sessions", type=int, default=40, help="of every split, about")
+    options.add_argument("--sessions", type=int, default=12, help="of every split, about")
     options.add_argument("--only", default="*", help="chapters to run, a pattern of file names without ending")
     chosen = options.parse_args()
     notebooks = [p for p in sorted((ROOT / "notebooks").glob(f"{chosen.only}.ipynb")) if p.stem not in WITHOUT]
