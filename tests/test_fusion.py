@@ -531,7 +531,7 @@ def test_bfloat16_routes(load, folders):
     np.testing.assert_allclose(rounded.alpha, exact.alpha, atol=0.02)
 
 
-# --- 4-bit weights --------------------------------------------------------------------------------------------------
+# --- 4- and 8-bit weights -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -580,6 +580,21 @@ def test_four_bit_weights_are_routed(route_4bit, wider):
         first = logits(routed)
     with routed.override([0, 0, 1]):
         assert (logits(routed) - first).abs().max() > 0.2 * reference.abs().max()
+
+
+def test_eight_bit_weights_are_routed_and_the_router_learns(wider):
+    require(importlib.util.find_spec("bitsandbytes"), "8-bit weights need bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    folder, experts = wider
+    reference = logits(learned(RoutedModel(AutoModelForCausalLM.from_pretrained(folder).eval(), experts, Dynamic())))
+    settings = BitsAndBytesConfig(load_in_8bit=True)
+    eight = AutoModelForCausalLM.from_pretrained(folder, quantization_config=settings, device_map={"": "cpu"})
+    routed = learned(RoutedModel(eight, experts, Dynamic())).eval()
+    assert any(module.weight.dtype == torch.int8 for module in eight.modules() if isinstance(module, torch.nn.Linear))
+    assert (logits(routed).float() - reference).abs().max() < 0.1 * reference.abs().max()
+    routed.train()(**training_batch()).logits.float().square().mean().backward()
+    assert all(p.grad.abs().max() > 0 for p in routed.weigher.parameters())
 
 
 def test_four_bit_weights_train_after_an_evaluation_or_say_that_they_cannot(route_4bit):
