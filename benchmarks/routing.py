@@ -231,16 +231,17 @@ def main() -> None:
         seconds = (MEASUREMENTS | GROWTH)[args.one](Bench(args))
         print(json.dumps({"seconds": seconds, "peak_mb": peak_memory_mb()}))
         return
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in MEASUREMENTS | (GROWTH if args.growth else {})}
-    kept = json.loads(OUTPUT.read_text(encoding="utf-8")) if args.only else {}
-    if args.only:
-        runs |= kept["runs"]
-        runs |= {name: [] for name in runs if fnmatch(name, args.only)}
-    again = [name for name, found in runs.items() if not found]
+    known = MEASUREMENTS | (GROWTH if args.growth or args.only else {})
+    wanted = [name for name in known if fnmatch(name, args.only or "*")]
+    kept = json.loads(OUTPUT.read_text(encoding="utf-8")) if args.only else {"runs": {}, "trained_expert": False}
+    votes = any(name.startswith(("answers", "voters")) for name in wanted)
+    if args.only and votes and bool(args.expert) != kept["trained_expert"]:
+        parser.error("--expert: the votes that are kept were measured otherwise; name the same expert, or none")
+    runs: dict[str, list[dict[str, float]]] = kept["runs"] | {name: [] for name in wanted}
     about = surroundings() | {"domain": args.domain, "sessions": args.sessions}
-    about["trained_expert"] = bool(args.expert) or kept.get("trained_expert", False)
+    about["trained_expert"] = bool(args.expert) or kept["trained_expert"]
     for _ in range(args.rounds):
-        for name in again:
+        for name in wanted:
             runs[name].append(measure(name, args))
             # Now and again, so that an interruption loses one measurement at most.
             write_json(OUTPUT, {**about, "runs": runs, "ratios": ratios(runs)})

@@ -17,42 +17,48 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
+
+from check_colab import all_chapters
+
+from routedk_lite import config, data, notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smol", "t4", "paper")
 WITHOUT = ("01_bundles_and_metrics", "10_scaling_up")
 """Chapters that no profile changes."""
 STARTUP = """
-import os
-import traceback
-from dataclasses import replace
-from pathlib import Path
-from routedk_lite import config, data, notebook
+import os, traceback
+try:
+    from check_profiles import shorten
+    shorten({profile!r}, {sessions})
+except Exception:  # which IPython would print and forget
+    traceback.print_exc()
+    os._exit(1)
+"""
+"""What a kernel runs before the first cell."""
 
-def few(name, split):
-    found = load(name, split)
-    return replace(found, sessions=found.sessions[:: max(1, len(found) // {sessions})])
 
-def shortened(profile, smol):
-    return replace(
+def shorten(name: str, n_sessions: int) -> None:
+    """In a chapter's kernel: few sessions, one epoch, few votes, and SmolLM2 under the settings of the profile."""
+    load, profile, smol = data.load_domain, config.PROFILES[name], config.PROFILES["smol"]
+
+    def few(domain: str, split: str) -> data.Domain:
+        found = load(domain, split)
+        return replace(found, sessions=found.sessions[:: max(1, len(found) // n_sessions)])
+
+    data.load_domain = few
+    # Records are of all sessions; chapters that look at them do so in the tests.
+    notebook.results_folder = lambda: Path(os.environ["ROUTEDK_WORK"], "results")
+    config.PROFILES[name] = replace(
         profile,
         student=replace(smol.student, load_in_4bit=profile.student.load_in_4bit),
         train=replace(profile.train, epochs=1),
         router=replace(profile.router, epochs=1),
         vote=replace(profile.vote, n=8, sizes=(1, 4, 8)),
     )
-
-load, data.load_domain = data.load_domain, few
-# Records are of all sessions; chapters that look at them do so in the tests.
-notebook.results_folder = lambda: Path(os.environ["ROUTEDK_WORK"], "results")
-try:
-    name = os.environ["ROUTEDK_PROFILE"]
-    config.PROFILES[name] = shortened(config.PROFILES[name], config.PROFILES["smol"])
-except Exception:  # which IPython would print and forget
-    traceback.print_exc()
-    os._exit(1)
-"""
 
 
 def main() -> int:
@@ -62,23 +68,23 @@ def main() -> int:
     options.add_argument("--sessions", type=int, default=12, help="of every split, about")
     options.add_argument("--only", default="*", help="chapters to run, a pattern of file names without ending")
     chosen = options.parse_args()
-    notebooks = [p for p in sorted((ROOT / "notebooks").glob(f"{chosen.only}.ipynb")) if p.stem not in WITHOUT]
-    if not notebooks:
+    chapters = [p for p in all_chapters() if fnmatch(p.stem, chosen.only) and p.stem not in WITHOUT]
+    if not chapters:
         raise SystemExit(f"no chapter with a student fits {chosen.only!r}")
     with tempfile.TemporaryDirectory(prefix="profile-") as name:
         folder = Path(name)
         startup = folder / "ipython" / "profile_default" / "startup" / "00-few.py"
         startup.parent.mkdir(parents=True)
-        startup.write_text(STARTUP.replace("{sessions}", str(chosen.sessions)), encoding="utf-8")
+        startup.write_text(STARTUP.format(profile=chosen.profile, sessions=chosen.sessions), encoding="utf-8")
         (folder / "work" / "results").mkdir(parents=True)
-        for notebook in notebooks:
-            shutil.copy(notebook, folder)
+        for chapter in chapters:
+            shutil.copy(chapter, folder)
         environment = os.environ | {
             "IPYTHONDIR": str(folder / "ipython"), "ROUTEDK_WORK": str(folder / "work"),
-            "ROUTEDK_PROFILE": chosen.profile, "PYTHONPATH": str(ROOT),
+            "ROUTEDK_PROFILE": chosen.profile, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")]),
         }  # fmt: skip
         command = [sys.executable, "-m", "pytest", "--nbmake", "--nbmake-timeout=3600", "-v", "--durations=0"]
-        command += [folder / notebook.name for notebook in notebooks]
+        command += [folder / chapter.name for chapter in chapters]
         return subprocess.run(command, cwd=folder, env=environment).returncode
 
 

@@ -36,7 +36,7 @@ def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str,
     for name, found in training["runs"].items():
         speed = [run["tokens_per_second"] for run in found]
         memory = median(run["peak_mb"] for run in found)
-        rows.append([name, f"{median(speed):.0f}", f"{min(speed):.0f} to {max(speed):.0f}", f"{memory:.0f}"])
+        rows.append([name, f"{median(speed):.0f}", _spread(speed, 0), f"{memory:.0f}"])
     made = {"training": text_table(["training", "tokens per second", "range", "peak MB"], rows, markdown=True)}
     rows = [
         [name, f"{median(r['seconds'] for r in found):.0f}", f"{median(r['peak_mb'] for r in found):.0f}"]
@@ -45,7 +45,7 @@ def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str,
     ]
     made["routing"] = text_table(["what", "seconds", "peak MB"], rows, markdown=True)
     rows = [
-        [r["what"], r["reach"], f"{median(r['rounds']):.2f}", _spread(r["rounds"]), str(len(r["rounds"]))]
+        [r["what"], r["reach"], f"{median(r['rounds']):.2f}", _spread(r["rounds"], 2), str(len(r["rounds"]))]
         for r in routing["ratios"]
     ]
     titles = ["ratio of times", "aim", "median", "range", "rounds"]
@@ -56,8 +56,8 @@ def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str,
     return made
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else "–"
+def _spread(values: Sequence[float], digits: int) -> str:
+    return f"{min(values):.{digits}f} to {max(values):.{digits}f}" if len(values) > 1 else "–"
 
 
 def _machine(benchmark: Mapping[str, Any]) -> str:

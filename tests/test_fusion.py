@@ -545,22 +545,26 @@ def wider(tmp_path_factory):
 
 
 @pytest.fixture
-def route_4bit(wider):
-    """Makes dynamic models on freshly loaded 4-bit weights, in evaluation mode."""
-    require(importlib.util.find_spec("bitsandbytes"), "4-bit weights need bitsandbytes")
+def route_quantised(wider):
+    """Makes dynamic models on freshly loaded 4- or 8-bit weights, in evaluation mode."""
+    require(importlib.util.find_spec("bitsandbytes"), "4- and 8-bit weights need bitsandbytes")
     from transformers import BitsAndBytesConfig
 
     folder, experts = wider
 
-    def make():
-        settings = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-        )
-        options = {"quantization_config": settings, "device_map": {"": "cpu"}, "dtype": torch.bfloat16}
+    def make(dtype, **settings):
+        options = {"quantization_config": BitsAndBytesConfig(**settings), "device_map": {"": "cpu"}, "dtype": dtype}
         model = AutoModelForCausalLM.from_pretrained(folder, **options)
         return learned(RoutedModel(model, experts, Dynamic())).eval()
 
     return make
+
+
+@pytest.fixture
+def route_4bit(route_quantised):
+    """Makes dynamic models on freshly loaded 4-bit weights, in evaluation mode."""
+    settings = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+    return lambda: route_quantised(torch.bfloat16, **settings)
 
 
 def test_four_bit_weights_are_routed(route_4bit, wider):
@@ -582,16 +586,11 @@ def test_four_bit_weights_are_routed(route_4bit, wider):
         assert (logits(routed) - first).abs().max() > 0.2 * reference.abs().max()
 
 
-def test_eight_bit_weights_are_routed_and_the_router_learns(wider):
-    require(importlib.util.find_spec("bitsandbytes"), "8-bit weights need bitsandbytes")
-    from transformers import BitsAndBytesConfig
-
+def test_eight_bit_weights_are_routed_and_the_router_learns(route_quantised, wider):
     folder, experts = wider
     reference = logits(learned(RoutedModel(AutoModelForCausalLM.from_pretrained(folder).eval(), experts, Dynamic())))
-    settings = BitsAndBytesConfig(load_in_8bit=True)
-    eight = AutoModelForCausalLM.from_pretrained(folder, quantization_config=settings, device_map={"": "cpu"})
-    routed = learned(RoutedModel(eight, experts, Dynamic())).eval()
-    assert any(module.weight.dtype == torch.int8 for module in eight.modules() if isinstance(module, torch.nn.Linear))
+    routed = route_quantised(torch.float32, load_in_8bit=True)
+    assert any(module.weight.dtype == torch.int8 for module in routed.modules() if isinstance(module, torch.nn.Linear))
     assert (logits(routed).float() - reference).abs().max() < 0.1 * reference.abs().max()
     routed.train()(**training_batch()).logits.float().square().mean().backward()
     assert all(p.grad.abs().max() > 0 for p in routed.weigher.parameters())
