@@ -6,7 +6,8 @@ As in `experiments`, every function gives the fields of a record (or a measureme
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -91,22 +92,32 @@ def few_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     def context(session: Session) -> Context:
         return contexts["validation" if session.id in validation else "test"](session)
 
-    if config["expert"] is None:
-        return {
-            **answers_of(study, study.student.model, f"few-shot-{key}", context),
-            "student": asdict(study.student.info),
-        }
-    folder = train(study, config["expert"]).folder
-    model = load_expert(study.student, folder)
+    folder = train(study, config["expert"]).folder if config["expert"] else None  # trained as every expert is
+    with _long_prompts(study.student.model) as attention:
+        student = {**asdict(study.student.info), "attention": attention}
+        if folder is None:
+            return {**answers_of(study, study.student.model, f"few-shot-{key}", context), "student": student}
+        model = load_expert(study.student, folder)
+        try:
+            answered = answers_of(study, model, f"few-shot-{key}", context)
+        finally:
+            model.unload()
+    return {**answered, "student": student, "adapter_sha256": {config["expert"]: sha256_folder(folder)}}
+
+
+@contextmanager
+def _long_prompts(model: PreTrainedModel) -> Iterator[str]:
+    """Attention for prompts of several sessions, and its name: on a CPU sdpa, which does not write the (T, T) weights
+    of every head to memory and at a thousand tokens is half as fast again; on a GPU what the student was loaded with.
+    """
+    before = model.config._attn_implementation
+    attention = "sdpa" if model.device.type == "cpu" else before
+    model.set_attn_implementation(attention)
     try:
-        answered = answers_of(study, model, f"few-shot-{key}", context)
+        yield attention
     finally:
-        model.unload()
-    return {
-        **answered,
-        "student": asdict(study.student.info),
-        "adapter_sha256": {config["expert"]: sha256_folder(folder)},
-    }
+        model.set_attn_implementation(before)
+
 
 
 def _hints(study: Study, kind: str) -> Callable[[Session], str]:

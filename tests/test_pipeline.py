@@ -88,6 +88,14 @@ def test_a_study_ends_in_records_that_verify(done):
     assert all(r.student is None for r in found if r.run.startswith(("floor", "cluster", "patterns")))
 
 
+def test_only_long_prompts_are_read_with_sdpa_and_the_record_says_so(done):
+    attention = {r.run: r.student["attention"] for r in done().run() if r.student}
+    assert {run for run, name in attention.items() if name == "sdpa"} == {
+        "base-few-shot-seed0", "few-shot", "few-shot-patterns", "few-shot-rules",
+    }  # fmt: skip
+    assert attention["voting-base-seed0"] == "eager", "made after the few-shot runs"
+
+
 def test_experts_differ_and_fusions_use_all_of_them(done):
     found = {r.run: r for r in done().run()}
     alone = [found[f"{name}-seed0"].adapter_sha256[name] for name in ("base", "rules", "reasoning", "both")]
