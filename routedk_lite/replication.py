@@ -23,6 +23,8 @@ from .report import fill_marked, provenance, text_table
 from .verdicts import NOT_RUN, Finding, Judgement, judge
 
 PAGE, FIGURE = "replication.md", "assets/replication.svg"
+UNBROKEN = "\u00a0"
+"""A space at which no line ends, for narrow columns."""
 SUMMARY_HEADER = ("claim", "the paper reports", *PUBLIC_DOMAINS, "verdict")
 
 
@@ -56,12 +58,17 @@ def summary_table(judgements: Iterable[Judgement], *, markdown: bool = False) ->
     rows = []
     for judgement in judgements:
         claim = judgement.claim
-        domains = [judgement.by_domain.get(domain, "not claimed") for domain in PUBLIC_DOMAINS]
+        domains = [_brief(judgement.by_domain.get(domain, "not claimed")) for domain in PUBLIC_DOMAINS]
         name = f"[{claim.title}](#claim-{claim.id})" if markdown else claim.id
         verdict = f"**{judgement.verdict}**" if markdown else judgement.verdict
         reports = claim.reports if markdown else _shortened(claim.reports)
         rows.append([name, reports, *domains, verdict])
     return text_table(SUMMARY_HEADER, rows, text_columns=len(SUMMARY_HEADER), markdown=markdown)
+
+
+def _brief(verdict: str) -> str:
+    """Without what stands in brackets: how many seeds there are says another column."""
+    return verdict.partition(" (")[0]
 
 
 def _shortened(text: str) -> str:
@@ -182,17 +189,17 @@ def _missing(judgement: Judgement) -> str:
 
 def findings_table(findings: Iterable[Finding]) -> str:
     """The numbers of comparisons that were run, in Markdown."""
-    header = ["a − b", "domain", "a", "b", "difference [95 %]", "relative", "p, corrected", "seeds", "detectable", ""]
+    header = ["a − b", "domain", "a", "b", "difference [95 %]", "relative", "p", "seeds", "detectable", "verdict"]
     rows = []
     for f in findings:
         relative = f"{100 * f.estimate / f.b:+.1f} %" if f.comparison.test != "varies" and f.b > 0 else ""
-        verdict = f.verdict if f.comparison.decides else "shown beside"
+        verdict = _brief(f.verdict) if f.comparison.decides else "shown beside"
         rows.append([
-            f.comparison.label,
+            f.comparison.label.replace(" = ", f"{UNBROKEN}={UNBROKEN}"),
             f.domain,
             f"{f.a:.3f}",
             f"{f.b:.3f}",
-            f"{f.estimate:+.3f} [{f.low:+.3f}, {f.high:+.3f}]",
+            f"{f.estimate:+.3f} [{f.low:+.3f},{UNBROKEN}{f.high:+.3f}]",
             relative,
             f"{f.p_holm:.3f}" if f.p_holm == f.p_holm else "–",
             "–" if f.n_seeds is None else str(f.n_seeds),
