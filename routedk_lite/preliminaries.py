@@ -119,7 +119,6 @@ def _long_prompts(model: PreTrainedModel) -> Iterator[str]:
         model.set_attn_implementation(before)
 
 
-
 def _hints(study: Study, kind: str) -> Callable[[Session], str]:
     if kind == "rules":
         every = "\n".join(rule.text for rule in load_knowledge(study.domain).rules.values())

@@ -60,7 +60,9 @@ def summary_table(judgements: Iterable[Judgement], *, markdown: bool = False) ->
         claim = judgement.claim
         domains = [_brief(judgement.by_domain.get(domain, "not claimed")) for domain in PUBLIC_DOMAINS]
         name = f"[{claim.title}](#claim-{claim.id})" if markdown else claim.id
-        verdict = f"**{judgement.verdict}**" if markdown else judgement.verdict
+        verdict = judgement.verdict
+        if markdown:
+            verdict = f"**{verdict.replace('one seed', f'one{UNBROKEN}seed')}**"
         reports = claim.reports if markdown else _shortened(claim.reports)
         rows.append([name, reports, *domains, verdict])
     return text_table(SUMMARY_HEADER, rows, text_columns=len(SUMMARY_HEADER), markdown=markdown)
@@ -189,10 +191,11 @@ def _missing(judgement: Judgement) -> str:
 
 def findings_table(findings: Iterable[Finding]) -> str:
     """The numbers of comparisons that were run, in Markdown."""
-    header = ["a − b", "domain", "a", "b", "difference [95 %]", "relative", "p", "seeds", "detectable", "verdict"]
+    difference = f"difference [95{UNBROKEN}%]"
+    header = ["a − b", "domain", "a", "b", difference, "relative", "p", "seeds", "detectable", "verdict"]
     rows = []
     for f in findings:
-        relative = f"{100 * f.estimate / f.b:+.1f} %" if f.comparison.test != "varies" and f.b > 0 else ""
+        relative = f"{100 * f.estimate / f.b:+.1f}{UNBROKEN}%" if f.comparison.test != "varies" and f.b > 0 else ""
         verdict = _brief(f.verdict) if f.comparison.decides else "shown beside"
         rows.append([
             f.comparison.label.replace(" = ", f"{UNBROKEN}={UNBROKEN}"),
