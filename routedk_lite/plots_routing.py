@@ -57,25 +57,40 @@ def _matrix(
         axes.text(column, row, text, ha="center", va="center", color="white" if abs(value) > 0.65 * limit else "black")
 
 
-def routing_figure(alpha: np.ndarray, names: Sequence[str], *, note: str = "") -> Figure:
+def routing_figure(
+    alpha: np.ndarray, names: Sequence[str], layers: Sequence[int] | None = None, *, note: str = ""
+) -> Figure:
     """Two maps with a row per layer and a column per expert: mean α, and its standard deviation between sessions.
+
+    Of a single session only its α is drawn.
+
+    Args:
+        alpha: the weights of some sessions.
+        names: the experts'.
+        layers: numbers of the layers; by default counted from the lowest that has experts.
 
     Shapes:
         alpha: (sessions, L, E)
     """
     import seaborn as sns
 
-    n_layers = alpha.shape[1]
+    n_sessions, n_layers, _ = alpha.shape
     figure = new_figure(min(7.0, 1.5 + 0.42 * n_layers), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    look = {"xticklabels": list(names), "annot": n_layers <= 12, "linewidths": 0.5}
-    sns.heatmap(alpha.mean(0), ax=left, vmin=0, vmax=1, cmap="Blues", fmt=".2f", **look)
-    sns.heatmap(alpha.std(0), ax=right, vmin=0, cmap="Oranges", fmt=".3f", **look)
-    left.set(title="mean α", ylabel="layer")
-    right.set(title="standard deviation between sessions")
-    for axes in (left, right):
+    maps = [("mean α", alpha.mean(0), {"vmax": 1, "cmap": "Blues", "fmt": ".2f"})]
+    if n_sessions > 1:
+        spread = {"cmap": "Oranges", "fmt": ".3f"}
+        maps.append(("standard deviation between sessions", alpha.std(0), spread))
+    else:
+        maps[0] = ("α", *maps[0][1:])
+    look = {"xticklabels": list(names), "annot": n_layers <= 12, "linewidths": 0.5, "vmin": 0}
+    look["yticklabels"] = list(range(n_layers) if layers is None else layers)
+    panels = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
+    for axes, (title, values, colours) in zip(panels, maps, strict=True):
+        sns.heatmap(values, ax=axes, **look, **colours)
+        axes.set_title(title)
         axes.tick_params(axis="both", rotation=0)
-    left.invert_yaxis()  # layer 0 reads the input: at the bottom; shared by both panels
+    panels[0].set_ylabel("layer")
+    panels[0].invert_yaxis()  # the lowest layer reads the input: at the bottom; shared by both panels
     return finish(figure, note)
 
 

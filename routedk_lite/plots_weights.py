@@ -21,12 +21,15 @@ SMALLEST_GROUP = 5
 """Sessions; a bootstrap of fewer would show an interval that is far too short."""
 
 
-def domains_figure(traces: Mapping[str, np.ndarray], names: Sequence[str], *, note: str = "") -> Figure:
+def domains_figure(
+    traces: Mapping[str, np.ndarray], names: Sequence[str], layers: Sequence[int] | None = None, *, note: str = ""
+) -> Figure:
     """Mean α as maps, a panel per domain: a row per layer, the lowest at the bottom, a column per expert.
 
     Args:
-        traces: domain → α of its sessions.
+        traces: domain → α of its sessions, of the same layers.
         names: the experts'.
+        layers: numbers of the layers; by default counted from the lowest that has experts.
 
     Shapes:
         traces: each (sessions, L, E)
@@ -38,7 +41,8 @@ def domains_figure(traces: Mapping[str, np.ndarray], names: Sequence[str], *, no
     panels = figure.subplots(1, len(traces), squeeze=False)[0]
     for axes, (domain, alpha) in zip(panels, traces.items(), strict=True):
         look = {"vmin": 0, "vmax": 1, "cmap": "Blues", "annot": True, "fmt": ".2f", "annot_kws": {"fontsize": 9}}
-        sns.heatmap(alpha.mean(0), ax=axes, xticklabels=list(names), linewidths=0.5, cbar=axes is panels[-1], **look)
+        look |= {"xticklabels": list(names), "yticklabels": "auto" if layers is None else list(layers)}
+        sns.heatmap(alpha.mean(0), ax=axes, linewidths=0.5, cbar=axes is panels[-1], **look)
         axes.set(title=domain, ylabel="layer" if axes is panels[0] else "")
         axes.tick_params(axis="both", rotation=0, labelsize=9)
         axes.invert_yaxis()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from test_plots import assert_inside, texts
 
+from routedk_lite.plots_routing import routing_figure
 from routedk_lite.plots_weights import domains_figure, signs_figure, static_dynamic_figure, weights_by_figure
 from routedk_lite.routing import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE
 
@@ -23,13 +24,24 @@ def alpha() -> np.ndarray:
 
 def test_every_domain_has_its_map(alpha) -> None:
     traces = {"one": alpha, "two": alpha[::-1, ::-1]}
-    figure = domains_figure(traces, NAMES, note="made up")
+    figure = domains_figure(traces, NAMES, (11, 12, 13, 14), note="made up")
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["11", "12", "13", "14"]
     for axes, (domain, alpha) in zip(figure.axes, traces.items(), strict=False):
         assert axes.get_title() == domain
         assert [t.get_text() for t in axes.texts] == [f"{a:.2f}" for a in alpha.mean(0).ravel()]
         low, high = axes.get_ylim()
         assert low < high  # the lowest layer at the bottom
     assert "made up" in texts(figure)
+
+
+def test_one_session_has_no_spread_to_draw(alpha) -> None:
+    many, one = routing_figure(alpha, NAMES), routing_figure(alpha[:1], NAMES, (11, 12, 13, 14), note="made up")
+    titles = [[axes.get_title() for axes in figure.axes if axes.get_title()] for figure in (many, one)]
+    assert titles == [["mean α", "standard deviation between sessions"], ["α"]]
+    drawn = one.axes[0]
+    assert [t.get_text() for t in drawn.texts] == [f"{a:.2f}" for a in alpha[0].ravel()]
+    assert [t.get_text() for t in drawn.get_yticklabels()] == ["11", "12", "13", "14"]
+    assert drawn.get_ylim()[0] < drawn.get_ylim()[1]  # the lowest layer at the bottom
 
 
 def test_weights_are_shown_less_their_mean(alpha) -> None:
