@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import QUIET, finish, new_figure, palette
+from .plots import finish, new_figure, palette
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +106,5 @@ def drift_figure(kept: np.ndarray, pooled: np.ndarray, names: Sequence[str], *, 
     for name, colour, marker, before, values in zip(names, palette(), "os^Dv", kept, pooled.T, strict=False):
         axes.axhline(before, color=colour, linestyle="--", linewidth=1.5)
         axes.plot(steps, values, f"{marker}-", color=colour, label=name)
-    axes.set(xlabel="token of the answer (0: the prompt has been read)", ylabel="α", ylim=(0, 1))
-    axes.text(0.99, 0.97, "dashed: kept", transform=axes.transAxes, ha="right", va="top", fontsize=9, color=QUIET)
-    return finish(figure, note, legend_of=axes)
+    axes.set(xlabel="token of the answer (0: the prompt has been read)", ylabel="α", ylim=(-0.03, 1.03))
+    return finish(figure, "\n".join(filter(None, ("dashed: kept from the prompt", note))), legend_of=axes)
