@@ -131,6 +131,7 @@ def table(rows: Iterable[Mapping[str, Any]], caption: str, label: str):
     cells = "padding: 0.25em 0.6em; text-align: left; font-size: 0.92em"
     styles = {"th, td": cells, "caption": "color: inherit"}
     look.set_table_styles([{"selector": name, "props": style} for name, style in styles.items()])
+    look.set_table_attributes('class="dataframe"')  # by which themes know a table, and give it their dark colours
     return look.set_caption(f"{caption} ({label})")
 
 
