@@ -76,14 +76,12 @@ def routing_figure(
 
     n_sessions, n_layers, _ = alpha.shape
     figure = new_figure(min(7.0, 1.5 + 0.42 * n_layers), layout="constrained")
-    maps = [("mean α", alpha.mean(0), {"vmax": 1, "cmap": "Blues", "fmt": ".2f"})]
+    title = "mean α" if n_sessions > 1 else "α"
+    maps = [(title, alpha.mean(0), {"vmax": 1, "cmap": "Blues", "fmt": ".2f"})]
     if n_sessions > 1:
-        spread = {"cmap": "Oranges", "fmt": ".3f"}
-        maps.append(("standard deviation between sessions", alpha.std(0), spread))
-    else:
-        maps[0] = ("α", *maps[0][1:])
+        maps.append(("standard deviation between sessions", alpha.std(0), {"cmap": "Oranges", "fmt": ".3f"}))
     look = {"xticklabels": list(names), "annot": n_layers <= 12, "linewidths": 0.5, "vmin": 0}
-    look["yticklabels"] = list(range(n_layers) if layers is None else layers)
+    look["yticklabels"] = "auto" if layers is None else list(layers)
     panels = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     for axes, (title, values, colours) in zip(panels, maps, strict=True):
         sns.heatmap(values, ax=axes, **look, **colours)

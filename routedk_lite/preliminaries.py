@@ -94,15 +94,14 @@ def few_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
 
     folder = train(study, config["expert"]).folder if config["expert"] else None  # trained as every expert is
     with _long_prompts(study.student.model) as attention:
-        student = {**asdict(study.student.info), "attention": attention}
-        if folder is None:
-            return {**answers_of(study, study.student.model, f"few-shot-{key}", context), "student": student}
-        model = load_expert(study.student, folder)
+        model = load_expert(study.student, folder) if folder else study.student.model
         try:
             answered = answers_of(study, model, f"few-shot-{key}", context)
         finally:
-            model.unload()
-    return {**answered, "student": student, "adapter_sha256": {config["expert"]: sha256_folder(folder)}}
+            if folder:
+                model.unload()
+    hashes = {"adapter_sha256": {config["expert"]: sha256_folder(folder)}} if folder else {}
+    return {**answered, "student": {**asdict(study.student.info), "attention": attention}, **hashes}
 
 
 @contextmanager
