@@ -45,7 +45,7 @@ def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str,
     ]
     made["routing"] = text_table(["what", "seconds", "peak MB"], rows, markdown=True)
     rows = [
-        [r["what"], r["reach"], f"{median(r['rounds']):.2f}", _spread(r["rounds"], 2), str(len(r["rounds"]))]
+        [r["what"], _unbroken(r["reach"]), f"{median(r['rounds']):.2f}", _spread(r["rounds"], 2), str(len(r["rounds"]))]
         for r in routing["ratios"]
     ]
     titles = ["ratio of times", "aim", "median", "range", "rounds"]
@@ -54,6 +54,10 @@ def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str,
         f"Training: {_machine(training)} Routing: {_machine(routing)}"
     )  # fmt: skip
     return made
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

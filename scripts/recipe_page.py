@@ -179,7 +179,7 @@ def _routers(trials: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _cells(metrics: Iterable[Mapping[str, float]]) -> list[str]:
-    return [f"{m['f1']:.3f} / {m['exact_match']:.3f}" for m in metrics]
+    return [f"{m['f1']:.3f}\N{NO-BREAK SPACE}/ {m['exact_match']:.3f}" for m in metrics]
 
 
 def figures(trials: Mapping[str, Any]) -> dict[str, Figure]:
