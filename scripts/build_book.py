@@ -1,10 +1,11 @@
 """Execute the notebooks that changed, build the site, print where its first page is.
 
-Jupyter Book looks executed notebooks up in a cache that is keyed by their cells alone: it would go on showing
-old outputs after a change of the package or of the recorded results. This script drops the cache then, and what the
+Jupyter Book looks executed notebooks up in a cache that is keyed by their cells alone: it would go on showing old
+outputs after a change of the package or of the recorded results. This script drops the cache then, and what the
 chapters had trained; otherwise they share one folder for it, as they do where a reader runs them one by one. It
-executes what is missing with nbmake, so that a notebook runs once and serves as a test and as a page; and it
-always builds every page, because an incremental build does not repeat the warnings of an unchanged page.
+executes what is missing with nbmake, two notebooks side by side where there are two cores, so that a notebook runs
+once and serves as a test and as a page; and it always builds every page, because an incremental build does not
+repeat the warnings of an unchanged page.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
@@ -33,6 +40,27 @@ CODE = ("routedk_lite", "results", "pyproject.toml", "constraints.txt")
 """What the outputs of a notebook depend on, besides its own cells."""
 PAGES = ("book", "notebooks", "_config.yml", "_toc.yml")
 """What the pages depend on, besides the outputs."""
+
+_EXPERTS = "02_knowledge_conflict"
+_ROUTER = "05_router_and_fusion"
+TRAINED_BY = {
+    "03_distillation": [_EXPERTS],
+    "04_lora_experts": [_EXPERTS],
+    "05_router_and_fusion": [_EXPERTS],
+    "06_fusion_ablations": [_EXPERTS, _ROUTER],
+    "07_test_time_scaling": [_EXPERTS, _ROUTER],
+}
+"""chapter → chapters that train what it loads: these run first, so that nothing is trained twice at once."""
+
+
+class Ran(NamedTuple):
+    """What came of a notebook."""
+
+    notebook: NotebookNode | None
+    """With outputs; `None` if a cell failed."""
+    seconds: float
+    said: str
+    """What was printed, which names the cell that failed."""
 
 
 def fingerprint(names: Iterable[str]) -> str:
@@ -78,41 +106,70 @@ def stale(paths: list[Path]) -> list[Path]:
     return [p for p in paths if cache.create_hashed_notebook(nbformat.read(p, as_version=4))[1] not in known]
 
 
-def execute(paths: list[Path], timeout: int) -> None:
-    """Run notebooks through nbmake, each as it stands in the repository, and put the outputs into the cache.
+def run_one(source: Path, timeout: int, threads: int) -> Ran:
+    """Run one notebook through nbmake, as it stands in the repository."""
+    import nbformat
+
+    environment = {"ROUTEDK_WORK": str(WORK), "OMP_NUM_THREADS": str(threads)} | os.environ
+    options = ["--nbmake", "--overwrite", f"--nbmake-timeout={timeout}", "-q", "--no-header", "-rN"]
+    # Outside _build, which nbmake passes over, and away from this repository's pytest settings.
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copy(source, folder))
+        begin = time.monotonic()
+        command = [sys.executable, "-m", "pytest", f"--rootdir={folder}", *options, copy.name]
+        done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        notebook = None if done.returncode else nbformat.read(copy, as_version=4)
+        return Ran(notebook, time.monotonic() - begin, done.stdout.decode(errors="replace"))
+
+
+def cleaned(notebook: NotebookNode) -> NotebookNode:
+    """Return an executed notebook as its page shows it."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # nbmake's timings would change the cache's key
+        # A page has no kernel: a progress bar would stand at its beginning for ever. What has a picture of
+        # itself shows that instead.
+        outputs = cell.get("outputs", [])
+        for output in outputs:
+            if "text/html" in output.get("data", {}):
+                output["data"].pop(WIDGET, None)
+        outputs[:] = [output for output in outputs if WIDGET not in output.get("data", {})]
+    return notebook
+
+
+def execute(paths: list[Path], timeout: int, jobs: int = 1) -> None:
+    """Run notebooks, `jobs` of them side by side, and put the outputs into the cache.
 
     Raises:
         SystemExit: If a cell raised or took longer than `timeout` seconds; finished notebooks are kept.
     """
-    import nbformat
     from jupyter_cache import get_cache
+    from nbformat import write
+    from tqdm import tqdm
 
-    cache = get_cache(CACHE)
-    environment = {"ROUTEDK_WORK": str(WORK)} | os.environ
-    options = ["--nbmake", "--overwrite", f"--nbmake-timeout={timeout}", "-q", "--no-header", "-rN"]
-    failed = []
-    for source in paths:
-        # Outside _build, which nbmake passes over, and away from this repository's pytest settings.
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(shutil.copy(source, folder))
-            begin = time.monotonic()
-            command = [sys.executable, "-m", "pytest", f"--rootdir={folder}", *options, copy.name]
-            if subprocess.run(command, cwd=folder, env=environment).returncode:
-                failed.append(source.name)
-                continue
-            notebook = nbformat.read(copy, as_version=4)
-            for cell in notebook.cells:
-                cell.metadata.pop("execution", None)  # nbmake's timings would change the cache's key
-                # A page has no kernel: a progress bar would stand at its beginning for ever. What has a picture of
-                # itself shows that instead.
-                outputs = cell.get("outputs", [])
-                for output in outputs:
-                    if "text/html" in output.get("data", {}):
-                        output["data"].pop(WIDGET, None)
-                outputs[:] = [output for output in outputs if WIDGET not in output.get("data", {})]
-            nbformat.write(notebook, copy)
-            seconds = {"execution_seconds": round(time.monotonic() - begin, 1)}
-            cache.cache_notebook_file(copy, uri=str(source), data=seconds, overwrite=True)
+    cache, failed, ready = get_cache(CACHE), [], []
+    running: dict[Future[Ran], Path] = {}
+    order = TopologicalSorter({p: [q for q in paths if q.stem in TRAINED_BY.get(p.stem, ())] for p in paths})
+    order.prepare()
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(paths), desc="executing", unit="notebook") as bar:
+        while order.is_active():
+            ready += order.get_ready()
+            while ready and len(running) < jobs:  # nothing waits in the pool: Ctrl-C ends what runs, and that is all
+                source = ready.pop(0)
+                running[pool.submit(run_one, source, timeout, threads)] = source
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                source, ran = running.pop(future), future.result()
+                order.done(source)
+                bar.write(f"{source.name}: {ran.seconds:.0f} s" if ran.notebook else ran.said)
+                bar.update()
+                if not ran.notebook:
+                    failed.append(source.name)
+                    continue
+                with tempfile.TemporaryDirectory() as folder:
+                    made = Path(folder, source.name)
+                    write(cleaned(ran.notebook), made)
+                    taken = {"execution_seconds": round(ran.seconds, 1)}
+                    cache.cache_notebook_file(made, uri=str(source), data=taken, overwrite=True)
     if failed:
         raise SystemExit(f"These notebooks failed, their errors stand above: {', '.join(failed)}")
 
@@ -136,7 +193,9 @@ def main() -> None:
     """Bring the outputs and the site up to date."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--timeout", type=int, default=600, help="seconds that one cell may take (default 600)")
-    timeout = parser.parse_args().timeout
+    jobs = min(2, os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=jobs, help=f"notebooks side by side (here: {jobs})")
+    chosen = parser.parse_args()
     BUILD.mkdir(exist_ok=True)
 
     code, code_stamp = fingerprint(CODE), BUILD / "code.sha256"
@@ -149,7 +208,7 @@ def main() -> None:
     if remembered(site_stamp) == site and INDEX.exists():
         print("The book is up to date.")
     else:
-        execute(stale(notebooks()), timeout)
+        execute(stale(notebooks()), chosen.timeout, chosen.jobs)
         build()
         site_stamp.write_text(site)
     print(f"Open {INDEX}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -328,5 +329,28 @@ def test_chapters_share_what_they_train(builder: ModuleType, tmp_path: Path, mon
     folder = "from pathlib import Path\nimport os\nwork = Path(os.environ['ROUTEDK_WORK'])\n"
     first = write_notebook(tmp_path / "first.ipynb", folder + "work.mkdir()\n(work / 'expert').touch()")
     second = write_notebook(tmp_path / "second.ipynb", folder + "assert (work / 'expert').exists()")
-    builder.execute([first, second], timeout=60)
+    monkeypatch.setattr(builder, "TRAINED_BY", {"second": ["first"]})
+    builder.execute([second, first], timeout=60, jobs=2)
     assert builder.stale([first, second]) == []
+
+
+def test_chapters_side_by_side_wait_for_what_they_load() -> None:
+    builder = load_script("build_book")
+    names = [path.stem for path in builder.notebooks()]
+    assert {*builder.TRAINED_BY, *chain(*builder.TRAINED_BY.values())} <= {*names}
+    loading = {p.stem for p in builder.notebooks() if "experts-" in p.read_text(encoding="utf-8")}
+    first, *others = sorted(loading)
+    assert all(first in builder.TRAINED_BY[name] for name in others)
+
+
+def test_notebooks_run_side_by_side(builder: ModuleType, tmp_path: Path) -> None:
+    wait_for = (
+        "from pathlib import Path\nimport time\nPath({!r}).touch()\nwhile not Path({!r}).exists(): time.sleep(0.1)"
+    )
+    here, there = str(tmp_path / "a"), str(tmp_path / "b")
+    both = [
+        write_notebook(tmp_path / "a.ipynb", wait_for.format(here, there)),
+        write_notebook(tmp_path / "b.ipynb", wait_for.format(there, here)),
+    ]
+    builder.execute(both, timeout=60, jobs=2)
+    assert builder.stale(both) == []
