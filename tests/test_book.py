@@ -257,6 +257,13 @@ def test_search_finds_a_page(visit: Callable[..., Any]) -> None:
     assert tab.locator("#search-results li").count() >= 2
 
 
+def test_descriptions_with_a_colon_are_no_types(site: Path) -> None:
+    text = (site / "book" / "api.html").read_text(encoding="utf-8")
+    assert "NEVER_TOUCHED" in text
+    assert 'Type<span class="colon">' not in text
+    assert "Alias for field number" not in text
+
+
 # The script that builds it
 
 
@@ -354,11 +361,3 @@ def test_notebooks_run_side_by_side(builder: ModuleType, tmp_path: Path) -> None
     ]
     builder.execute(both, timeout=60, jobs=2)
     assert builder.stale(both) == []
-
-
-@pytest.mark.usefixtures("visit")
-def test_descriptions_with_a_colon_are_no_types() -> None:
-    text = (HTML / "book" / "api.html").read_text(encoding="utf-8")
-    assert "NEVER_TOUCHED" in text
-    assert 'Type<span class="colon">' not in text
-    assert "Alias for field number" not in text
