@@ -143,7 +143,7 @@ def execute(paths: list[Path], timeout: int, jobs: int = 1) -> None:
         SystemExit: If a cell raised or took longer than `timeout` seconds; finished notebooks are kept.
     """
     from jupyter_cache import get_cache
-    from nbformat import write
+    from jupyter_cache.base import CacheBundleIn
     from tqdm import tqdm
 
     cache, failed, ready = get_cache(CACHE), [], []
@@ -165,11 +165,9 @@ def execute(paths: list[Path], timeout: int, jobs: int = 1) -> None:
                 if not ran.notebook:
                     failed.append(source.name)
                     continue
-                with tempfile.TemporaryDirectory() as folder:
-                    made = Path(folder, source.name)
-                    write(cleaned(ran.notebook), made)
-                    taken = {"execution_seconds": round(ran.seconds, 1)}
-                    cache.cache_notebook_file(made, uri=str(source), data=taken, overwrite=True)
+                taken = {"execution_seconds": round(ran.seconds, 1)}
+                made = CacheBundleIn(cleaned(ran.notebook), str(source), data=taken)
+                cache.cache_notebook_bundle(made, overwrite=True)
     if failed:
         raise SystemExit(f"These notebooks failed, their errors stand above: {', '.join(failed)}")
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from routedk_lite.files import atomic_write
 from routedk_lite.plots import finish, new_figure, palette
+from routedk_lite.replication import UNBROKEN
 from routedk_lite.report import fill_marked, text_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,8 +46,9 @@ def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str,
     ]
     made["routing"] = text_table(["what", "seconds", "peak MB"], rows, markdown=True)
     rows = [
-        [r["what"], _unbroken(r["reach"]), f"{median(r['rounds']):.2f}", _spread(r["rounds"], 2), str(len(r["rounds"]))]
+        [r["what"], r["reach"].replace(" ", UNBROKEN), f"{median(found):.2f}", _spread(found, 2), str(len(found))]
         for r in routing["ratios"]
+        for found in [r["rounds"]]
     ]
     titles = ["ratio of times", "aim", "median", "range", "rounds"]
     made["ratios"] = text_table(titles, rows, text_columns=2, markdown=True)
@@ -54,10 +56,6 @@ def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str,
         f"Training: {_machine(training)} Routing: {_machine(routing)}"
     )  # fmt: skip
     return made
-
-
-def _unbroken(text: str) -> str:
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _spread(values: Sequence[float], digits: int) -> str:

@@ -20,6 +20,7 @@ from routedk_lite.diagnostics import LearningPoint
 from routedk_lite.files import atomic_write
 from routedk_lite.plots import curves_figure, learning_figure
 from routedk_lite.records import RunRecord, load_all
+from routedk_lite.replication import UNBROKEN
 from routedk_lite.report import fill_marked, text_table
 from routedk_lite.statistics import Interval
 
@@ -179,7 +180,7 @@ def _routers(trials: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _cells(metrics: Iterable[Mapping[str, float]]) -> list[str]:
-    return [f"{m['f1']:.3f}\N{NO-BREAK SPACE}/ {m['exact_match']:.3f}" for m in metrics]
+    return [f"{m['f1']:.3f}{UNBROKEN}/ {m['exact_match']:.3f}" for m in metrics]
 
 
 def figures(trials: Mapping[str, Any]) -> dict[str, Figure]:
