@@ -24,8 +24,8 @@ CHARACTERS_PER_TOKEN = 3.0
 CHARACTERS_PER_WORD_TOKEN = 4.5
 """Of plain English."""
 INSTRUCTION_TOKENS = 70
-LONGEST_TOKENS = 800
-"""More than any training text of the public domains has, with the rules it cites and its reasoning."""
+LONGEST_TOKENS = 1100
+"""More than any training text of the public domains has, with whole titles, the rules it cites and its reasoning."""
 ANSWER_TOKENS = 10
 UTILISATION = {"cpu": 0.5, "cuda": 0.3}
 """Share of the matrix-product speed that a training step reaches; the rest is everything else."""

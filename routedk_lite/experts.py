@@ -20,7 +20,7 @@ from .examples import Example, SessionExamples, encode_example
 from .files import atomic_folder, sha256_json, write_json
 from .knowledge import Knowledge
 from .pairs import PairReader
-from .training import SessionTrainer, finished_summary, low_precision, make_trainer, run_trainer
+from .training import SessionTrainer, finished_summary, low_precision, make_trainer, one_at_a_time, run_trainer
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -95,43 +95,46 @@ def train_expert(
     if (done := _finished(folder, run_id)) is not None:
         return done
 
-    work = folder.with_name(f".{folder.name}.{run_id}.training")
-    model = _add_adapter(student, config, seed)
-    try:
-        trainer = make_trainer(
-            SessionTrainer,
-            model,
-            student,
-            config,
-            train=train,
-            valid=valid,
-            work=work,
-            seed=seed,
-            progress=progress,
-            reader=reader,
-        )
-        if on_epoch is not None:
-            trainer.add_callback(_AfterEpoch(on_epoch, len(train)))
-        history, seconds = run_trainer(trainer)
-        tokens = config.epochs * sum(train.lengths)
-        summary = {
-            "digest": run_id,
-            "config": {**config.__dict__, "seed": seed},
-            "knowledge": asdict(told or KnowledgeConfig()),
-            "sessions": len(train),
-            "seconds": seconds,
-            "tokens_per_second": round(tokens / seconds, 1),
-            "history": history,
-        }
-        if trainer.is_world_process_zero():  # under `accelerate launch`, one of several processes writes
-            with atomic_folder(folder) as target:
-                _write_adapter(model, student, target)
-                write_json(target / "training.json", summary)
-            shutil.rmtree(work, ignore_errors=True)
-        trainer.accelerator.wait_for_everyone()
-    finally:
-        model.unload()
-    return ExpertResult(folder, history, summary["seconds"], summary["tokens_per_second"])
+    with one_at_a_time(folder, run_id):
+        if (done := _finished(folder, run_id)) is not None:  # by another process, while this one waited
+            return done
+        work = folder.with_name(f".{folder.name}.{run_id}.training")
+        model = _add_adapter(student, config, seed)
+        try:
+            trainer = make_trainer(
+                SessionTrainer,
+                model,
+                student,
+                config,
+                train=train,
+                valid=valid,
+                work=work,
+                seed=seed,
+                progress=progress,
+                reader=reader,
+            )
+            if on_epoch is not None:
+                trainer.add_callback(_AfterEpoch(on_epoch, len(train)))
+            history, seconds = run_trainer(trainer)
+            tokens = config.epochs * sum(train.lengths)
+            summary = {
+                "digest": run_id,
+                "config": {**config.__dict__, "seed": seed},
+                "knowledge": asdict(told or KnowledgeConfig()),
+                "sessions": len(train),
+                "seconds": seconds,
+                "tokens_per_second": round(tokens / seconds, 1),
+                "history": history,
+            }
+            if trainer.is_world_process_zero():  # under `accelerate launch`, one of several processes writes
+                with atomic_folder(folder) as target:
+                    _write_adapter(model, student, target)
+                    write_json(target / "training.json", summary)
+                shutil.rmtree(work, ignore_errors=True)
+            trainer.accelerator.wait_for_everyone()
+        finally:
+            model.unload()
+        return ExpertResult(folder, history, summary["seconds"], summary["tokens_per_second"])
 
 
 class _AfterEpoch(TrainerCallback):

@@ -28,7 +28,7 @@ from .fusion import Dynamic, Static
 from .pairs import PairReader
 from .prompts import prompt_batches
 from .routed import RoutedModel
-from .training import SessionTrainer, finished_summary, make_trainer, run_trainer
+from .training import SessionTrainer, finished_summary, make_trainer, one_at_a_time, run_trainer
 
 UNIFORM_ENTROPY, UNIFORM_VARIANCE = 0.99, 1e-4
 """Share of the largest possible entropy, and variance between sessions, that look like a router that does nothing."""
@@ -250,45 +250,48 @@ def train_fusion(
     if (done := _finished(model, folder, run_id)) is not None:
         return done
 
-    work = folder.with_name(f".{folder.name}.{run_id}.training")
-    static = isinstance(model.fusion, Static)
-    rate = config.static_learning_rate if static else config.learning_rate
-    trainer = make_trainer(
-        _FusionTrainer,
-        model,
-        student,
-        replace(config, learning_rate=rate),
-        train=train,
-        valid=valid,
-        work=work,
-        seed=seed,
-        progress=progress,
-        prompt_mask=True,
-        reader=reader,
-    )
-    trainer.names, trainer.statistics = model.expert_names, None
-    history, seconds = run_trainer(trainer)
-    signs = []
-    if trainer.statistics is not None:
-        losses = [next(row[k] for row in reversed(history) if k in row) for k in ("loss", "eval_loss")]
-        signs = failure_signs(trainer.statistics, model.expert_names, (losses[0], losses[1]))
-    summary = {
-        "digest": run_id,
-        "config": {**config.__dict__, "seed": seed},
-        "sessions": len(train),
-        "seconds": seconds,
-        "statistics": trainer.statistics.to_json() if trainer.statistics is not None else None,
-        "warnings": signs,
-        "history": history,
-    }
-    model.eval()
-    with atomic_folder(folder) as target:
-        model.write(target)
-        write_json(target / "routing.json", summary)
-    shutil.rmtree(work, ignore_errors=True)
-    for sign in signs:
-        warnings.warn(sign, stacklevel=2)
-    return FusionResult(folder, history, seconds, tuple(signs))
+    with one_at_a_time(folder, run_id):
+        if (done := _finished(model, folder, run_id)) is not None:  # by another process, while this one waited
+            return done
+        work = folder.with_name(f".{folder.name}.{run_id}.training")
+        static = isinstance(model.fusion, Static)
+        rate = config.static_learning_rate if static else config.learning_rate
+        trainer = make_trainer(
+            _FusionTrainer,
+            model,
+            student,
+            replace(config, learning_rate=rate),
+            train=train,
+            valid=valid,
+            work=work,
+            seed=seed,
+            progress=progress,
+            prompt_mask=True,
+            reader=reader,
+        )
+        trainer.names, trainer.statistics = model.expert_names, None
+        history, seconds = run_trainer(trainer)
+        signs = []
+        if trainer.statistics is not None:
+            losses = [next(row[k] for row in reversed(history) if k in row) for k in ("loss", "eval_loss")]
+            signs = failure_signs(trainer.statistics, model.expert_names, (losses[0], losses[1]))
+        summary = {
+            "digest": run_id,
+            "config": {**config.__dict__, "seed": seed},
+            "sessions": len(train),
+            "seconds": seconds,
+            "statistics": trainer.statistics.to_json() if trainer.statistics is not None else None,
+            "warnings": signs,
+            "history": history,
+        }
+        model.eval()
+        with atomic_folder(folder) as target:
+            model.write(target)
+            write_json(target / "routing.json", summary)
+        shutil.rmtree(work, ignore_errors=True)
+        for sign in signs:
+            warnings.warn(sign, stacklevel=2)
+        return FusionResult(folder, history, seconds, tuple(signs))
 
 
 def _check_fusion(model: RoutedModel) -> None:

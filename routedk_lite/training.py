@@ -8,8 +8,10 @@ CPU with bfloat16 the adapters compute in bfloat16 while the optimizer keeps flo
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from .backbone import LOST_BACKWARD, Student, StudentInfo, lost_backward
 from .batches import IGNORE, AnswerCollator, LengthGroupedSampler
 from .config import OptimizerConfig
 from .examples import SessionExamples
+from .files import locked
 from .pairs import PairReader
 
 
@@ -303,6 +306,17 @@ def run_trainer(trainer: Trainer) -> tuple[list[dict[str, float]], float]:
     seconds = before + time.perf_counter() - started
     history = [{k: float(v) for k, v in row.items()} for row in trainer.state.log_history]
     return history, round(seconds, 1)
+
+
+@contextmanager
+def one_at_a_time(folder: Path, run_id: str) -> Iterator[None]:
+    """Let one process at a time train this into the folder: two chapters that run side by side may want the same.
+
+    Processes that were launched together share their training, and do not wait for each other here.
+    """
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    with nullcontext() if together else locked(folder.with_name(f"{folder.name}.{run_id}")):
+        yield
 
 
 def finished_summary(path: Path, run_id: str) -> dict[str, Any] | None:

@@ -14,11 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 from routedk_lite import doctor, memory
 from routedk_lite.backbone import load_student, student_files
-from routedk_lite.config import PROFILES, StudentConfig
+from routedk_lite.config import PROFILES, KnowledgeConfig, StudentConfig
 from routedk_lite.data import PUBLIC_DOMAINS, load_domain
 from routedk_lite.estimate import LONGEST_TOKENS, T4, UTILISATION, _longest, estimate, training_tokens
+from routedk_lite.examples import encode_example
 from routedk_lite.experts import lora_config
 from routedk_lite.fusion import Dynamic
+from routedk_lite.knowledge import load_knowledge
 from routedk_lite.memory import ANSWER_TOKENS, KNOWN, architecture, memory_plan, saved_bytes
 from routedk_lite.pipeline import Study
 from routedk_lite.routed import RoutedModel
@@ -141,12 +143,17 @@ def test_the_paper_profile_fits_a_gpu_of_24_gb():
     assert memory_plan(PROFILES["paper"], LONGEST_TOKENS).total <= doctor._GPU_MEMORY_GB["paper"] <= 24
 
 
-def test_no_training_text_is_longer_than_the_plan_assumes(mirror, tmp_path):
+@pytest.mark.parametrize("name", ["smol", "t4", "paper"])
+def test_no_training_text_is_longer_than_the_plan_assumes(name, mirror, smol_student, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(student_files(smol_student)[0])
+    told = KnowledgeConfig(kind="both")
     for domain in PUBLIC_DOMAINS:
-        load_domain(domain, "train")
-        study = Study("t4", domain, results=tmp_path)
+        about = {"max_length": LONGEST_TOKENS, "knowledge": load_knowledge(domain), "told": told}
+        texts = [encode_example(s, tokenizer, PROFILES[name].prompt, **about) for s in load_domain(domain, "train")]
+        longest = max(len(text.input_ids) for text in texts)
+        study = Study(name, domain, results=tmp_path)
         both = next(stage for stage in study.stages if stage.name == "both-seed0")
-        assert 300 < _longest(study, both) <= LONGEST_TOKENS
+        assert 0.7 < _longest(study, both) / longest < 1.2, "the estimate from characters"
 
 
 def test_published_architectures_have_the_sizes_of_the_profiles():

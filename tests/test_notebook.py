@@ -5,6 +5,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from routedk_lite import notebook
 from routedk_lite.config import get_profile
@@ -104,6 +105,7 @@ def test_without_a_gpu_the_way_out_is_named(colab, way, monkeypatch, capsys):
     monkeypatch.setenv("ROUTEDK_PROFILE", "t4")
     monkeypatch.setattr(notebook, "in_colab", lambda: colab)
     monkeypatch.setattr(notebook, "install_missing", lambda extras: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     setup()
     said = capsys.readouterr().out
     assert way in said and "ROUTEDK_PROFILE=smol" in said
@@ -114,8 +116,6 @@ def test_without_a_gpu_the_way_out_is_named(colab, way, monkeypatch, capsys):
     [("Tesla T4", (7, 5), "float16 (it only emulates bfloat16)"), ("NVIDIA A100-SXM4-40GB", (8, 0), "bfloat16")],
 )
 def test_a_t4_is_told_from_an_a100(name, capability, says, monkeypatch):
-    import torch
-
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     card = types.SimpleNamespace(total_memory=15 * 2**30)

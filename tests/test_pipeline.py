@@ -90,9 +90,9 @@ def test_a_study_ends_in_records_that_verify(done):
 
 def test_only_long_prompts_are_read_with_sdpa_and_the_record_says_so(done):
     attention = {r.run: r.student["attention"] for r in done().run() if r.student}
-    assert {run for run, name in attention.items() if name == "sdpa"} == {
-        "base-few-shot-seed0", "few-shot", "few-shot-patterns", "few-shot-rules",
-    }  # fmt: skip
+    few_shot = {"base-few-shot-seed0", "few-shot", "few-shot-patterns", "few-shot-rules"}
+    on_gpu = torch.cuda.is_available()  # where sdpa is left alone
+    assert {run for run, name in attention.items() if name == "sdpa"} == (set() if on_gpu else few_shot)
     assert attention["voting-base-seed0"] == "eager", "made after the few-shot runs"
 
 

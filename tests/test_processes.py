@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from subprocess import PIPE
 
 import pytest
 from conftest import ROOT
@@ -26,7 +27,9 @@ config = replace(toy.train, epochs=1, micro_batch_size=8, learning_rate=1e-3)
 sessions = load_domain("toyshop", "train").sessions[:32]
 result = train_expert(load_student(toy, device="cpu"), sessions, sys.argv[1], config=config, progress=False)
 steps = [row["step"] for row in result.history if "step" in row]
-os.write(1, f"RANK {os.environ['RANK']} STEPS {int(max(steps))}\\n".encode())  # whole lines, two processes write here
+runtime = next(row["train_runtime"] for row in result.history if "train_runtime" in row)
+# In one piece, since two processes write here.
+os.write(1, f"RANK {os.environ.get('RANK')} STEPS {int(max(steps))}\\nRUNTIME {runtime}\\n".encode())
 """
 
 
@@ -60,9 +63,8 @@ def test_one_training_in_two_processes_shares_the_texts_and_leaves_one_expert(tm
     script = tmp_path / "launched.py"
     script.write_text(SCRIPT, encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, str(tmp_path / "expert")], env=environment, capture_output=True, text=True, timeout=300
+        [*command, str(tmp_path / "expert")], env=on_a_cpu(), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-2000:]
     told = sorted(line for line in done.stdout.splitlines() if line.startswith("RANK"))
@@ -71,3 +73,26 @@ def test_one_training_in_two_processes_shares_the_texts_and_leaves_one_expert(tm
     weights = load_file(tmp_path / "expert" / "adapter_model.safetensors")
     assert any(tensor.abs().max() > 0 for name, tensor in weights.items() if "lora_B" in name), "it has learned"
     assert json.loads((tmp_path / "expert" / "training.json").read_text())["sessions"] == 32
+
+
+def test_two_processes_that_want_the_same_expert_train_it_once(tmp_path) -> None:
+    script, folder = tmp_path / "side_by_side.py", tmp_path / "expert"
+    script.write_text(SCRIPT, encoding="utf-8")
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(folder)], env=on_a_cpu(), stdout=PIPE, stderr=PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    one, other = (result.splitlines()[-1] for result, _ in said)
+    assert one == other and one.startswith("RUNTIME "), "the time of one training, to a tenth of a millisecond"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors", "training.json",
+    ]  # fmt: skip
+
+
+def on_a_cpu() -> dict[str, str]:
+    """The environment of a process that shares its machine with others."""
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

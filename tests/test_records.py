@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from routedk_lite import records
 from routedk_lite.data import Domain, load_domain
@@ -68,7 +69,7 @@ def test_a_record_says_where_it_was_made(write):
     record = write()
     assert record.versions.keys() >= {"python", "torch", "transformers", "peft"}
     assert record.hardware["cores"] >= 1 and record.hardware["memory_gb"] > 0
-    assert record.peak_memory_mb > 50
+    assert record.peak_memory_mb > (1 if torch.cuda.is_available() else 50)
     assert record.created.endswith("+00:00")
     assert record.commit is None or len(record.commit) == 40
 
