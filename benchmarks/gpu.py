@@ -127,7 +127,8 @@ class Bench:
             knowledge=self.knowledge if told else None, told=told,
         ))  # fmt: skip
         row = self.found[name]
-        row |= {"sessions": len(sessions), "tokens_per_second": result.tokens_per_second}
+        row |= {"sessions": len(sessions), "batch": config.micro_batch_size}
+        row["tokens_per_second"] = result.tokens_per_second
         row |= {"losses": [h["loss"] for h in result.history if "loss" in h], "seconds": result.seconds}
         return folder
 
@@ -141,7 +142,8 @@ class Bench:
             reader=self.reader, progress=False,
         ))  # fmt: skip
         row = self.found["router"]
-        row |= {"sessions": len(self.train), "losses": [h["loss"] for h in result.history if "loss" in h]}
+        row |= {"sessions": len(self.train), "batch": config.micro_batch_size}
+        row |= {"losses": [h["loss"] for h in result.history if "loss" in h]}
         return model
 
     def answers(self, model: RoutedModel) -> None:
@@ -154,7 +156,7 @@ class Bench:
         read = pairs_of(model, profile, self.student, self.reader, progress=False)
         self.measured("pairs", lambda: read(self.test))
         for name in ("greedy", "votes", "pairs"):
-            self.found[name]["sessions"] = len(self.test)
+            self.found[name] |= {"sessions": len(self.test), "batch": decode.batch_size}
 
     def run(self) -> dict[str, Any]:
         """All measurements of one profile."""

@@ -1,7 +1,8 @@
 """Rough time, memory and disk of a stage, before it is run: arithmetic on the profile, not a measurement.
 
 A trained token costs about four multiplications and additions per frozen weight (forward, and backward through the
-activations; the adapters are small), a read token two. A generated token must read all weights from memory.
+activations; the adapters are small), a read token two. A generated token must read all weights from memory. And a GPU
+can only compute what has been started: where texts are few and short, it waits for the processor.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .data import domain_is_cached
 from .knowledge import load_knowledge
-from .memory import memory_plan
+from .memory import architecture, memory_plan
 
 if TYPE_CHECKING:
     import torch
 
+    from .config import OptimizerConfig, Profile
     from .pipeline import Stage, Study
 
 CHARACTERS_PER_TOKEN = 3.0
@@ -29,10 +31,28 @@ LONGEST_TOKENS = 1100
 ANSWER_TOKENS = 10
 UTILISATION = {"cpu": 0.5, "cuda": 0.3}
 """Share of the matrix-product speed that a training step reaches; the rest is everything else."""
+STARTING = {"train": 7e-3, "answer": 3e-3}
+"""Seconds in which the processor starts the kernels of one layer with experts, per pass of a batch, however small it
+is; rounded from what `benchmarks/gpu.py` measured beside an H200 with both profiles for GPUs."""
 EXPLORED_ANSWERS = 15
 """The router explorer's grid, in evaluations of the whole test split: some 80 settings, on a sixth of the sessions."""
 T4 = (65e12, 3.0e11)
 """fp16 operations and bytes a second of a T4 (NVIDIA's data sheet), assumed where there is no GPU to measure."""
+
+
+class Machine(NamedTuple):
+    """What the figures rest on."""
+
+    speed: float
+    """Operations a second."""
+    bandwidth: float
+    """Bytes a second."""
+    utilisation: float
+    basis: str
+    """Where they come from."""
+    compute_bytes: float
+    """Per computed number."""
+    is_gpu: bool
 
 
 class Estimate(NamedTuple):
@@ -59,7 +79,8 @@ def estimate(study: Study, stage: Stage) -> Estimate:
         disk = profile.parameters * 4 if from_wheel else download
         memory = 0.5 + from_wheel * 3 * disk / 1e9
         return Estimate(download / 10e6 + from_wheel * 20, memory, disk / 1e6, "")
-    speed, bandwidth, utilisation, basis, compute_bytes = _machine(profile)
+    speed, bandwidth, utilisation, basis, compute_bytes, is_gpu = _machine(profile)
+    layers = _layers(profile) if is_gpu else 0
     if not profile.student.load_in_4bit:
         weight_bytes = compute_bytes
     weights = profile.parameters * weight_bytes
@@ -73,7 +94,8 @@ def estimate(study: Study, stage: Stage) -> Estimate:
         questions += profile.pairs.orders * (n_validation + n_test)
     read = questions * asked * 2 * profile.parameters / (speed * utilisation)
     steps = -(-n_test // profile.decode.batch_size) * min(profile.decode.max_new_tokens, 2 * ANSWER_TOKENS)
-    answer = read + steps * (weights / bandwidth + profile.decode.batch_size * 2 * profile.parameters / speed)
+    token = weights / bandwidth + profile.decode.batch_size * 2 * profile.parameters / speed
+    answer = read + steps * max(token, layers * STARTING["answer"])
     memory = (1.0 if basis else 0) + weights / 1e9
     if stage.kind == "answer":
         return Estimate(answer, memory + 0.3, 0.1, basis)
@@ -81,8 +103,9 @@ def estimate(study: Study, stage: Stage) -> Estimate:
         return Estimate(answer * EXPLORED_ANSWERS, memory + 0.3, 0.2, basis)
     if stage.kind == "sample":  # while samples agree they are one row; in the end every one may stand alone
         return Estimate(2.5 * answer, memory + 1.0, 1.0, basis)
-    train = training_tokens(study, stage) * 4 * profile.parameters / (speed * utilisation)
-    train *= 3 / 2 if profile.train.gradient_checkpointing else 1  # a second forward pass
+    passes = 3 if profile.train.gradient_checkpointing else 2  # forward and backward; checkpointing, forward again
+    computing = training_tokens(study, stage) * 2 * passes * profile.parameters / (speed * utilisation)
+    train = max(computing, micro_batches(study, stage) * passes * layers * STARTING["train"])
     # All linear layers of a Llama get r·(inputs + outputs) weights: about r/200 of the model at these widths.
     adapter = profile.parameters * profile.train.r / 200 / (profile.parameters / 1e8) ** 0.35
     if profile.student.load_in_4bit:
@@ -101,8 +124,26 @@ def estimate(study: Study, stage: Stage) -> Estimate:
 def training_tokens(study: Study, stage: Stage) -> float:
     """Tokens that a training reads in all its epochs: prompts, what they are told, and answers."""
     n_train, _, _, prompt = _sizes(study)
-    epochs = study.profile.router.epochs if stage.kind == "router" else study.profile.train.epochs
+    epochs = _training(study, stage).epochs
     return n_train * stage.sessions * (prompt + _knowledge_tokens(study, stage) + ANSWER_TOKENS) * epochs
+
+
+def micro_batches(study: Study, stage: Stage) -> float:
+    """Micro-batches that a training reads in all its epochs."""
+    training = _training(study, stage)
+    return _sizes(study)[0] * stage.sessions * training.epochs / training.micro_batch_size
+
+
+def _training(study: Study, stage: Stage) -> OptimizerConfig:
+    return study.profile.router if stage.kind == "router" else study.profile.train
+
+
+def _layers(profile: Profile) -> int:
+    """Layers of the student; as many as those of one to eight billion weights have, where nobody knows."""
+    try:
+        return architecture(profile.student).num_hidden_layers
+    except ValueError:
+        return 32
 
 
 def _sizes(study: Study) -> tuple[int, int, int, float]:
@@ -138,21 +179,22 @@ def _longest(study: Study, stage: Stage) -> int:
     return round(INSTRUCTION_TOKENS + ANSWER_TOKENS + max(lengths))
 
 
-def _machine(profile) -> tuple[float, float, float, str, float]:
-    """Operations a second, bytes a second, utilisation, where they come from, bytes per computed number."""
+def _machine(profile: Profile) -> Machine:
+    """The GPU or the processor here; a T4 where a student needs a GPU and there is none."""
     import torch
 
     from .backbone import choose_dtype
 
     gpu = torch.cuda.is_available()
     if not gpu and profile.student.load_in_4bit:
-        return *T4, UTILISATION["cuda"], "No GPU here: computed for a T4 from its data sheet; not run.", 2
+        basis = "No GPU here: computed for a T4 from its data sheet; not run."
+        return Machine(*T4, UTILISATION["cuda"], basis, 2, is_gpu=True)
     device = "cuda" if gpu else "cpu"
     dtype = choose_dtype(profile.student.dtype, device)
     speed, bandwidth = _measure(device, dtype)
     name = torch.cuda.get_device_name() if gpu else "this CPU"
     basis = f"Computed from {name}: {speed / 1e9:.0f} GFLOP/s and {bandwidth / 1e9:.0f} GB/s measured just now."
-    return speed, bandwidth, UTILISATION[device], basis, dtype.itemsize
+    return Machine(speed, bandwidth, UTILISATION[device], basis, dtype.itemsize, is_gpu=gpu)
 
 
 @cache

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+import nbformat
 from check_colab import all_chapters
 
 from routedk_lite import config, data, notebook
@@ -29,27 +30,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smol", "t4", "paper")
 WITHOUT = ("01_bundles_and_metrics", "10_scaling_up")
 """Chapters that no profile changes."""
-STARTUP = """
-import os, traceback
-try:
-    from check_profiles import shorten
-    shorten({profile!r}, {sessions})
-except Exception:  # which IPython would print and forget
-    traceback.print_exc()
-    os._exit(1)
-"""
-"""What a kernel runs before the first cell."""
+LATE = ("03_distillation",)
+"""Chapters that look for particular sessions first; sessions become few only where they begin to train."""
+TRAINING = "load_domain(domain, s) for s in"
+"""How a chapter gets what it trains on."""
 
 
-def shorten(name: str, n_sessions: int) -> None:
-    """In a chapter's kernel: few sessions, one epoch, few votes, and SmolLM2 under the settings of the profile."""
-    load, profile, smol = data.load_domain, config.PROFILES[name], config.PROFILES["smol"]
-
-    def few(domain: str, split: str) -> data.Domain:
-        found = load(domain, split)
-        return replace(found, sessions=found.sessions[:: max(1, len(found) // n_sessions)])
-
-    data.load_domain = few
+def shorten(name: str) -> None:
+    """In a chapter's kernel: one epoch, few votes, and SmolLM2 under the settings of the profile."""
+    profile, smol = config.PROFILES[name], config.PROFILES["smol"]
     # Records are of all sessions; chapters that look at them do so in the tests.
     notebook.results_folder = lambda: Path(os.environ["ROUTEDK_WORK"], "results")
     config.PROFILES[name] = replace(
@@ -59,6 +48,34 @@ def shorten(name: str, n_sessions: int) -> None:
         router=replace(profile.router, epochs=1),
         vote=replace(profile.vote, n=8, sizes=(1, 4, 8)),
     )
+
+
+def thin(n_sessions: int) -> Callable[[str, str], data.Domain]:
+    """In a chapter's kernel: few sessions of every public domain, for the chapter and all that it imports later."""
+    load = data.load_domain
+
+    def few(domain: str, split: str) -> data.Domain:
+        found = load(domain, split)
+        if domain == "toyshop":  # small as it is, and chapters pick sessions from it
+            return found
+        return replace(found, sessions=found.sessions[:: max(1, len(found) // n_sessions)])
+
+    data.load_domain = few
+    return few
+
+
+def copy(chapter: Path, folder: Path, name: str, n_sessions: int) -> None:
+    """A copy of a chapter that begins with `shorten`, and with `thin` at once or where it trains."""
+    made = nbformat.read(chapter, as_version=4)
+    shorter = f"import check_profiles\ncheck_profiles.shorten({name!r})"
+    fewer = f"import check_profiles\nload_domain = check_profiles.thin({n_sessions})"
+    if chapter.stem in LATE:
+        where = next(i for i, cell in enumerate(made.cells) if TRAINING in cell.source)
+        made.cells.insert(where, nbformat.v4.new_code_cell(fewer))
+    else:
+        made.cells.insert(0, nbformat.v4.new_code_cell(fewer))
+    made.cells.insert(0, nbformat.v4.new_code_cell(shorter))
+    nbformat.write(made, folder / chapter.name)
 
 
 def main() -> int:
@@ -73,16 +90,14 @@ def main() -> int:
         raise SystemExit(f"no chapter with a student fits {chosen.only!r}")
     with tempfile.TemporaryDirectory(prefix="profile-") as name:
         folder = Path(name)
-        startup = folder / "ipython" / "profile_default" / "startup" / "00-few.py"
-        startup.parent.mkdir(parents=True)
-        startup.write_text(STARTUP.format(profile=chosen.profile, sessions=chosen.sessions), encoding="utf-8")
         (folder / "work" / "results").mkdir(parents=True)
         for chapter in chapters:
-            shutil.copy(chapter, folder)
+            copy(chapter, folder, chosen.profile, chosen.sessions)
         environment = os.environ | {
-            "IPYTHONDIR": str(folder / "ipython"), "ROUTEDK_WORK": str(folder / "work"),
-            "ROUTEDK_PROFILE": chosen.profile, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")]),
-        }  # fmt: skip
+            "ROUTEDK_WORK": str(folder / "work"),
+            "ROUTEDK_PROFILE": chosen.profile,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")]),
+        }
         command = [sys.executable, "-m", "pytest", "--nbmake", "--nbmake-timeout=3600", "-v", "--durations=0"]
         command += [folder / chapter.name for chapter in chapters]
         return subprocess.run(command, cwd=folder, env=environment).returncode

@@ -31,7 +31,7 @@ def load(name: str) -> dict[str, Any]:
     return json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str, str]:
+def tables(training: Mapping[str, Any], routing: Mapping[str, Any], gpu: Mapping[str, Any]) -> dict[str, str]:
     """Markdown tables by the name of their markers."""
     rows = []
     for name, found in training["runs"].items():
@@ -55,7 +55,21 @@ def tables(training: Mapping[str, Any], routing: Mapping[str, Any]) -> dict[str,
     made["machine"] = _machine(training) if _machine(training) == _machine(routing) else (
         f"Training: {_machine(training)} Routing: {_machine(routing)}"
     )  # fmt: skip
-    return made
+    return made | _on_gpu(gpu)
+
+
+def _on_gpu(benchmark: Mapping[str, Any]) -> dict[str, str]:
+    rows = []
+    for name, found in benchmark["profiles"].items():
+        for what, run in found.items():
+            if isinstance(run, dict) and "sessions" in run:
+                each = f"{run['seconds'] / run['sessions']:.2f}"
+                what = what.partition(", micro")[0]
+                rows.append([name, what, str(run["batch"]), f"{run['seconds']:.1f}", each, f"{run['peak_gb']:.1f}"])
+    titles = ["profile", "what", "sessions at a time", "seconds", "seconds a session", "peak GB"]
+    hardware = benchmark["hardware"]
+    card = f"One {hardware['gpu']}, {hardware['cores']} cores of {hardware['cpu']}; {_packages(benchmark)}."
+    return {"gpu": text_table(titles, rows, text_columns=2, markdown=True), "card": card}
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
@@ -63,9 +77,13 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def _machine(benchmark: Mapping[str, Any]) -> str:
-    hardware, versions = benchmark["hardware"], benchmark["versions"]
-    packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers", "peft"))
-    return f"{hardware['cores']} cores of {hardware['cpu']}; {packages}."
+    hardware = benchmark["hardware"]
+    return f"{hardware['cores']} cores of {hardware['cpu']}; {_packages(benchmark)}."
+
+
+def _packages(benchmark: Mapping[str, Any]) -> str:
+    names = ["torch", "transformers", "peft"] + ["bitsandbytes"] * ("gpu" in benchmark["hardware"])
+    return ", ".join(f"{name} {benchmark['versions'][name]}" for name in names)
 
 
 def growth_figure(runs: Mapping[str, Any]) -> Figure:
@@ -90,7 +108,7 @@ def growth_figure(runs: Mapping[str, Any]) -> Figure:
 
 def filled(text: str) -> str:
     """The page's text with the tables that the benchmarks give now."""
-    return fill_marked(text, tables(load("training"), load("routing")))
+    return fill_marked(text, tables(load("training"), load("routing"), load("gpu")))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from routedk_lite import doctor, memory
 from routedk_lite.backbone import load_student, student_files
 from routedk_lite.config import PROFILES, KnowledgeConfig, StudentConfig
 from routedk_lite.data import PUBLIC_DOMAINS, load_domain
-from routedk_lite.estimate import LONGEST_TOKENS, T4, UTILISATION, _longest, estimate, training_tokens
+from routedk_lite.estimate import LONGEST_TOKENS, STARTING, T4, UTILISATION, _longest, estimate, training_tokens
 from routedk_lite.examples import encode_example
 from routedk_lite.experts import lora_config
 from routedk_lite.fusion import Dynamic
@@ -187,7 +187,7 @@ def test_training_takes_four_operations_a_weight_and_token_and_two_more_with_che
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # then a T4's data sheet counts
     profile, speed = PROFILES["t4"], T4[0] * UTILISATION["cuda"]
     for checkpointing, operations in ((False, 4), (True, 6)):
-        train = replace(profile.train, gradient_checkpointing=checkpointing)
+        train = replace(profile.train, gradient_checkpointing=checkpointing, micro_batch_size=16)
         study = Study(replace(profile, train=train), "food", results=tmp_path)
         stages = {stage.name: stage for stage in study.stages}
         answers = estimate(study, stages["zero-shot-pairs"]).seconds
@@ -195,6 +195,23 @@ def test_training_takes_four_operations_a_weight_and_token_and_two_more_with_che
         by_hand = operations * profile.parameters * training_tokens(study, stages["base-seed0"]) / speed
         assert expert.seconds == pytest.approx(by_hand + answers)
         assert "computed for a T4" in expert.basis and "not run" in expert.basis
+
+
+def test_small_batches_wait_for_the_processor_on_a_gpu_and_large_ones_do_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    profile = PROFILES["t4"]
+
+    def training(size: int) -> float:
+        train = replace(profile.train, micro_batch_size=size, accumulation_steps=16 // size)
+        study = Study(replace(profile, train=train), "food", results=tmp_path)
+        stages = {stage.name: stage for stage in study.stages}
+        return estimate(study, stages["base-seed0"]).seconds - estimate(study, stages["zero-shot-pairs"]).seconds
+
+    texts = 650 * profile.train.epochs
+    assert training(1) == pytest.approx(texts * 28 * 3 * STARTING["train"]), "28 layers, 3 passes with checkpointing"
+    assert training(1) == pytest.approx(2 * training(2))
+    assert training(8) == training(16), "what is left is arithmetic"
 
 
 def test_answers_take_longer_where_pairs_are_read_and_with_solved_sessions_in_the_prompt(tmp_path, monkeypatch):
