@@ -1,8 +1,8 @@
 """Other ways than a vote to choose one of N sampled answers, and what limits all of them.
 
-An oracle that knows the truth takes the best of N: whatever chooses, it can do no better. The model's own likelihood is
-a choice that needs no truth. Between the two stands the vote, and what it comes to with ever more voters is decided by
-a contest: is the right answer the most frequent one, or is there a wrong one that comes up more often?
+An oracle that knows the truth takes the best of N: whatever chooses one of them, it can do no better. The model's own
+likelihood is a choice that needs no truth. Between the two stands the vote, and what it comes to with ever more voters
+is decided by a contest: is the right answer the most frequent one, or is there a wrong one that comes up more often?
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ROWS_ON_CPU = 528
-"""Answers in one batch of samples (16 prompts of 33): larger caches take longer to move than to compute with; the toy
-student drew 32 answers in half the time from a quarter of the batch or less."""
+ROWS = {"cpu": 528, "cuda": 72}
+"""Answers in one batch of samples. On a CPU larger caches take longer to move than to compute with: the toy student
+drew 32 answers in half the time from a quarter of the batch or less. On a GPU they must fit: 72 rows of short sessions
+took a student of eight billion weights 14 GB in all (`benchmarks/gpu.py`)."""
 
 
 class Answer(NamedTuple):
@@ -210,9 +211,7 @@ def sample_bundles(
         if not ok:
             raise ValueError(f"{name} = {value!r}: must be {rule}")
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
-    size = decode.batch_size
-    if model.device.type == "cpu":
-        size = max(1, min(size, ROWS_ON_CPU // (n + 1)))
+    size = max(1, min(decode.batch_size, ROWS.get(model.device.type, ROWS["cuda"]) // (n + 1)))
     batches = list(prompt_batches(sessions, tokenizer, prompt, size, context))
     result: list[Samples] = []
     model.eval()

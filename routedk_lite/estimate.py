@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from .data import domain_is_cached
+from .decoding import ROWS
 from .knowledge import load_knowledge
 from .memory import architecture, memory_plan
 
@@ -102,7 +103,7 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     if stage.kind == "explore":
         return Estimate(answer * EXPLORED_ANSWERS, memory + 0.3, 0.2, basis)
     if stage.kind == "sample":  # while samples agree they are one row; in the end every one may stand alone
-        return Estimate(2.5 * answer, memory + 1.0, 1.0, basis)
+        return Estimate(2.5 * answer, memory + 1.0 + (2 * _cache_gb(profile, prompt) if is_gpu else 0), 1.0, basis)
     passes = 3 if profile.train.gradient_checkpointing else 2  # forward and backward; checkpointing, forward again
     computing = training_tokens(study, stage) * 2 * passes * profile.parameters / (speed * utilisation)
     train = max(computing, micro_batches(study, stage) * passes * layers * STARTING["train"])
@@ -136,6 +137,16 @@ def micro_batches(study: Study, stage: Stage) -> float:
 
 def _training(study: Study, stage: Stage) -> OptimizerConfig:
     return study.profile.router if stage.kind == "router" else study.profile.train
+
+
+def _cache_gb(profile: Profile, prompt: float) -> float:
+    """Keys and values of a batch of samples, in float32; while rows part, there are two of them."""
+    try:
+        student = architecture(profile.student)
+    except ValueError:
+        return 0.0
+    width = student.hidden_size * student.num_key_value_heads / student.num_attention_heads
+    return ROWS["cuda"] * prompt * student.num_hidden_layers * 2 * width * 4 / 1e9
 
 
 def _layers(profile: Profile) -> int:

@@ -135,7 +135,7 @@ class Dynamic(Fusion):
     top_k: int | None = None
     """Keep the k largest α and renormalise; `None` keeps all."""
     normalize: bool = False
-    """Divide z by its root mean square, so that no few large channels decide."""
+    """Divide z by its root mean square, so that it is about equally large in every layer."""
 
     def __post_init__(self) -> None:
         _require(self.scope in SCOPES, self, "scope", "layer or global")

@@ -1,8 +1,8 @@
 """Train a fusion: the router's weights, or the static ones, and nothing else (RouteDK, router training).
 
 The experts are frozen, the sessions raw, the loss the likelihood of the annotated answer. Beside the loss we log what
-the weights α do, since a router can fail quietly: the same weights everywhere, one expert for everything, or a router
-that knows its training sessions by heart.
+the weights α do, since a router can fail quietly: the same weights everywhere, one expert for everything, or weights
+that suit the training sessions better and better and all others worse.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ UNIFORM_ENTROPY, UNIFORM_VARIANCE = 0.99, 1e-4
 """Share of the largest possible entropy, and variance between sessions, that look like a router that does nothing."""
 DOMINANT_LOAD = 0.9
 """Mean weight above which one expert has taken over a layer."""
-OVERFITTING = 1.2
-"""Validation loss over training loss, above which the router learns sessions by heart."""
+RISEN = 1.02
+"""Last validation loss over the lowest one, above which a fusion learns what holds for its training sessions only. That
+it is above the training loss says nothing: the experts know the training sessions already."""
 
 
 class RoutingStatistics(NamedTuple):
@@ -95,15 +96,13 @@ def routing_statistics(alpha: np.ndarray) -> RoutingStatistics:
     )
 
 
-def failure_signs(
-    statistics: RoutingStatistics, names: Sequence[str], losses: tuple[float, float] | None = None
-) -> list[str]:
+def failure_signs(statistics: RoutingStatistics, names: Sequence[str], losses: Sequence[float] = ()) -> list[str]:
     """The published signs of a router that failed, in words; none of them proves it.
 
     Args:
         statistics: of the validation sessions.
         names: the experts'.
-        losses: last training and validation loss, if there was a validation.
+        losses: validation losses, epoch by epoch.
     """
     signs = []
     n_experts = statistics.load.shape[1]
@@ -119,10 +118,10 @@ def failure_signs(
             who = f"the expert {next(iter(chosen))!r} has" if len(chosen) == 1 else "one expert has"
             layers = "" if len(chosen) == 1 else f" ({', '.join(f'{name} in {n}' for name, n in chosen.most_common())})"
             signs.append(f"{who} more than {DOMINANT_LOAD} of the weight in every layer{layers}, whatever the session")
-    if losses is not None and losses[1] > OVERFITTING * losses[0]:
+    if losses and losses[-1] > RISEN * min(losses):
         signs.append(
-            f"the validation loss {losses[1]:.3f} stays behind the training loss {losses[0]:.3f}: "
-            "the router learns its training sessions by heart"
+            f"the validation loss rose from {min(losses):.3f} to {losses[-1]:.3f}: what the fusion learns by now holds "
+            "for its training sessions only"
         )
     return signs
 
@@ -273,8 +272,8 @@ def train_fusion(
         history, seconds = run_trainer(trainer)
         signs = []
         if trainer.statistics is not None:
-            losses = [next(row[k] for row in reversed(history) if k in row) for k in ("loss", "eval_loss")]
-            signs = failure_signs(trainer.statistics, model.expert_names, (losses[0], losses[1]))
+            losses = [row["eval_loss"] for row in history if "eval_loss" in row]
+            signs = failure_signs(trainer.statistics, model.expert_names, losses)
         summary = {
             "digest": run_id,
             "config": {**config.__dict__, "seed": seed},

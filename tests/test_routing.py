@@ -216,7 +216,7 @@ NAMES = ("base", "rules", "reasoning")
 def test_each_sign_of_failure_is_told_and_a_sound_router_has_none():
     chance = np.random.default_rng(0)
     sound = chance.dirichlet([2, 2, 2], size=(50, 4))
-    assert failure_signs(routing_statistics(sound), NAMES, (1.0, 1.1)) == []
+    assert failure_signs(routing_statistics(sound), NAMES, (1.0, 0.8, 0.81)) == []
     (uniform,) = failure_signs(routing_statistics(np.full((50, 4, 3), 1 / 3)), NAMES)
     assert "uniform in every layer" in uniform
     one = np.broadcast_to([0.02, 0.95, 0.03], (50, 4, 3))
@@ -225,8 +225,8 @@ def test_each_sign_of_failure_is_told_and_a_sound_router_has_none():
     each = np.eye(3)[[0, 0, 2, 0]] * np.ones((50, 1, 1))
     (decided,) = failure_signs(routing_statistics(each), NAMES)
     assert decided.startswith("one expert has more than 0.9") and f"({NAMES[0]} in 3, {NAMES[2]} in 1)" in decided
-    (behind,) = failure_signs(routing_statistics(sound), NAMES, (1.0, 1.5))
-    assert "stays behind" in behind
+    (risen,) = failure_signs(routing_statistics(sound), NAMES, (1.0, 0.8, 0.9))
+    assert "rose from 0.800 to 0.900" in risen
 
 
 def test_static_weights_of_equal_size_are_uniform_but_learned_ones_are_no_failure():
