@@ -95,6 +95,12 @@ def weights_by_figure(
             if inside.sum() >= SMALLEST_GROUP:
                 shown.append(f"{group}\n({inside.sum()})")
                 parts.append(pd.DataFrame(moved[inside], columns=labels).assign(group=shown[-1]))
+        if not parts:
+            axes.text(
+                0.5, 0.5, f"no group of {SMALLEST_GROUP} or more", transform=axes.transAxes, ha="center", color=QUIET
+            )
+            axes.set(title=title, xticks=[])
+            continue
         tidy = pd.concat(parts).melt("group", var_name="expert", value_name="moved")
         sns.pointplot(tidy, x="group", y="moved", hue="expert", order=shown, hue_order=labels, ax=axes, **look)
         axes.axhline(0, color=QUIET, linewidth=1)
@@ -102,10 +108,11 @@ def weights_by_figure(
         axes.tick_params(labelsize=9)
         axes.set_title(title, fontsize=10)
     panels[0].set_ylabel("α less its mean", fontsize=10)
-    handles, shown = panels[0].get_legend_handles_labels()
-    for axes in panels:
-        axes.get_legend().remove()
-    figure.legend(handles, shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=10)
+    if drawn := [axes for axes in panels if axes.get_legend()]:
+        handles, shown = drawn[0].get_legend_handles_labels()
+        for axes in drawn:
+            axes.get_legend().remove()
+        figure.legend(handles, shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=10)
     return finish(figure, note)
 
 

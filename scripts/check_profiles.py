@@ -1,6 +1,6 @@
 """Run the chapters with a student of the real kind: SmolLM2 under the settings of another profile, on a few sessions.
 
-ROUTEDK_MIRROR=... python scripts/check_profiles.py [--profile t4] [--sessions 12] [--only "05*"]
+ROUTEDK_MIRROR=... python scripts/check_profiles.py [--profile t4] [--sessions 40] [--only "05*"]
 
 The tests run every chapter with the toy student, in 32 bits. The same cells must hold in bfloat16 and in four bits,
 with pairs and with gradient checkpointing. This takes a profile as it is, but for its student, which becomes SmolLM2
@@ -31,7 +31,7 @@ PROFILES = ("smol", "t4", "paper")
 WITHOUT = ("01_bundles_and_metrics", "10_scaling_up")
 """Chapters that no profile changes."""
 LATE = ("03_distillation",)
-"""Chapters that look for particular sessions first; sessions become few only where they begin to train."""
+"""Chapters that look for particular sessions and their neighbours; here few are trained on, and few asked."""
 TRAINING = "load_domain(domain, s) for s in"
 """How a chapter gets what it trains on."""
 
@@ -71,7 +71,9 @@ def copy(chapter: Path, folder: Path, name: str, n_sessions: int) -> None:
     fewer = f"import check_profiles\nload_domain = check_profiles.thin({n_sessions})"
     if chapter.stem in LATE:
         where = next(i for i, cell in enumerate(made.cells) if TRAINING in cell.source)
-        made.cells.insert(where, nbformat.v4.new_code_cell(fewer))
+        fewer += "\nvalidation, test = (load_domain(domain, s) for s in ('validation', 'test'))"
+        fewer += "\ntaught = load_domain(domain, 'train').sessions"
+        made.cells.insert(where + 1, nbformat.v4.new_code_cell(fewer))
     else:
         made.cells.insert(0, nbformat.v4.new_code_cell(fewer))
     made.cells.insert(0, nbformat.v4.new_code_cell(shorter))
@@ -82,7 +84,7 @@ def main() -> int:
     """Run the chapters; the exit code is pytest's."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--profile", choices=PROFILES, default="smol")
-    options.add_argument("--sessions", type=int, default=12, help="of every split, about")
+    options.add_argument("--sessions", type=int, default=40, help="of every split, about")
     options.add_argument("--only", default="*", help="chapters to run, a pattern of file names without ending")
     chosen = options.parse_args()
     chapters = [p for p in all_chapters() if fnmatch(p.stem, chosen.only) and p.stem not in WITHOUT]

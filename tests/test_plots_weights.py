@@ -61,6 +61,15 @@ def test_weights_are_shown_less_their_mean(alpha) -> None:
     assert f"base (mean {mean[:, 0].mean():.2f})" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+def test_a_property_without_a_group_large_enough_says_so(alpha) -> None:
+    odd, few = np.arange(60) % 2 == 1, np.arange(60) < 4
+    figure = weights_by_figure(alpha, NAMES, {"rare": {"few": few}, "products": {"odd": odd}}, n_draws=50)
+    rare, products = figure.axes
+    assert [t.get_text() for t in rare.texts] == ["no group of 5 or more"] and products.lines
+    assert len(figure.legends) == 1
+    assert not weights_by_figure(alpha, NAMES, {"rare": {"few": few}}).legends
+
+
 def test_weights_by_refuses_what_does_not_fit(alpha) -> None:
     with pytest.raises(ValueError, match="groups is empty"):
         weights_by_figure(alpha, NAMES, {})
