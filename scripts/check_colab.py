@@ -63,14 +63,17 @@ def check(folder: Path, python: str, only: str) -> int:
     environment = {k: v for k, v in os.environ.items() if k not in dropped} | {
         "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache"), "PIP_CONSTRAINT": str(ROOT / "constraints.txt"),
     }  # fmt: skip
-    command = [inside, "-m", "pytest", "--nbmake", "--nbmake-timeout=900", "-v", "--durations=0"]
-    command += sorted(work.iterdir())
-    code = subprocess.run(command, cwd=work, env=environment).returncode
+    code = subprocess.run(execution(inside, sorted(work.iterdir()), 900), cwd=work, env=environment).returncode
     if (after := versions(inside)) != before:
         print(f"torch, numpy and scipy were {before} and are {after}: a chapter must not touch them")
         return 1
     print(f"{Path(python).name}: torch, numpy and scipy are still {before}")
     return code
+
+
+def execution(python: Path | str, notebooks: list[Path], timeout: int) -> list[Path | str]:
+    """The command that executes notebooks, every cell within `timeout` seconds."""
+    return [python, "-m", "pytest", "--nbmake", f"--nbmake-timeout={timeout}", "-v", "--durations=0", *notebooks]
 
 
 def all_chapters() -> list[Path]:

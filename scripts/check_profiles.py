@@ -22,7 +22,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import nbformat
-from check_colab import all_chapters
+from check_colab import all_chapters, execution
 
 from routedk_lite import config, data, notebook
 
@@ -100,8 +100,7 @@ def main() -> int:
             "ROUTEDK_PROFILE": chosen.profile,
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")]),
         }
-        command = [sys.executable, "-m", "pytest", "--nbmake", "--nbmake-timeout=3600", "-v", "--durations=0"]
-        command += [folder / chapter.name for chapter in chapters]
+        command = execution(sys.executable, [folder / chapter.name for chapter in chapters], 3600)
         return subprocess.run(command, cwd=folder, env=environment).returncode
 
 

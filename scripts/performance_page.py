@@ -1,6 +1,6 @@
 """Write the tables and the figure of `book/performance.md` from the recorded benchmarks in `results/benchmarks/`.
 
-    python scripts/performance_page.py
+python scripts/performance_page.py
 """
 
 from __future__ import annotations

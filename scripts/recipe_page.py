@@ -1,6 +1,6 @@
 """Write the tables and figures of `book/recipe.md` from the recorded trials in `results/recipe/`.
 
-    python scripts/recipe_page.py
+python scripts/recipe_page.py
 """
 
 from __future__ import annotations
@@ -153,9 +153,7 @@ ON_TEST = {
 def _on_test(records: Iterable[RunRecord]) -> str:
     """Strict F1 and exact match of the recorded runs, and of the trained student's greedy answers."""
     known = {(r.run, r.domain): r for r in records}
-    rows = [
-        [label, *_cells(known[run, d].metrics["strict"] for d in PUBLIC_DOMAINS)] for run, label in ON_TEST.items()
-    ]
+    rows = [[label, *_cells(known[run, d].metrics["strict"] for d in PUBLIC_DOMAINS)] for run, label in ON_TEST.items()]
     greedy = (known["base-seed0", d].analysis["greedy"]["metrics"]["strict"] for d in PUBLIC_DOMAINS)
     rows.append(["the student, trained, greedy", *_cells(greedy)])
     header = ["answers from", *(f"{d}: F1 / exact" for d in PUBLIC_DOMAINS)]
