@@ -29,7 +29,7 @@ from transformers.utils import logging
 from routedk_lite.answering import pairs_of, profile_reader
 from routedk_lite.backbone import Student, load_student, student_files
 from routedk_lite.config import PROFILES, KnowledgeConfig, Profile, get_profile
-from routedk_lite.data import Session, load_domain
+from routedk_lite.data.sessions import Session, load_domain
 from routedk_lite.decoding import greedy_answers, sample_bundles
 from routedk_lite.examples import encode_example
 from routedk_lite.experts import train_expert

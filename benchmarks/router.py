@@ -22,11 +22,11 @@ import numpy as np
 from torch import Tensor
 
 from routedk_lite.answering import answer_sessions
+from routedk_lite.data.metrics import evaluate
 from routedk_lite.experiments import fusions, train
 from routedk_lite.files import write_json
 from routedk_lite.fusion import Dynamic
 from routedk_lite.machine import surroundings
-from routedk_lite.metrics import evaluate
 from routedk_lite.pipeline import Study
 from routedk_lite.routed import RoutedModel
 from routedk_lite.routing import routing_statistics, trace_alpha, train_fusion

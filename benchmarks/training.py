@@ -24,7 +24,7 @@ from statistics import median
 from routedk_lite.backbone import load_student
 from routedk_lite.batches import IGNORE
 from routedk_lite.config import TrainConfig, get_profile
-from routedk_lite.data import load_domain
+from routedk_lite.data.sessions import load_domain
 from routedk_lite.examples import encode_example
 from routedk_lite.experts import train_expert
 from routedk_lite.files import write_json

@@ -1,7 +1,7 @@
 """Train LoRA experts on distilled knowledge, fuse them with an input-aware router, measure the bundles.
 
 The package is a set of flat modules, one idea each. Import what you need, for example
-`from routedk_lite.data import load_domain`; nothing heavy is loaded before it is used.
+`from routedk_lite.data.sessions import load_domain`; nothing heavy is loaded before it is used.
 """
 
 from __future__ import annotations

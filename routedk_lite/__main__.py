@@ -192,7 +192,7 @@ def replication_report(
 
     from .claims import claims_file, load_claims
     from .config import get_profile
-    from .data import PUBLIC_DOMAINS
+    from .data.sessions import PUBLIC_DOMAINS
     from .pipeline import Study
     from .records import load_all
     from .replication import judged_claims, summary_table, write_report
@@ -241,7 +241,7 @@ def data_fetch(
     raw: Annotated[bool, typer.Option(help="The raw SIGIR 2022 files as well (for statistics).")] = True,
 ) -> None:
     """Download the public data into the cache, and verify it."""
-    from .data import PUBLIC_DOMAINS, fetch_all
+    from .data.sessions import PUBLIC_DOMAINS, fetch_all
     from .files import cache_dir
 
     paths = fetch_all([domain] if domain else PUBLIC_DOMAINS, raw=raw)
@@ -251,7 +251,7 @@ def data_fetch(
 @data_app.command("verify")
 def data_verify() -> None:
     """Check the hash of every cached file, and load every split."""
-    from .data import PUBLIC_DOMAINS, SPLITS, fetch_all, load_domain
+    from .data.sessions import PUBLIC_DOMAINS, SPLITS, fetch_all, load_domain
 
     paths = fetch_all(progress=False)
     counts = {name: [len(load_domain(name, split)) for split in SPLITS] for name in PUBLIC_DOMAINS}

@@ -14,7 +14,7 @@ import numpy as np
 
 from .answering import pairs_of
 from .controls import CONTROLS, THIRDS, control_alpha, knocked_out, layer_thirds
-from .data import Session
+from .data.sessions import Session
 from .decoding import greedy_answers
 from .experiments import decoded, fusions, routed
 from .routing import routing_statistics, trace_alpha

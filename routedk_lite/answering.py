@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .config import DecodeConfig, Profile
-from .data import Bundle, Session
+from .data.prompts import ContextOf
+from .data.sessions import Bundle, Session
 from .decoding import greedy_answers
 from .pairs import PairReader, make_reader, read_pairs
 from .partitions import PartitionDecoder, fit_decoder
-from .prompts import ContextOf
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from .config import Profile
-from .data import Bundle, Session
+from .data.prompts import encode_prompt, parse_answer, session_prompt
+from .data.sessions import Bundle, Session
 from .pairs import PairReader, read_pairs
 from .partitions import LARGEST, PartitionDecoder
-from .prompts import encode_prompt, parse_answer, session_prompt
 
 if TYPE_CHECKING:
     from .backbone import Student

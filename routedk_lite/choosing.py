@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .data import Bundle, Session
+from .data.metrics import per_session
+from .data.sessions import Bundle, Session
 from .decoding import Answer, Samples
-from .metrics import per_session
 from .statistics import Interval, bootstrap_interval
 from .voting import vote
 

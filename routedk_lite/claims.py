@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import PROFILES
-from .data import PUBLIC_DOMAINS
+from .data.sessions import PUBLIC_DOMAINS
 from .files import asset
 
 METRICS = (

@@ -22,7 +22,7 @@ import torch
 from .backbone import LOST_BACKWARD, Student, lost_backward
 from .batches import AnswerCollator
 from .config import KnowledgeConfig, OptimizerConfig, PromptConfig
-from .data import Session
+from .data.sessions import Session
 from .examples import encode_example
 from .knowledge import Knowledge
 from .layers import LAYER

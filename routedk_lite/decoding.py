@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .config import DecodeConfig, PromptConfig
-from .data import Bundle, Session
-from .prompts import ContextOf, Problem, parse_answer, prompt_batches
+from .data.prompts import ContextOf, Problem, parse_answer, prompt_batches
+from .data.sessions import Bundle, Session
 
 if TYPE_CHECKING:
     import torch

@@ -17,8 +17,8 @@ import numpy as np
 
 from .answering import cross_validated, pairs_of
 from .config import Profile, PromptConfig
-from .data import Bundle, Session
-from .metrics import evaluate
+from .data.metrics import evaluate
+from .data.sessions import Bundle, Session
 from .partitions import pair_values
 from .statistics import Interval, bootstrap_interval
 

@@ -12,7 +12,7 @@ import random
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .data import DataError, Domain, Session
+from .data.sessions import DataError, Domain, Session
 from .knowledge import Rule
 from .teacher import Messages, Teacher, TeacherError, Usage, cost
 from .teaching import (

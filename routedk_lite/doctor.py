@@ -8,7 +8,7 @@ import sys
 
 from .backbone import choose_dtype, has_fast_bf16, is_cached
 from .config import PROFILES, Profile
-from .data import PUBLIC_DOMAINS, domain_is_cached
+from .data.sessions import PUBLIC_DOMAINS, domain_is_cached
 from .files import cache_dir
 from .machine import hardware, package_versions
 from .report import text_table

@@ -11,7 +11,7 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from .data import domain_is_cached
+from .data.sessions import domain_is_cached
 from .decoding import ROWS
 from .knowledge import load_knowledge
 from .memory import architecture, memory_plan

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .data import Session
+from .data.sessions import Session
 from .kinds import KindExtractor
 from .statistics import Interval
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import KnowledgeConfig, PromptConfig
-from .data import Session
+from .data.prompts import PRODUCTS_MARK, Context, encode_answer, encode_prompt, format_answer, session_prompt, shorten
+from .data.sessions import Session
 from .knowledge import Knowledge, mask_references, rewrite_references
-from .prompts import PRODUCTS_MARK, Context, encode_answer, encode_prompt, format_answer, session_prompt, shorten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from .baselines import consecutive_pairs, random_partition
-from .data import Bundle, Session
-from .metrics import Metrics, evaluate, per_session
+from .data.metrics import Metrics, evaluate, per_session
+from .data.sessions import Bundle, Session
 
 UNANSWERED = "Not answered yet: fill in the stub above and run both cells again."
 N_RANDOM = 300

@@ -7,13 +7,13 @@ from itertools import combinations
 
 import numpy as np
 
-from .data import Bundle, Session, load_domain
+from .data.sessions import Bundle, Session, load_domain
+from .data.toyproducts import KINDS, kind_in_title
 from .evidence import Condition, pair_evidence, session_items
 from .exercises import N_RANDOM, UNANSWERED
 from .kinds import KindExtractor, fit_kinds
 from .patterns import mine_patterns
 from .teaching import FEEDBACK, feedback
-from .toyproducts import KINDS, kind_in_title
 
 N_PATTERNS = 40
 """Patterns that a reader's confidence is compared on."""

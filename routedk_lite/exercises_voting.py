@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from .choosing import Chooser, pass_at_n
-from .data import Bundle, Session
+from .data.sessions import Bundle, Session
 from .decoding import Answer, Samples
 from .exercises import UNANSWERED, verdicts_hold
 from .voting import Vote, calibration_error, reliability

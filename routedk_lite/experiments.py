@@ -18,14 +18,14 @@ import numpy as np
 
 from .answering import ReadPairs, decode_pairs, pairs_of
 from .config import DecodeConfig, KnowledgeConfig
+from .data.metrics import evaluate
+from .data.prompts import ContextOf
 from .decoding import Answer, Samples, greedy_answers, sample_bundles
 from .diagnostics import pair_auc
 from .experts import ExpertResult, load_expert, train_expert
 from .files import locked, read_lines, sha256_folder
 from .fusion import Average, Dynamic, Fusion, Static, Ties
 from .knowledge import load_knowledge
-from .metrics import evaluate
-from .prompts import ContextOf
 from .records import measure
 from .routed import RoutedModel
 from .routing import FusionResult, routing_statistics, trace_alpha, train_fusion

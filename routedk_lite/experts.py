@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from .backbone import Student
 from .config import KnowledgeConfig, PromptConfig, TrainConfig, digest
-from .data import Session
+from .data.sessions import Session
 from .examples import Example, SessionExamples, encode_example
 from .files import atomic_folder, sha256_json, write_json
 from .knowledge import Knowledge

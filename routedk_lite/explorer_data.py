@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .data import Bundle, Domain, Session, load_domain
+from .data.metrics import per_session
+from .data.prompts import parse_answer
+from .data.sessions import Bundle, Domain, Session, load_domain
 from .decoding import Samples
-from .metrics import per_session
 from .mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
-from .prompts import parse_answer
 from .records import Measurement, RunRecord, load_all, load_attachment, load_measurements, without_seed
 from .report import provenance
 from .routing import DOMINANT_LOAD, UNIFORM_ENTROPY

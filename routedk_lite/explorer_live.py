@@ -20,7 +20,7 @@ from .answering import profile_reader
 from .asking import Reading, ask
 from .backbone import load_student
 from .config import Profile, get_profile
-from .data import Session, load_domain
+from .data.sessions import Session, load_domain
 from .explorer_html import style, tag
 from .explorer_reading import reading_html
 from .pairs import PairReader

@@ -8,10 +8,10 @@ from html import escape
 import numpy as np
 
 from .asking import Reading
-from .data import Bundle, Session
+from .data.metrics import per_session
+from .data.sessions import Bundle, Session
 from .explorer_data import STEPS, letter, marks, true_bundles, verdict_of
 from .explorer_html import Column, heat_table, mark_legend, products_table, tag, true_column, truth_list, two
-from .metrics import per_session
 
 
 def reading_html(session: Session, names: Sequence[str], layers: Sequence[int], router: Reading, now: Reading) -> str:

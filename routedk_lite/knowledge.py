@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .config import KNOWLEDGE_KINDS
-from .data import PUBLIC_DOMAINS, Bundle, DataError, Domain, Session
+from .data.sessions import PUBLIC_DOMAINS, Bundle, DataError, Domain, Session
 from .files import asset, sha256_json
 
 MASK = "some"

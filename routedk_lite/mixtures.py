@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .data import Bundle, Domain, Session
+from .data.metrics import per_session
+from .data.prompts import format_answer, prompt_batches
+from .data.sessions import Bundle, Domain, Session
 from .decoding import greedy_answers
 from .experiments import routed
 from .files import read_lines
-from .metrics import per_session
 from .pairs import read_pairs
 from .partitions import PartitionDecoder, SizePrior
-from .prompts import format_answer, prompt_batches
 from .records import RunRecord, load_attachment, load_predictions
 from .routing import trace_alpha
 

@@ -33,7 +33,7 @@ class Chapter(NamedTuple):
     @property
     def domains(self) -> tuple[str, ...]:
         """Domains that can be shown here: the public ones if they are at hand, else the toy shop."""
-        from .data import PUBLIC_DOMAINS
+        from .data.sessions import PUBLIC_DOMAINS
 
         return PUBLIC_DOMAINS if self.has_public_data else ("toyshop",)
 
@@ -45,7 +45,7 @@ class Chapter(NamedTuple):
     def ready_to_route(self) -> tuple[str, Path] | None:
         """A domain whose shipped experts can run here, and their folder; where there is none, it says why."""
         from .backbone import is_cached
-        from .data import PUBLIC_DOMAINS
+        from .data.sessions import PUBLIC_DOMAINS
 
         found = [(domain, folder) for domain in PUBLIC_DOMAINS if (folder := self.shipped(domain))]
         if not found:
@@ -68,7 +68,7 @@ def setup(*, quiet: bool = False) -> Chapter:
     install_missing(["gpu"] if profile.student.load_in_4bit else [])
     import torch
 
-    from .data import PUBLIC_DOMAINS, domain_is_cached
+    from .data.sessions import PUBLIC_DOMAINS, domain_is_cached
 
     _quiet()
     _style()

@@ -21,9 +21,9 @@ import torch
 from torch.nn import functional
 
 from .config import PairConfig, PromptConfig
-from .data import Session
+from .data.prompts import ContextOf, prompt_batches
+from .data.sessions import Session
 from .examples import title_spans
-from .prompts import ContextOf, prompt_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -18,7 +18,7 @@ from . import experiments
 from .answering import profile_reader
 from .backbone import Student, is_cached, load_student, student_files
 from .config import Profile, digest, get_profile
-from .data import Domain, domain_is_cached, fetch_all, load_domain
+from .data.sessions import Domain, domain_is_cached, fetch_all, load_domain
 from .experiments import EXPERTS, fusions
 from .experts import ExpertResult
 from .pairs import PairReader

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .data import Bundle, Session
+from .data.sessions import Bundle, Session
 
 if TYPE_CHECKING:
     import pandas as pd

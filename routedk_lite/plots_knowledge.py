@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .data import Session
+    from .data.sessions import Session
     from .evidence import PairEvidence
     from .knowledge import Knowledge
     from .patterns import Pattern

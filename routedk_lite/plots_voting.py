@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .choosing import ChoicePoint, Contest
-    from .data import Session
+    from .data.sessions import Session
     from .decoding import Samples
     from .voting import CurvePoint, ReliabilityBin
 

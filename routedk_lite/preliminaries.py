@@ -17,6 +17,7 @@ from .adapters import read_adapter
 from .baselines import SIMILARITIES, cluster_predictions, floor_predictions
 from .config import KnowledgeConfig
 from .conflict import gradient_cosines, interference, knowledge_losses
+from .data.prompts import Context
 from .experiments import EXPERTS, answers_of, decoded, plain, train
 from .experts import load_expert
 from .files import atomic_write, read_lines, sha256_folder
@@ -25,12 +26,11 @@ from .kinds import fit_kinds
 from .knowledge import load_knowledge, teacher_answers
 from .overlap import delta_overlap
 from .patterns import mine_patterns, pattern_predictions, patterns_text
-from .prompts import Context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .data import Session
+    from .data.sessions import Session
     from .pipeline import Study
 
 FLOOR_SEED = 0

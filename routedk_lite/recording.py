@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
-from .data import DataError, load_domain
+from .data.sessions import DataError, load_domain
 from .distillation import REFLECTIONS, Distilled, Plan, answers_plan, carry_out, reasoning_plan, rules_plan
 from .files import asset, atomic_write
 from .kinds import fit_kinds

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .data import Domain, load_domain
+from .data.metrics import PROTOCOLS, evaluate, per_session
+from .data.sessions import Domain, load_domain
 from .decoding import Answer
 from .files import atomic_write, sha256_file, write_json
 from .machine import peak_memory_mb, surroundings
-from .metrics import PROTOCOLS, evaluate, per_session
 
 INTERVAL_OF = ("precision", "recall", "f1", "exact_match")
 

@@ -15,7 +15,7 @@ from textwrap import fill
 
 from .claims import Claim, Claims, check_chapters, check_recorded, check_runs
 from .config import Profile, get_profile
-from .data import PUBLIC_DOMAINS
+from .data.sessions import PUBLIC_DOMAINS
 from .files import atomic_write, sha256_json
 from .plots_claims import claims_figure
 from .records import RunRecord

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .data import DOMAINS
+from .data.sessions import DOMAINS
 
 if TYPE_CHECKING:
     from .pipeline import Study
@@ -194,7 +194,7 @@ def plan_table(study: Study, part: str = "method", only: Sequence[str] = ()) -> 
 
 def stats_table() -> str:
     """The counts of the public data, raw and as loaded."""
-    from .rawdata import all_counts
+    from .data.rawdata import all_counts
 
     counts = all_counts()
     raw = [[name, *(f"{v:,}" for v in r[:-1]), f"{r.bundle_size:.2f}"] for name, (r, _) in counts.items()]

@@ -21,12 +21,12 @@ import torch
 
 from .backbone import Student
 from .config import PromptConfig, RouterConfig, digest
-from .data import Session
+from .data.prompts import prompt_batches
+from .data.sessions import Session
 from .examples import Example, SessionExamples, encode_example
 from .files import atomic_folder, sha256_json, write_json
 from .fusion import Dynamic, Static
 from .pairs import PairReader
-from .prompts import prompt_batches
 from .routed import RoutedModel
 from .training import SessionTrainer, finished_summary, make_trainer, one_at_a_time, run_trainer
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import ablations, experiments, mixtures, preliminaries, variants
 from .baselines import FLOORS, SIMILARITIES
-from .data import PUBLIC_DOMAINS
+from .data.sessions import PUBLIC_DOMAINS
 from .experiments import EXPERTS, fusions
 from .knowledge import load_knowledge
 from .preliminaries import FLOOR_SEED, HINTS

@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .data import Bundle, Session
+from .data.prompts import FORMATS, TASK
+from .data.sessions import Bundle, Session
+from .data.toyshop import items_text
 from .knowledge import Reasoning, Rule, item_references
-from .prompts import FORMATS, TASK
-from .toyshop import items_text
 
 REASONING_WORDS = (25, 60)
 """How long reasoning should be. Twice as much is refused: students read it in their prompts."""

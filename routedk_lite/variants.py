@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .config import KNOWLEDGE_KINDS, KNOWLEDGE_PLACES, KnowledgeConfig
-from .data import PUBLIC_DOMAINS, Domain, Session, load_domain
+from .data.sessions import PUBLIC_DOMAINS, Domain, Session, load_domain
 from .diagnostics import answer_nats
 from .experiments import answers_of, train, training_fields
 from .experts import ExpertResult, load_expert, train_expert

@@ -26,9 +26,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .claims import Claim, ClaimError, Claims, Comparison
-from .data import Domain, load_domain
+from .data.metrics import per_session
+from .data.sessions import Domain, load_domain
 from .decoding import Samples
-from .metrics import per_session
 from .records import RunRecord, load_attachment, load_predictions, without_seed
 from .statistics import group_difference, holm, paired_difference, smallest_detectable_difference
 from .voting import resampled_scores

@@ -140,7 +140,7 @@ def tiny_student(tiny_profile):
 @pytest.fixture
 def sessions():
     """Twelve small sessions of different lengths."""
-    from routedk_lite.data import Session
+    from routedk_lite.data.sessions import Session
 
     def make(number: int) -> Session:
         n = 2 + number % 4

@@ -10,10 +10,10 @@ from unittest.mock import patch
 import numpy as np
 
 from routedk_lite.config import VoteConfig
-from routedk_lite.data import Session, load_domain
+from routedk_lite.data.prompts import format_answer
+from routedk_lite.data.sessions import Session, load_domain
 from routedk_lite.decoding import Answer, Samples
 from routedk_lite.mixtures import choose_sessions, distinct_answers, setting_text, settings
-from routedk_lite.prompts import format_answer
 from routedk_lite.records import write_measurement, write_record
 from routedk_lite.voting import vote_all
 

@@ -7,8 +7,8 @@ import json
 import threading
 from collections.abc import Callable
 
-from routedk_lite.data import load_domain
-from routedk_lite.prompts import FORMATS
+from routedk_lite.data.prompts import FORMATS
+from routedk_lite.data.sessions import load_domain
 
 TOY = {
     FORMATS["compact"].write_titles(session.titles): session

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from routedk_lite.data import PUBLIC_DOMAINS, Domain, load_domain
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, Domain, load_domain
 from routedk_lite.decoding import Answer, Samples
 from routedk_lite.records import RunRecord, write_record
 

@@ -8,7 +8,7 @@ import pytest
 
 from routedk_lite.answering import answer_sessions, decode_pairs, profile_reader
 from routedk_lite.config import PairConfig
-from routedk_lite.data import load_domain
+from routedk_lite.data.sessions import load_domain
 from routedk_lite.decoding import greedy_answers
 
 

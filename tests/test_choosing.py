@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite.choosing import CHOOSERS, Contest, choice_curve, contests, likeliest, oracle, pass_at_n
-from routedk_lite.data import Session
+from routedk_lite.data.sessions import Session
 from routedk_lite.decoding import Answer, Samples
 from routedk_lite.voting import calibration_error, reliability, vote_all, voting_curve
 

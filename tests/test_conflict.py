@@ -19,7 +19,7 @@ from routedk_lite.answering import profile_reader
 from routedk_lite.backbone import load_student
 from routedk_lite.config import KnowledgeConfig, OptimizerConfig, PairConfig
 from routedk_lite.conflict import GradientCosines, Interference, gradient_cosines, interference, knowledge_losses
-from routedk_lite.data import load_domain
+from routedk_lite.data.sessions import load_domain
 from routedk_lite.experts import load_expert, train_expert
 from routedk_lite.knowledge import load_knowledge
 from routedk_lite.overlap import DeltaOverlap, delta_inner, delta_overlap, delta_spaces, principal_angles

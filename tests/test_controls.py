@@ -11,10 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite import data, pipeline, records
+from routedk_lite import pipeline, records
 from routedk_lite.adapters import Adapter, LowRank
 from routedk_lite.config import DecodeConfig, PairConfig
 from routedk_lite.controls import CONTROLS, control_alpha, knocked_out, layer_thirds, without
+from routedk_lite.data.sessions import sessions as data
 from routedk_lite.decoding import greedy_answers
 from routedk_lite.diagnostics import shapley_values
 from routedk_lite.fusion import Average, Dynamic, Static, Ties

@@ -4,8 +4,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from routedk_lite import data, rawdata
-from routedk_lite.data import DataError, Session
+from routedk_lite.data.sessions import DataError, Session, rawdata
+from routedk_lite.data.sessions import sessions as data
 
 SIZES = {"electronic": (623, 90, 180), "clothing": (698, 90, 180), "food": (644, 90, 180)}
 

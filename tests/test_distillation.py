@@ -16,7 +16,7 @@ from test_teacher import HAS_OPENAI
 from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app
-from routedk_lite.data import DataError, Session, load_domain
+from routedk_lite.data.sessions import DataError, Session, load_domain
 from routedk_lite.distillation import (
     distill_answers,
     distill_reasoning,

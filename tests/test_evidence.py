@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from routedk_lite.data import PUBLIC_DOMAINS, Session, load_domain
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, Session, load_domain
 from routedk_lite.distillation import distill_rules
 from routedk_lite.evidence import VERDICTS, Item, PairEvidence, pair_evidence, session_items
 from routedk_lite.kinds import KindExtractor, fit_kinds

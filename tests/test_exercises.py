@@ -10,8 +10,8 @@ from conftest import ROOT
 
 from routedk_lite import exercises, exercises_conflict
 from routedk_lite.baselines import all_pairs, consecutive_pairs
-from routedk_lite.data import load_domain
-from routedk_lite.metrics import evaluate
+from routedk_lite.data.metrics import evaluate
+from routedk_lite.data.sessions import load_domain
 
 CELLS = nbformat.read(ROOT / "notebooks/01_bundles_and_metrics.ipynb", as_version=4).cells
 MARKDOWN = "\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown")

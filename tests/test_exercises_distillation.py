@@ -10,9 +10,9 @@ import pytest
 from conftest import ROOT
 
 from routedk_lite import exercises_distillation as exercises
-from routedk_lite.data import load_domain
+from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.toyproducts import ACTIVITIES, kind_in_title
 from routedk_lite.exercises import UNANSWERED
-from routedk_lite.toyproducts import ACTIVITIES, kind_in_title
 
 CELLS = nbformat.read(ROOT / "notebooks/03_distillation.ipynb", as_version=4).cells
 MARKDOWN = "\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown")

@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from routedk_lite.backbone import load_student
 from routedk_lite.batches import IGNORE, AnswerCollator, LengthGroupedSampler
 from routedk_lite.config import KnowledgeConfig, PromptConfig
-from routedk_lite.data import load_domain
+from routedk_lite.data.prompts import parse_answer
+from routedk_lite.data.sessions import load_domain
 from routedk_lite.examples import encode_example
 from routedk_lite.experts import load_expert, save_expert, train_expert
 from routedk_lite.files import sha256_folder
 from routedk_lite.knowledge import load_knowledge
-from routedk_lite.prompts import parse_answer
 from routedk_lite.training import MasterAdamW, answer_loss
 
 

@@ -13,13 +13,13 @@ from test_fusion import learned, make_adapter
 from routedk_lite import explorer_live
 from routedk_lite.asking import ask
 from routedk_lite.config import PairConfig
-from routedk_lite.data import Session
+from routedk_lite.data.prompts import encode_prompt, parse_answer, session_prompt
+from routedk_lite.data.sessions import Session
 from routedk_lite.explorer_live import Debouncer, LiveExplorer
 from routedk_lite.fusion import Dynamic
 from routedk_lite.layers import RoutedLinear
 from routedk_lite.pairs import make_reader
 from routedk_lite.partitions import PartitionDecoder, SizePrior
-from routedk_lite.prompts import encode_prompt, parse_answer, session_prompt
 from routedk_lite.routed import RoutedModel
 
 EVIL = "<script>alert('x')</script> & \"more\""

@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT, require
 from explored import make_results
 
-from routedk_lite.data import domain_is_cached
+from routedk_lite.data.sessions import domain_is_cached
 from routedk_lite.decoding import Samples
 from routedk_lite.explorer import RouterExplorer
 from routedk_lite.explorer_data import available, find_source

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 from routedk_lite import doctor, memory
 from routedk_lite.backbone import load_student, student_files
 from routedk_lite.config import PROFILES, KnowledgeConfig, StudentConfig
-from routedk_lite.data import PUBLIC_DOMAINS, load_domain
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, load_domain
 from routedk_lite.estimate import LONGEST_TOKENS, STARTING, T4, UTILISATION, _longest, estimate, training_tokens
 from routedk_lite.examples import encode_example
 from routedk_lite.experts import lora_config

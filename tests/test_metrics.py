@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.data import Session
-from routedk_lite.metrics import PROTOCOLS, Metrics, evaluate, per_session
+from routedk_lite.data.metrics import PROTOCOLS, Metrics, evaluate, per_session
+from routedk_lite.data.sessions import Session
 
 
 def make_session(bundles, *, n_items=6, id=1) -> Session:

@@ -12,7 +12,7 @@ from test_fusion import learned, make_adapter
 
 from routedk_lite import mixtures
 from routedk_lite.config import PairConfig
-from routedk_lite.data import load_domain
+from routedk_lite.data.sessions import load_domain
 from routedk_lite.decoding import greedy_answers
 from routedk_lite.fusion import Dynamic, OneHot, Static
 from routedk_lite.mixtures import Setting, answers_under, explorer

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.data import Session
-from routedk_lite.metrics import evaluate
+from routedk_lite.data.metrics import evaluate
+from routedk_lite.data.sessions import Session
 from routedk_lite.partitions import (
     PartitionDecoder,
     SizePrior,

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from routedk_lite import data, experiments, pipeline, records, stages
+from routedk_lite import experiments, pipeline, records, stages
 from routedk_lite.config import PairConfig, VoteConfig
+from routedk_lite.data.sessions import sessions as data
 from routedk_lite.decoding import Answer, Samples
 from routedk_lite.files import sha256_folder
 from routedk_lite.pipeline import Study

@@ -10,7 +10,7 @@ import pytest
 from test_plots import assert_inside, texts
 
 from routedk_lite import plots
-from routedk_lite.data import load_domain
+from routedk_lite.data.sessions import load_domain
 from routedk_lite.evidence import PairEvidence
 from routedk_lite.knowledge import load_knowledge
 from routedk_lite.patterns import Pattern

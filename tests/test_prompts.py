@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.prompts import (
+from routedk_lite.data.prompts import (
     FORMATS,
     build_prompt,
     encode_answer,

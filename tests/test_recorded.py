@@ -10,7 +10,7 @@ from conftest import ROOT
 
 from routedk_lite.backbone import load_student
 from routedk_lite.config import get_profile
-from routedk_lite.data import load_domain
+from routedk_lite.data.sessions import load_domain
 from routedk_lite.records import load_all, load_attachment
 from routedk_lite.routed import RoutedModel, saved_adapters
 from routedk_lite.routing import trace_alpha

@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from routedk_lite.config import RouterConfig
+from routedk_lite.data.prompts import build_prompt, encode_prompt
 from routedk_lite.fusion import Average, Dynamic, Static, Ties
-from routedk_lite.prompts import build_prompt, encode_prompt
 from routedk_lite.routed import RoutedModel
 from routedk_lite.routing import failure_signs, routing_statistics, trace_alpha, train_fusion
 

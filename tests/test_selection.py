@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.data import PUBLIC_DOMAINS, Domain, Session, load_domain
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, Domain, Session, load_domain
 from routedk_lite.diagnostics import answer_nats
 from routedk_lite.knowledge import Knowledge, Reasoning, Rule, check_knowledge, load_knowledge
 from routedk_lite.selection import STRATEGIES, accumulate_domains, accumulate_formats, difficulty_of, select

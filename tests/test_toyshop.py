@@ -15,11 +15,10 @@ from conftest import load_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routedk_lite import toyshop
-from routedk_lite.data import SPLITS, load_domain
+from routedk_lite.data.prompts import build_prompt, encode_answer, encode_prompt, format_answer, parse_answer
+from routedk_lite.data.sessions import SPLITS, load_domain, toyshop
+from routedk_lite.data.toyproducts import KINDS, MODELS, draw_product
 from routedk_lite.files import asset, sha256_json
-from routedk_lite.prompts import build_prompt, encode_answer, encode_prompt, format_answer, parse_answer
-from routedk_lite.toyproducts import KINDS, MODELS, draw_product
 
 CATALOGUE = json.loads(asset("toyshop", "catalogue.json").read_text(encoding="utf-8"))
 STUDENT = asset("toy_student")

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from routedk_lite import data, experiments, pipeline, records, stages
+from routedk_lite import experiments, pipeline, records, stages
 from routedk_lite.config import KnowledgeConfig
+from routedk_lite.data.sessions import sessions as data
 from routedk_lite.examples import encode_example
 from routedk_lite.knowledge import load_knowledge
 from routedk_lite.pipeline import Study

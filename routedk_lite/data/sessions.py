@@ -17,7 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import asset, cache_dir, fetch, sha256_json
+from ..files import asset, cache_dir, fetch, sha256_json
 
 if TYPE_CHECKING:
     import datasets
@@ -171,7 +171,7 @@ def load_domain(name: str, split: str) -> Domain:
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     if name == "toyshop":
-        from . import toyshop
+        from .. import toyshop
 
         return Domain(name=name, split=split, sessions=toyshop.load(split))
     return _load_public(name, split)

@@ -21,7 +21,7 @@ from functools import cache
 from itertools import accumulate, combinations
 from typing import Literal, NamedTuple
 
-from .data import SPLITS, Bundle, Session
+from .sessions import SPLITS, Bundle, Session
 from .toyproducts import (
     ACTIVITIES,
     CATALOGUE,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-from .data import PUBLIC_DOMAINS, SPLITS, DataError, load_domain, public_file
+from .sessions import PUBLIC_DOMAINS, SPLITS, DataError, load_domain, public_file
 
 
 class RawCounts(NamedTuple):

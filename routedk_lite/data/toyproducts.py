@@ -7,7 +7,7 @@ import random
 from functools import cache
 from typing import NamedTuple
 
-from .files import asset
+from ..files import asset
 
 CATALOGUE = json.loads(asset("toyshop", "catalogue.json").read_text(encoding="utf-8"))
 KINDS = {kind["name"]: kind for kind in CATALOGUE["kinds"] + CATALOGUE["devices"]}

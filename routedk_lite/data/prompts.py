@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .config import PromptConfig
-from .data import Bundle, Session
+from ..config import PromptConfig
+from .sessions import Bundle, Session
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

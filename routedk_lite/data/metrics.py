@@ -22,7 +22,7 @@ predicted bundles equals the set of true ones.
 Worked example. Five products; the shopper wanted {1, 2, 3} together and {3, 4} together. The student answers
 with {1, 2}, {2, 3}, {4, 5} and the single item {5}:
 
->>> from routedk_lite.data import Session
+>>> from routedk_lite.data.sessions import Session
 >>> session = Session(
 ...     id=7,
 ...     items=("a", "b", "c", "d", "e"),
@@ -52,7 +52,7 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from .data import Bundle, Session
+from .sessions import Bundle, Session
 
 Protocol = Literal["official", "strict"]
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
