@@ -35,12 +35,12 @@ from routedk_lite.examples import encode_example
 from routedk_lite.experts import train_expert
 from routedk_lite.files import write_json
 from routedk_lite.fusion import Dynamic
-from routedk_lite.knowledge import load_knowledge
 from routedk_lite.machine import surroundings
 from routedk_lite.memory import RESERVE_GB, architecture, memory_plan
 from routedk_lite.report import text_table
 from routedk_lite.routed import RoutedModel
 from routedk_lite.routing import train_fusion
+from routedk_lite.teacher.knowledge import load_knowledge
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "gpu.json"
 MEANT_FOR_GB = {"t4": 12.0, "paper": 24.0}

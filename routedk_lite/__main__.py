@@ -95,8 +95,8 @@ def distill(
     dry_run: Annotated[bool, typer.Option(help="Print the estimate, ask nothing.")] = False,
 ) -> None:
     """Bring a teacher LLM's knowledge into a folder. Stop it with Ctrl-C and start it again: no answer is lost."""
-    from .distillation import distilled_text, estimate, estimate_text
-    from .recording import FILES, PATTERNS_FILE, distill, export_recorded, folder_plan, write_patterns
+    from .teacher.distillation import distilled_text, estimate, estimate_text
+    from .teacher.recording import FILES, PATTERNS_FILE, distill, export_recorded, folder_plan, write_patterns
 
     folder, files = out or Path("knowledge", domain), FILES | {"patterns": PATTERNS_FILE}
     if kind not in files:
@@ -135,7 +135,7 @@ def _teacher(name: str, model: str, base_url: str, key_variable: str, concurrenc
     from .backbone import load_student
     from .config import PROFILES, StudentConfig, get_profile
     from .localteacher import LocalTeacher
-    from .teacher import ChatTeacher
+    from .teacher.endpoint import ChatTeacher
 
     if name not in ("openai", "local"):
         raise ValueError(f"teacher = {name!r}: choose one of recorded, openai, local")

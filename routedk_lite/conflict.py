@@ -24,10 +24,10 @@ from .batches import AnswerCollator
 from .config import KnowledgeConfig, OptimizerConfig, PromptConfig
 from .data.sessions import Session
 from .examples import encode_example
-from .knowledge import Knowledge
 from .layers import LAYER
 from .pairs import PairReader
 from .statistics import bootstrap_interval
+from .teacher.knowledge import Knowledge
 from .training import answer_loss
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .data.sessions import domain_is_cached
 from .decoding import ROWS
-from .knowledge import load_knowledge
 from .memory import architecture, memory_plan
+from .teacher.knowledge import load_knowledge
 
 if TYPE_CHECKING:
     import torch

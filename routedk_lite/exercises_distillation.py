@@ -9,11 +9,11 @@ import numpy as np
 
 from .data.sessions import Bundle, Session, load_domain
 from .data.toyproducts import KINDS, kind_in_title
-from .evidence import Condition, pair_evidence, session_items
 from .exercises import N_RANDOM, UNANSWERED
-from .kinds import KindExtractor, fit_kinds
-from .patterns import mine_patterns
-from .teaching import FEEDBACK, feedback
+from .teacher.evidence import Condition, pair_evidence, session_items
+from .teacher.kinds import KindExtractor, fit_kinds
+from .teacher.patterns import mine_patterns
+from .teacher.teaching import FEEDBACK, feedback
 
 N_PATTERNS = 40
 """Patterns that a reader's confidence is compared on."""

@@ -18,8 +18,8 @@ from .config import KnowledgeConfig, PromptConfig, TrainConfig, digest
 from .data.sessions import Session
 from .examples import Example, SessionExamples, encode_example
 from .files import atomic_folder, sha256_json, write_json
-from .knowledge import Knowledge
 from .pairs import PairReader
+from .teacher.knowledge import Knowledge
 from .training import SessionTrainer, finished_summary, low_precision, make_trainer, one_at_a_time, run_trainer
 
 if TYPE_CHECKING:

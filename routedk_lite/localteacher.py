@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .files import sha256_json
-from .teacher import CallCache, Messages, TeacherError, Usage
+from .teacher.endpoint import CallCache, Messages, TeacherError, Usage
 
 if TYPE_CHECKING:
     from .backbone import Student

@@ -12,16 +12,16 @@ import numpy as np
 
 from .plots import FAINT, MARKERS, QUIET, finish, new_figure, palette
 from .statistics import Interval
-from .teaching import FEEDBACK
+from .teacher.teaching import FEEDBACK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from .data.sessions import Session
-    from .evidence import PairEvidence
-    from .knowledge import Knowledge
-    from .patterns import Pattern
+    from .teacher.evidence import PairEvidence
+    from .teacher.knowledge import Knowledge
+    from .teacher.patterns import Pattern
 
 
 # --- self-reflection ----------------------------------------------------------------------------------------------

@@ -21,11 +21,11 @@ from .data.prompts import Context
 from .experiments import EXPERTS, answers_of, decoded, plain, train
 from .experts import load_expert
 from .files import atomic_write, read_lines, sha256_folder
-from .incontext import in_context
-from .kinds import fit_kinds
-from .knowledge import load_knowledge, teacher_answers
 from .overlap import delta_overlap
-from .patterns import mine_patterns, pattern_predictions, patterns_text
+from .teacher.incontext import in_context
+from .teacher.kinds import fit_kinds
+from .teacher.knowledge import load_knowledge, teacher_answers
+from .teacher.patterns import mine_patterns, pattern_predictions, patterns_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -13,8 +13,8 @@ from . import ablations, experiments, mixtures, preliminaries, variants
 from .baselines import FLOORS, SIMILARITIES
 from .data.sessions import PUBLIC_DOMAINS
 from .experiments import EXPERTS, fusions
-from .knowledge import load_knowledge
 from .preliminaries import FLOOR_SEED, HINTS
+from .teacher.knowledge import load_knowledge
 
 if TYPE_CHECKING:
     from .pipeline import Study

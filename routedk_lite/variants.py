@@ -22,11 +22,11 @@ from .diagnostics import answer_nats
 from .experiments import answers_of, train, training_fields
 from .experts import ExpertResult, load_expert, train_expert
 from .files import sha256_folder
-from .incontext import in_context
-from .kinds import fit_kinds
-from .knowledge import Knowledge, Reasoning, load_knowledge
-from .patterns import mine_patterns, pattern_knowledge
-from .selection import STRATEGIES, accumulate_domains, accumulate_formats, difficulty_of, select
+from .teacher.incontext import in_context
+from .teacher.kinds import fit_kinds
+from .teacher.knowledge import Knowledge, Reasoning, load_knowledge
+from .teacher.patterns import mine_patterns, pattern_knowledge
+from .teacher.selection import STRATEGIES, accumulate_domains, accumulate_formats, difficulty_of, select
 
 if TYPE_CHECKING:
     from .pipeline import Study

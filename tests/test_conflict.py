@@ -21,8 +21,8 @@ from routedk_lite.config import KnowledgeConfig, OptimizerConfig, PairConfig
 from routedk_lite.conflict import GradientCosines, Interference, gradient_cosines, interference, knowledge_losses
 from routedk_lite.data.sessions import load_domain
 from routedk_lite.experts import load_expert, train_expert
-from routedk_lite.knowledge import load_knowledge
 from routedk_lite.overlap import DeltaOverlap, delta_inner, delta_overlap, delta_spaces, principal_angles
+from routedk_lite.teacher.knowledge import load_knowledge
 
 KINDS = ("none", "rules", "reasoning")
 SETTINGS = OptimizerConfig(max_length=4000)

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app
 from routedk_lite.data.sessions import DataError, Session, load_domain
-from routedk_lite.distillation import (
+from routedk_lite.files import asset
+from routedk_lite.teacher.distillation import (
     distill_answers,
     distill_reasoning,
     distill_rules,
@@ -27,9 +28,9 @@ from routedk_lite.distillation import (
     reasoning_plan,
     rules_plan,
 )
-from routedk_lite.files import asset
-from routedk_lite.kinds import fit_kinds
-from routedk_lite.knowledge import (
+from routedk_lite.teacher.endpoint import TeacherError, Usage
+from routedk_lite.teacher.kinds import fit_kinds
+from routedk_lite.teacher.knowledge import (
     Rule,
     check_knowledge,
     item_references,
@@ -38,10 +39,9 @@ from routedk_lite.knowledge import (
     rewrite_references,
     teacher_answers,
 )
-from routedk_lite.patterns import load_patterns, mine_patterns
-from routedk_lite.recording import FILES, distill, export_recorded, folder_plan, write_knowledge, write_patterns
-from routedk_lite.teacher import TeacherError, Usage
-from routedk_lite.teaching import (
+from routedk_lite.teacher.patterns import load_patterns, mine_patterns
+from routedk_lite.teacher.recording import FILES, distill, export_recorded, folder_plan, write_knowledge, write_patterns
+from routedk_lite.teacher.teaching import (
     FEEDBACK,
     UnreadableError,
     ask_bundles,

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from routedk_lite.data.sessions import PUBLIC_DOMAINS, Session, load_domain
-from routedk_lite.distillation import distill_rules
-from routedk_lite.evidence import VERDICTS, Item, PairEvidence, pair_evidence, session_items
-from routedk_lite.kinds import KindExtractor, fit_kinds
-from routedk_lite.knowledge import load_knowledge
-from routedk_lite.readings import (
+from routedk_lite.statistics import Interval
+from routedk_lite.teacher.distillation import distill_rules
+from routedk_lite.teacher.evidence import VERDICTS, Item, PairEvidence, pair_evidence, session_items
+from routedk_lite.teacher.kinds import KindExtractor, fit_kinds
+from routedk_lite.teacher.knowledge import load_knowledge
+from routedk_lite.teacher.readings import (
     COUNTED,
     Count,
     both_of,
@@ -23,8 +24,7 @@ from routedk_lite.readings import (
     same_kind,
     toy_readings,
 )
-from routedk_lite.statistics import Interval
-from routedk_lite.toyteacher import ToyTeacher
+from routedk_lite.teacher.toy import ToyTeacher
 
 WORDS = KindExtractor(vocabulary=frozenset(), names={w: w for w in ("mug", "lamp", "rope", "lens")})
 

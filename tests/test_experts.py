@@ -15,7 +15,7 @@ from routedk_lite.data.sessions import load_domain
 from routedk_lite.examples import encode_example
 from routedk_lite.experts import load_expert, save_expert, train_expert
 from routedk_lite.files import sha256_folder
-from routedk_lite.knowledge import load_knowledge
+from routedk_lite.teacher.knowledge import load_knowledge
 from routedk_lite.training import MasterAdamW, answer_loss
 
 

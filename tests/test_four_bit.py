@@ -18,9 +18,9 @@ from routedk_lite.data.sessions import load_domain
 from routedk_lite.decoding import sample_bundles
 from routedk_lite.experts import train_expert
 from routedk_lite.fusion import Dynamic
-from routedk_lite.knowledge import load_knowledge
 from routedk_lite.routed import RoutedModel
 from routedk_lite.routing import trace_alpha, train_fusion
+from routedk_lite.teacher.knowledge import load_knowledge
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from routedk_lite.data.prompts import Context, build_prompt, format_answer, sess
 from routedk_lite.data.sessions import Domain, load_domain
 from routedk_lite.decoding import greedy_answers, sample_bundles
 from routedk_lite.examples import title_spans
-from routedk_lite.incontext import in_context
 from routedk_lite.pairs import make_reader, read_pairs
+from routedk_lite.teacher.incontext import in_context
 
 
 @pytest.fixture(scope="module")

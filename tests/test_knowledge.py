@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from routedk_lite.config import KNOWLEDGE_KINDS
 from routedk_lite.data.sessions import PUBLIC_DOMAINS, DataError, load_domain
 from routedk_lite.files import asset
-from routedk_lite.knowledge import (
+from routedk_lite.teacher.knowledge import (
     check_knowledge,
     item_references,
     load_knowledge,

@@ -20,10 +20,10 @@ from routedk_lite.estimate import LONGEST_TOKENS, STARTING, T4, UTILISATION, _lo
 from routedk_lite.examples import encode_example
 from routedk_lite.experts import lora_config
 from routedk_lite.fusion import Dynamic
-from routedk_lite.knowledge import load_knowledge
 from routedk_lite.memory import ANSWER_TOKENS, KNOWN, architecture, memory_plan, saved_bytes
 from routedk_lite.pipeline import Study
 from routedk_lite.routed import RoutedModel
+from routedk_lite.teacher.knowledge import load_knowledge
 from routedk_lite.training import answer_loss
 
 T4_GB = 12

@@ -14,9 +14,9 @@ from routedk_lite.data.prompts import build_prompt, encode_prompt
 from routedk_lite.data.sessions import DataError, load_domain
 from routedk_lite.examples import SessionExamples, encode_example, title_spans
 from routedk_lite.experts import load_expert, train_expert
-from routedk_lite.knowledge import load_knowledge
 from routedk_lite.pairs import make_reader, pad_spans, read_pairs
 from routedk_lite.partitions import log_loss
+from routedk_lite.teacher.knowledge import load_knowledge
 
 CONFIG = PairConfig(layer=2)
 

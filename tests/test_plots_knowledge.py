@@ -11,9 +11,6 @@ from test_plots import assert_inside, texts
 
 from routedk_lite import plots
 from routedk_lite.data.sessions import load_domain
-from routedk_lite.evidence import PairEvidence
-from routedk_lite.knowledge import load_knowledge
-from routedk_lite.patterns import Pattern
 from routedk_lite.plots_knowledge import (
     counted_figure,
     evidence_figure,
@@ -27,7 +24,10 @@ from routedk_lite.plots_knowledge import (
     worth_figure,
 )
 from routedk_lite.statistics import Interval
-from routedk_lite.teaching import FEEDBACK
+from routedk_lite.teacher.evidence import PairEvidence
+from routedk_lite.teacher.knowledge import load_knowledge
+from routedk_lite.teacher.patterns import Pattern
+from routedk_lite.teacher.teaching import FEEDBACK
 
 matplotlib.use("agg")
 

@@ -20,9 +20,9 @@ import pytest
 from conftest import require
 from scripted import Server, completion
 
-from routedk_lite import teacher as module
 from routedk_lite.localteacher import LocalTeacher
-from routedk_lite.teacher import CallCache, ChatTeacher, TeacherError, cost
+from routedk_lite.teacher.endpoint import CallCache, ChatTeacher, TeacherError, cost
+from routedk_lite.teacher.endpoint import endpoint as module
 
 KEY = "sk-very-secret-0123456789"
 HAS_OPENAI = importlib.util.find_spec("openai")

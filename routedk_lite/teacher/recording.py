@@ -12,14 +12,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from . import __version__
-from .data.sessions import DataError, load_domain
+from .. import __version__
+from ..data.sessions import DataError, load_domain
+from ..files import asset, atomic_write
 from .distillation import REFLECTIONS, Distilled, Plan, answers_plan, carry_out, reasoning_plan, rules_plan
-from .files import asset, atomic_write
+from .endpoint import Teacher, TeacherError
 from .kinds import fit_kinds
 from .knowledge import Reasoning, check_knowledge, load_knowledge, load_rules
 from .patterns import MAX_SIZE, MIN_SUPPORT, MINER, Pattern, mine_patterns
-from .teacher import Teacher, TeacherError
 from .teaching import Prediction
 
 FILES = {"rules": "rules.json", "reasoning": "reasoning.jsonl", "answers": "teacher_test.jsonl"}

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .data.sessions import Session
-from .data.toyproducts import ACTIVITIES, FITTING, MODELS, kind_in_title
+from ..data.sessions import Session
+from ..data.toyproducts import ACTIVITIES, FITTING, MODELS, kind_in_title
+from ..statistics import Interval, bootstrap_interval
 from .evidence import Condition, Item
 from .kinds import KindExtractor
 from .knowledge import Rule
-from .statistics import Interval, bootstrap_interval
 
 
 class Reading(NamedTuple):

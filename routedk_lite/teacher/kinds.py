@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .data.sessions import Session
+from ..data.sessions import Session
 
 _UNITS = "fl|oz|ounces?|lbs?|pounds?|grams?|g|kg|ml|liters?|count|ct|packs?|pcs?|pieces?"
 _PACKAGES = "(?:bag|bottle|can|canister|container|cup|jar|package|packet|tin|tub|unit)s?|(?:box|pouch)(?:es)?"

@@ -12,9 +12,9 @@ import random
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .data.sessions import DataError, Domain, Session
+from ..data.sessions import DataError, Domain, Session
+from .endpoint import Messages, Teacher, TeacherError, Usage, cost
 from .knowledge import Rule
-from .teacher import Messages, Teacher, TeacherError, Usage, cost
 from .teaching import (
     Question,
     UnreadableError,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .data.sessions import Domain, Session
+from ..data.sessions import Domain, Session
 from .knowledge import Knowledge, Reasoning
 
 if TYPE_CHECKING:

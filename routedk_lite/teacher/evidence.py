@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .data.sessions import Session
+from ..data.sessions import Session
+from ..statistics import Interval
 from .kinds import KindExtractor
-from .statistics import Interval
 
 VERDICTS = ("supported", "contradicted", "not decided")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .data.sessions import Bundle, DataError, Session
+from ..data.sessions import Bundle, DataError, Session
 from .kinds import KindExtractor, fit_kinds
 from .knowledge import Knowledge, Reasoning, Rule
 

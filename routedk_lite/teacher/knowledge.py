@@ -15,9 +15,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .config import KNOWLEDGE_KINDS
-from .data.sessions import PUBLIC_DOMAINS, Bundle, DataError, Domain, Session
-from .files import asset, sha256_json
+from ..config import KNOWLEDGE_KINDS
+from ..data.sessions import PUBLIC_DOMAINS, Bundle, DataError, Domain, Session
+from ..files import asset, sha256_json
 
 MASK = "some"
 """What stands for item numbers where they are hidden."""
@@ -296,7 +296,7 @@ def _field(entry: Mapping[str, Any], name: str, kind: type, where: object) -> An
 
 def _toy_knowledge() -> Knowledge:
     """Rules and reasoning that follow from the toy shop's laws."""
-    from . import toyshop
+    from .. import toyshop
 
     rules = {
         id_: Rule(id_, "alternative" if id_ == "R1" else "complement", text, "one of the toy shop's laws")

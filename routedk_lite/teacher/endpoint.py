@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from .files import cache_dir, sha256_json, write_json
+from ..files import cache_dir, sha256_json, write_json
 
 if TYPE_CHECKING:
     import openai

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from .data.toyproducts import MODELS, kind_in_title
-from .teacher import Messages
+from ..data.toyproducts import MODELS, kind_in_title
+from .endpoint import Messages
 
 _PRODUCT = re.compile(r"^\d+\. (.+)$", re.MULTILINE)
 _COMPARED = re.compile(r"^- (items? [^:(]+): (.+)\.$", re.MULTILINE)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .data.prompts import Context, ContextOf
-from .data.sessions import Domain, Session
+from ..data.prompts import Context, ContextOf
+from ..data.sessions import Domain, Session
 
 
 def in_context(

@@ -1,0 +1,1 @@
+"""What a teacher LLM knows, how it is asked, and how its knowledge is kept: rules, reasoning, patterns."""
