@@ -27,19 +27,19 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from routedk_lite.answering import pairs_of, profile_reader
-from routedk_lite.backbone import Student, load_student, student_files
 from routedk_lite.config import PROFILES, KnowledgeConfig, Profile, get_profile
 from routedk_lite.data.sessions import Session, load_domain
 from routedk_lite.decoding import greedy_answers, sample_bundles
-from routedk_lite.examples import encode_example
-from routedk_lite.experts import train_expert
 from routedk_lite.files import write_json
 from routedk_lite.fusion import Dynamic
 from routedk_lite.machine import surroundings
-from routedk_lite.memory import RESERVE_GB, architecture, memory_plan
 from routedk_lite.report import text_table
 from routedk_lite.routed import RoutedModel
 from routedk_lite.routing import train_fusion
+from routedk_lite.student.backbone import Student, load_student, student_files
+from routedk_lite.student.examples import encode_example
+from routedk_lite.student.experts import train_expert
+from routedk_lite.student.memory import RESERVE_GB, architecture, memory_plan
 from routedk_lite.teacher.knowledge import load_knowledge
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "gpu.json"

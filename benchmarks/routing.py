@@ -27,20 +27,20 @@ from typing import Any
 
 import torch
 
-from routedk_lite.backbone import load_student
-from routedk_lite.batches import AnswerCollator
 from routedk_lite.config import get_profile
 from routedk_lite.data.prompts import prompt_batches
 from routedk_lite.data.sessions import load_domain
 from routedk_lite.decoding import greedy_answers, sample_bundles
-from routedk_lite.examples import encode_example
-from routedk_lite.experts import load_expert
 from routedk_lite.files import write_json
 from routedk_lite.fusion import Dynamic
 from routedk_lite.machine import peak_memory_mb, surroundings
 from routedk_lite.report import text_table
 from routedk_lite.routed import RoutedModel
-from routedk_lite.training import answer_loss
+from routedk_lite.student.backbone import load_student
+from routedk_lite.student.batches import AnswerCollator
+from routedk_lite.student.examples import encode_example
+from routedk_lite.student.experts import load_expert
+from routedk_lite.student.training import answer_loss
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "results" / "benchmarks" / "routing.json"

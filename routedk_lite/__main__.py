@@ -132,9 +132,9 @@ def _teacher(name: str, model: str, base_url: str, key_variable: str, concurrenc
     import json
     from dataclasses import replace
 
-    from .backbone import load_student
     from .config import PROFILES, StudentConfig, get_profile
-    from .localteacher import LocalTeacher
+    from .student.backbone import load_student
+    from .student.local_teacher import LocalTeacher
     from .teacher.endpoint import ChatTeacher
 
     if name not in ("openai", "local"):

@@ -14,14 +14,14 @@ from .config import DecodeConfig, Profile
 from .data.prompts import ContextOf
 from .data.sessions import Bundle, Session
 from .decoding import greedy_answers
-from .pairs import PairReader, make_reader, read_pairs
 from .partitions import PartitionDecoder, fit_decoder
+from .student.pairs import PairReader, make_reader, read_pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .backbone import Student
     from .routed import RoutedModel
+    from .student.backbone import Student
 
 ReadPairs = Callable[[Sequence[Session]], Mapping[int, np.ndarray]]
 """Sessions → session id → pair logits (items, items)."""

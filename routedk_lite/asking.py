@@ -14,12 +14,12 @@ import torch
 from .config import Profile
 from .data.prompts import encode_prompt, parse_answer, session_prompt
 from .data.sessions import Bundle, Session
-from .pairs import PairReader, read_pairs
 from .partitions import LARGEST, PartitionDecoder
+from .student.pairs import PairReader, read_pairs
 
 if TYPE_CHECKING:
-    from .backbone import Student
     from .routed import RoutedModel
+    from .student.backbone import Student
 
 
 class Token(NamedTuple):

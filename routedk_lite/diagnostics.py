@@ -25,8 +25,8 @@ from .statistics import Interval, bootstrap_interval
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .backbone import Student
-    from .pairs import PairReader
+    from .student.backbone import Student
+    from .student.pairs import PairReader
 
 
 class LearningPoint(NamedTuple):
@@ -132,8 +132,8 @@ def answer_nats(
     import torch
     from tqdm.auto import tqdm
 
-    from .batches import IGNORE, AnswerCollator
-    from .examples import encode_example
+    from .student.batches import IGNORE, AnswerCollator
+    from .student.examples import encode_example
 
     prompt, model = prompt or PromptConfig(), model or student.model
     rows = [encode_example(s, student.tokenizer, prompt, max_length=10**6)._asdict() for s in sessions]

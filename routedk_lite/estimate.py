@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .data.sessions import domain_is_cached
 from .decoding import ROWS
-from .memory import architecture, memory_plan
+from .student.memory import architecture, memory_plan
 from .teacher.knowledge import load_knowledge
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _machine(profile: Profile) -> Machine:
     """The GPU or the processor here; a T4 where a student needs a GPU and there is none."""
     import torch
 
-    from .backbone import choose_dtype
+    from .student.backbone import choose_dtype
 
     gpu = torch.cuda.is_available()
     if not gpu and profile.student.load_in_4bit:

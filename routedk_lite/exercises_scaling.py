@@ -11,7 +11,7 @@ import torch
 from .config import get_profile
 from .estimate import LONGEST_TOKENS
 from .exercises import UNANSWERED
-from .memory import NF4_BYTES, memory_plan
+from .student.memory import NF4_BYTES, memory_plan
 
 T4_GB = 12.0
 """What a free Colab T4 leaves to a training, with some to spare."""

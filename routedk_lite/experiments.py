@@ -22,13 +22,13 @@ from .data.metrics import evaluate
 from .data.prompts import ContextOf
 from .decoding import Answer, Samples, greedy_answers, sample_bundles
 from .diagnostics import pair_auc
-from .experts import ExpertResult, load_expert, train_expert
 from .files import locked, read_lines, sha256_folder
 from .fusion import Average, Dynamic, Fusion, Static, Ties
 from .records import measure
 from .routed import RoutedModel
 from .routing import FusionResult, routing_statistics, trace_alpha, train_fusion
 from .shipping import unpack_expert, unpack_fusion
+from .student.experts import ExpertResult, load_expert, train_expert
 from .teacher.knowledge import load_knowledge
 from .voting import diversity, reliability, vote_all, voting_curve
 

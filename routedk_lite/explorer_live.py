@@ -18,19 +18,19 @@ import numpy as np
 
 from .answering import profile_reader
 from .asking import Reading, ask
-from .backbone import load_student
 from .config import Profile, get_profile
 from .data.sessions import Session, load_domain
 from .explorer_html import style, tag
 from .explorer_reading import reading_html
-from .pairs import PairReader
 from .partitions import PartitionDecoder, SizePrior
 from .records import load_all, without_seed
 from .routed import RoutedModel
+from .student.backbone import load_student
+from .student.pairs import PairReader
 
 if TYPE_CHECKING:
-    from .backbone import Student
     from .pipeline import Study
+    from .student.backbone import Student
 
 WAIT = 0.3
 """Seconds without a further change after which the model is asked."""

@@ -21,10 +21,10 @@ from .data.sessions import Bundle, Domain, Session
 from .decoding import greedy_answers
 from .experiments import routed
 from .files import read_lines
-from .pairs import read_pairs
 from .partitions import PartitionDecoder, SizePrior
 from .records import RunRecord, load_attachment, load_predictions
 from .routing import trace_alpha
+from .student.pairs import read_pairs
 
 if TYPE_CHECKING:
     from .pipeline import Study

@@ -44,8 +44,8 @@ class Chapter(NamedTuple):
 
     def ready_to_route(self) -> tuple[str, Path] | None:
         """A domain whose shipped experts can run here, and their folder; where there is none, it says why."""
-        from .backbone import is_cached
         from .data.sessions import PUBLIC_DOMAINS
+        from .student.backbone import is_cached
 
         found = [(domain, folder) for domain in PUBLIC_DOMAINS if (folder := self.shipped(domain))]
         if not found:
@@ -101,7 +101,7 @@ def _machine(device: str) -> str:
     """The hardware in words, with the type it computes in."""
     import torch
 
-    from .backbone import choose_dtype
+    from .student.backbone import choose_dtype
 
     dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
     if device == "cpu":

@@ -16,12 +16,9 @@ from typing import NamedTuple
 
 from . import experiments
 from .answering import profile_reader
-from .backbone import Student, is_cached, load_student, student_files
 from .config import Profile, digest, get_profile
 from .data.sessions import Domain, domain_is_cached, fetch_all, load_domain
 from .experiments import EXPERTS, fusions
-from .experts import ExpertResult
-from .pairs import PairReader
 from .records import (
     Measurement,
     RunRecord,
@@ -33,6 +30,9 @@ from .records import (
 )
 from .shipping import write_shipped
 from .stages import PARTS, Planned, planned
+from .student.backbone import Student, is_cached, load_student, student_files
+from .student.experts import ExpertResult
+from .student.pairs import PairReader
 
 
 class Stage(NamedTuple):

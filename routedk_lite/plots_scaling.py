@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .memory import MemoryPlan
+    from .student.memory import MemoryPlan
 
 HATCHES = ("", "//", "..", "xx", "--", "\\\\")
 

@@ -20,8 +20,8 @@ from .config import KNOWLEDGE_KINDS, KNOWLEDGE_PLACES, KnowledgeConfig
 from .data.sessions import PUBLIC_DOMAINS, Domain, Session, load_domain
 from .diagnostics import answer_nats
 from .experiments import answers_of, train, training_fields
-from .experts import ExpertResult, load_expert, train_expert
 from .files import sha256_folder
+from .student.experts import ExpertResult, load_expert, train_expert
 from .teacher.incontext import in_context
 from .teacher.kinds import fit_kinds
 from .teacher.knowledge import Knowledge, Reasoning, load_knowledge

@@ -67,8 +67,8 @@ def mirror() -> Path:
 @pytest.fixture(scope="session")
 def smol_student() -> Any:
     """The configuration of the smol student, which is in the cache, or is fetched in CI."""
-    from routedk_lite.backbone import is_cached, student_files
     from routedk_lite.config import get_profile
+    from routedk_lite.student.backbone import is_cached, student_files
 
     student = get_profile("smol").student
     reachable = is_cached(student) or os.environ.get("CI")
@@ -132,7 +132,7 @@ def tiny_profile(tiny_llama: Path):
 @pytest.fixture
 def tiny_student(tiny_profile):
     """The random Llama, loaded afresh."""
-    from routedk_lite.backbone import load_student
+    from routedk_lite.student.backbone import load_student
 
     return load_student(tiny_profile, device="cpu")
 

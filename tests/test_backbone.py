@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from routedk_lite import backbone
 from routedk_lite.config import PROFILES, StudentConfig
 from routedk_lite.files import DownloadError
+from routedk_lite.student import backbone
 
 
 def local(profile, folder, **changes):

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite import pipeline, records
-from routedk_lite.adapters import Adapter, LowRank
 from routedk_lite.config import DecodeConfig, PairConfig
 from routedk_lite.controls import CONTROLS, control_alpha, knocked_out, layer_thirds, without
 from routedk_lite.data.sessions import sessions as data
 from routedk_lite.decoding import greedy_answers
 from routedk_lite.diagnostics import shapley_values
 from routedk_lite.fusion import Average, Dynamic, Static, Ties
-from routedk_lite.pairs import make_reader, read_pairs
 from routedk_lite.pipeline import Study
 from routedk_lite.routed import RoutedModel
 from routedk_lite.routing import trace_alpha
+from routedk_lite.student.adapters import Adapter, LowRank
+from routedk_lite.student.pairs import make_reader, read_pairs
 
 NAMES = ("base", "rules", "reasoning")
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from routedk_lite.backbone import load_student
-from routedk_lite.batches import IGNORE, AnswerCollator, LengthGroupedSampler
 from routedk_lite.config import KnowledgeConfig, PromptConfig
 from routedk_lite.data.prompts import parse_answer
 from routedk_lite.data.sessions import load_domain
-from routedk_lite.examples import encode_example
-from routedk_lite.experts import load_expert, save_expert, train_expert
 from routedk_lite.files import sha256_folder
+from routedk_lite.student.backbone import load_student
+from routedk_lite.student.batches import IGNORE, AnswerCollator, LengthGroupedSampler
+from routedk_lite.student.examples import encode_example
+from routedk_lite.student.experts import load_expert, save_expert, train_expert
+from routedk_lite.student.training import MasterAdamW, answer_loss
 from routedk_lite.teacher.knowledge import load_knowledge
-from routedk_lite.training import MasterAdamW, answer_loss
 
 
 def rows(student, sessions):
@@ -169,7 +169,7 @@ def test_a_finished_run_is_not_repeated_but_a_changed_one_is(train):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_killed_run_goes_on_and_ends_where_it_would_have(train, tiny_profile, tmp_path, monkeypatch, dtype):
-    from routedk_lite.training import TrainingProgress
+    from routedk_lite.student.training import TrainingProgress
 
     profile = replace(tiny_profile, student=replace(tiny_profile.student, dtype=dtype))
     student = load_student(profile, device="cpu")
@@ -207,7 +207,7 @@ def test_no_sessions_is_an_error(tiny_student, tiny_profile, tmp_path):
 
 
 def test_missing_gradients_are_an_error_not_silence(train, monkeypatch):
-    from routedk_lite import training
+    from routedk_lite.student import training
 
     def detached(outputs, labels, num_items_in_batch=None):
         return torch.ones((), requires_grad=True) * 1

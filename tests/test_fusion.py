@@ -13,10 +13,10 @@ from conftest import require
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from routedk_lite.adapters import Adapter, LowRank, read_adapter
 from routedk_lite.fusion import Average, Dynamic, OneHot, Static, Ties, fusion_from_json
 from routedk_lite.layers import RoutedLinear
 from routedk_lite.routed import RoutedModel
+from routedk_lite.student.adapters import Adapter, LowRank, read_adapter
 from routedk_lite.ties import elect_and_merge, global_threshold, merge_adapters, trim
 
 RANKS = (2, 3, 4)

@@ -12,19 +12,20 @@ from conftest import require
 from peft import get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from routedk_lite import doctor, memory
-from routedk_lite.backbone import load_student, student_files
+from routedk_lite import doctor
 from routedk_lite.config import PROFILES, KnowledgeConfig, StudentConfig
 from routedk_lite.data.sessions import PUBLIC_DOMAINS, load_domain
 from routedk_lite.estimate import LONGEST_TOKENS, STARTING, T4, UTILISATION, _longest, estimate, training_tokens
-from routedk_lite.examples import encode_example
-from routedk_lite.experts import lora_config
 from routedk_lite.fusion import Dynamic
-from routedk_lite.memory import ANSWER_TOKENS, KNOWN, architecture, memory_plan, saved_bytes
 from routedk_lite.pipeline import Study
 from routedk_lite.routed import RoutedModel
+from routedk_lite.student import memory
+from routedk_lite.student.backbone import load_student, student_files
+from routedk_lite.student.examples import encode_example
+from routedk_lite.student.experts import lora_config
+from routedk_lite.student.memory import ANSWER_TOKENS, KNOWN, architecture, memory_plan, saved_bytes
+from routedk_lite.student.training import answer_loss
 from routedk_lite.teacher.knowledge import load_knowledge
-from routedk_lite.training import answer_loss
 
 T4_GB = 12
 

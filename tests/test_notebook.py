@@ -152,7 +152,7 @@ def test_shipped_experts_run_where_everything_is_at_hand(tmp_path, monkeypatch, 
     if ships:
         folder.mkdir(parents=True)
         (folder / "routed.json").write_text("{}")
-    monkeypatch.setattr("routedk_lite.backbone.is_cached", lambda student: cached)
+    monkeypatch.setattr("routedk_lite.student.backbone.is_cached", lambda student: cached)
     chapter = notebook.Chapter(get_profile("toy"), "cpu", tmp_path, tmp_path, data)
     assert chapter.ready_to_route() == (None if says else ("clothing", folder))
     assert says in capsys.readouterr().out

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from test_plots import assert_inside, texts
 
-from routedk_lite.memory import MemoryPlan
 from routedk_lite.plots_scaling import levels_figure, memory_figure, schedules_figure
+from routedk_lite.student.memory import MemoryPlan
 
 matplotlib.use("agg")
 

@@ -17,10 +17,10 @@ from routedk_lite.pipeline import Study
 SCRIPT = """
 import os, sys
 from dataclasses import replace
-from routedk_lite.backbone import load_student
+from routedk_lite.student.backbone import load_student
 from routedk_lite.config import get_profile
 from routedk_lite.data.sessions import load_domain
-from routedk_lite.experts import train_expert
+from routedk_lite.student.experts import train_expert
 
 toy = get_profile("toy")
 config = replace(toy.train, epochs=1, micro_batch_size=8, learning_rate=1e-3)

@@ -119,7 +119,7 @@ def test_a_saved_fusion_comes_back(routed, train, tiny_student, sessions):
 
 @pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
 def test_an_interrupted_training_ends_where_an_unbroken_one_does(routed, train, monkeypatch):
-    from routedk_lite.training import TrainingProgress
+    from routedk_lite.student.training import TrainingProgress
 
     whole = load_file(train(routed(), "whole").folder / "fusion.safetensors")
     on_step_end = TrainingProgress.on_step_end

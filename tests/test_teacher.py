@@ -20,7 +20,7 @@ import pytest
 from conftest import require
 from scripted import Server, completion
 
-from routedk_lite.localteacher import LocalTeacher
+from routedk_lite.student.local_teacher import LocalTeacher
 from routedk_lite.teacher.endpoint import CallCache, ChatTeacher, TeacherError, cost
 from routedk_lite.teacher.endpoint import endpoint as module
 

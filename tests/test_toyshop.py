@@ -248,7 +248,7 @@ def test_load_refuses_an_unknown_split():
 
 @pytest.fixture(scope="module")
 def student():
-    from routedk_lite.backbone import load_student
+    from routedk_lite.student.backbone import load_student
 
     return load_student("toy", device="cpu")
 

@@ -5,9 +5,9 @@ import pytest
 from routedk_lite import experiments, pipeline, records, stages
 from routedk_lite.config import KnowledgeConfig
 from routedk_lite.data.sessions import sessions as data
-from routedk_lite.examples import encode_example
 from routedk_lite.pipeline import Study
 from routedk_lite.report import plan_table
+from routedk_lite.student.examples import encode_example
 from routedk_lite.teacher.knowledge import load_knowledge
 from routedk_lite.variants import VARIANTS, Variant, cite, tell_only, told_by, variants
 

@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .config import KnowledgeConfig, PromptConfig
-from .data.prompts import PRODUCTS_MARK, Context, encode_answer, encode_prompt, format_answer, session_prompt, shorten
-from .data.sessions import Session
-from .teacher.knowledge import Knowledge, mask_references, rewrite_references
+from ..config import KnowledgeConfig, PromptConfig
+from ..data.prompts import PRODUCTS_MARK, Context, encode_answer, encode_prompt, format_answer, session_prompt, shorten
+from ..data.sessions import Session
+from ..teacher.knowledge import Knowledge, mask_references, rewrite_references
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

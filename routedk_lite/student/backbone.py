@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .config import Profile, StudentConfig, get_profile
-from .files import (
+from ..config import Profile, StudentConfig, get_profile
+from ..files import (
     DownloadError,
     asset,
     atomic_folder,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers import TrainerCallback
 
+from ..config import KnowledgeConfig, PromptConfig, TrainConfig, digest
+from ..data.sessions import Session
+from ..files import atomic_folder, sha256_json, write_json
+from ..teacher.knowledge import Knowledge
 from .backbone import Student
-from .config import KnowledgeConfig, PromptConfig, TrainConfig, digest
-from .data.sessions import Session
 from .examples import Example, SessionExamples, encode_example
-from .files import atomic_folder, sha256_json, write_json
 from .pairs import PairReader
-from .teacher.knowledge import Knowledge
 from .training import SessionTrainer, finished_summary, low_precision, make_trainer, one_at_a_time, run_trainer
 
 if TYPE_CHECKING:

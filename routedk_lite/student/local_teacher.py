@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import sha256_json
-from .teacher.endpoint import CallCache, Messages, TeacherError, Usage
+from ..files import sha256_json
+from ..teacher.endpoint import CallCache, Messages, TeacherError, Usage
 
 if TYPE_CHECKING:
     from .backbone import Student

@@ -13,8 +13,8 @@ from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..config import Profile, StudentConfig, TrainConfig
 from .backbone import choose_dtype, is_cached, student_files
-from .config import Profile, StudentConfig, TrainConfig
 from .experts import lora_config
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from tqdm.auto import tqdm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from ..config import OptimizerConfig
+from ..files import locked
 from .backbone import LOST_BACKWARD, Student, StudentInfo, lost_backward
 from .batches import IGNORE, AnswerCollator, LengthGroupedSampler
-from .config import OptimizerConfig
 from .examples import SessionExamples
-from .files import locked
 from .pairs import PairReader
 
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .config import PairConfig, PromptConfig
-from .data.prompts import ContextOf, prompt_batches
-from .data.sessions import Session
+from ..config import PairConfig, PromptConfig
+from ..data.prompts import ContextOf, prompt_batches
+from ..data.sessions import Session
 from .examples import title_spans
 
 if TYPE_CHECKING:
