@@ -31,11 +31,11 @@ from routedk_lite.config import PROFILES, KnowledgeConfig, Profile, get_profile
 from routedk_lite.data.sessions import Session, load_domain
 from routedk_lite.decoding import greedy_answers, sample_bundles
 from routedk_lite.files import write_json
-from routedk_lite.fusion import Dynamic
+from routedk_lite.fusion.fusion import Dynamic
+from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.fusion.routing import train_fusion
 from routedk_lite.machine import surroundings
 from routedk_lite.report import text_table
-from routedk_lite.routed import RoutedModel
-from routedk_lite.routing import train_fusion
 from routedk_lite.student.backbone import Student, load_student, student_files
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import train_expert

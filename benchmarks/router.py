@@ -25,11 +25,11 @@ from routedk_lite.answering import answer_sessions
 from routedk_lite.data.metrics import evaluate
 from routedk_lite.experiments import fusions, train
 from routedk_lite.files import write_json
-from routedk_lite.fusion import Dynamic
+from routedk_lite.fusion.fusion import Dynamic
+from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.fusion.routing import routing_statistics, trace_alpha, train_fusion
 from routedk_lite.machine import surroundings
 from routedk_lite.pipeline import Study
-from routedk_lite.routed import RoutedModel
-from routedk_lite.routing import routing_statistics, trace_alpha, train_fusion
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "recipe" / "router.json"
 SETTINGS = [(True, 1e-4), (True, 1e-3), (False, 1e-5), (False, 1e-3)]

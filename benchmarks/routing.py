@@ -32,10 +32,10 @@ from routedk_lite.data.prompts import prompt_batches
 from routedk_lite.data.sessions import load_domain
 from routedk_lite.decoding import greedy_answers, sample_bundles
 from routedk_lite.files import write_json
-from routedk_lite.fusion import Dynamic
+from routedk_lite.fusion.fusion import Dynamic
+from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.machine import peak_memory_mb, surroundings
 from routedk_lite.report import text_table
-from routedk_lite.routed import RoutedModel
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.batches import AnswerCollator
 from routedk_lite.student.examples import encode_example

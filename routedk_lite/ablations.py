@@ -17,11 +17,11 @@ from .controls import CONTROLS, THIRDS, control_alpha, knocked_out, layer_thirds
 from .data.sessions import Session
 from .decoding import greedy_answers
 from .experiments import decoded, fusions, routed
-from .routing import routing_statistics, trace_alpha
+from .fusion.routing import routing_statistics, trace_alpha
 
 if TYPE_CHECKING:
+    from .fusion.routed import RoutedModel
     from .pipeline import Study
-    from .routed import RoutedModel
 
 FUSION = "dynamic"
 """What is taken apart."""

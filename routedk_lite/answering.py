@@ -20,7 +20,7 @@ from .student.pairs import PairReader, make_reader, read_pairs
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .routed import RoutedModel
+    from .fusion.routed import RoutedModel
     from .student.backbone import Student
 
 ReadPairs = Callable[[Sequence[Session]], Mapping[int, np.ndarray]]

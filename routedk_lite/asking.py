@@ -18,7 +18,7 @@ from .partitions import LARGEST, PartitionDecoder
 from .student.pairs import PairReader, read_pairs
 
 if TYPE_CHECKING:
-    from .routed import RoutedModel
+    from .fusion.routed import RoutedModel
     from .student.backbone import Student
 
 

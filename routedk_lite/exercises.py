@@ -271,7 +271,7 @@ def check_elect(elect: Callable) -> None:
     """
     import torch
 
-    from .ties import elect_and_merge
+    from .fusion.ties import elect_and_merge
 
     generator = torch.Generator().manual_seed(0)
     for case in range(20):

@@ -23,11 +23,11 @@ from .data.prompts import ContextOf
 from .decoding import Answer, Samples, greedy_answers, sample_bundles
 from .diagnostics import pair_auc
 from .files import locked, read_lines, sha256_folder
-from .fusion import Average, Dynamic, Fusion, Static, Ties
+from .fusion.fusion import Average, Dynamic, Fusion, Static, Ties
+from .fusion.routed import RoutedModel
+from .fusion.routing import FusionResult, routing_statistics, trace_alpha, train_fusion
+from .fusion.shipping import unpack_expert, unpack_fusion
 from .records import measure
-from .routed import RoutedModel
-from .routing import FusionResult, routing_statistics, trace_alpha, train_fusion
-from .shipping import unpack_expert, unpack_fusion
 from .student.experts import ExpertResult, load_expert, train_expert
 from .teacher.knowledge import load_knowledge
 from .voting import diversity, reliability, vote_all, voting_curve

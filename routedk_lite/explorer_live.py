@@ -22,9 +22,9 @@ from .config import Profile, get_profile
 from .data.sessions import Session, load_domain
 from .explorer_html import style, tag
 from .explorer_reading import reading_html
+from .fusion.routed import RoutedModel
 from .partitions import PartitionDecoder, SizePrior
 from .records import load_all, without_seed
-from .routed import RoutedModel
 from .student.backbone import load_student
 from .student.pairs import PairReader
 

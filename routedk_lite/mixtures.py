@@ -21,14 +21,14 @@ from .data.sessions import Bundle, Domain, Session
 from .decoding import greedy_answers
 from .experiments import routed
 from .files import read_lines
+from .fusion.routing import trace_alpha
 from .partitions import PartitionDecoder, SizePrior
 from .records import RunRecord, load_attachment, load_predictions
-from .routing import trace_alpha
 from .student.pairs import read_pairs
 
 if TYPE_CHECKING:
+    from .fusion.routed import RoutedModel
     from .pipeline import Study
-    from .routed import RoutedModel
 
 SHARPENED = ("dynamic", "static")
 """Fusions whose α is changed by temperature and by switching experts off."""

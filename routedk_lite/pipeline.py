@@ -19,6 +19,7 @@ from .answering import profile_reader
 from .config import Profile, digest, get_profile
 from .data.sessions import Domain, domain_is_cached, fetch_all, load_domain
 from .experiments import EXPERTS, fusions
+from .fusion.shipping import write_shipped
 from .records import (
     Measurement,
     RunRecord,
@@ -28,7 +29,6 @@ from .records import (
     write_measurement,
     write_record,
 )
-from .shipping import write_shipped
 from .stages import PARTS, Planned, planned
 from .student.backbone import Student, is_cached, load_student, student_files
 from .student.experts import ExpertResult

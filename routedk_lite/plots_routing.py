@@ -25,7 +25,7 @@ def ties_figure(deltas: Sequence[torch.Tensor], *, density: float, names: Sequen
     """
     import torch
 
-    from .ties import elect_and_merge, module_threshold, trim
+    from .fusion.ties import elect_and_merge, module_threshold, trim
 
     trimmed = torch.stack([trim(d, module_threshold(d, density)) for d in deltas])
     signs = trimmed.sum(0).sign()

@@ -17,10 +17,10 @@ from routedk_lite.controls import CONTROLS, control_alpha, knocked_out, layer_th
 from routedk_lite.data.sessions import sessions as data
 from routedk_lite.decoding import greedy_answers
 from routedk_lite.diagnostics import shapley_values
-from routedk_lite.fusion import Average, Dynamic, Static, Ties
+from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
+from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.fusion.routing import trace_alpha
 from routedk_lite.pipeline import Study
-from routedk_lite.routed import RoutedModel
-from routedk_lite.routing import trace_alpha
 from routedk_lite.student.adapters import Adapter, LowRank
 from routedk_lite.student.pairs import make_reader, read_pairs
 

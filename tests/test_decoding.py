@@ -5,8 +5,8 @@ import torch
 from routedk_lite.config import DecodeConfig
 from routedk_lite.data.prompts import build_prompt, encode_prompt
 from routedk_lite.decoding import Answer, greedy_answers, sample_bundles
-from routedk_lite.fusion import Dynamic
-from routedk_lite.routed import RoutedModel
+from routedk_lite.fusion.fusion import Dynamic
+from routedk_lite.fusion.routed import RoutedModel
 
 SETTINGS = DecodeConfig(batch_size=4, max_new_tokens=6)
 

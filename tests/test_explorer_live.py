@@ -16,10 +16,10 @@ from routedk_lite.config import PairConfig
 from routedk_lite.data.prompts import encode_prompt, parse_answer, session_prompt
 from routedk_lite.data.sessions import Session
 from routedk_lite.explorer_live import Debouncer, LiveExplorer
-from routedk_lite.fusion import Dynamic
-from routedk_lite.layers import RoutedLinear
+from routedk_lite.fusion.fusion import Dynamic
+from routedk_lite.fusion.layers import RoutedLinear
+from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.partitions import PartitionDecoder, SizePrior
-from routedk_lite.routed import RoutedModel
 from routedk_lite.student.pairs import make_reader
 
 EVIL = "<script>alert('x')</script> & \"more\""

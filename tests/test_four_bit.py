@@ -14,9 +14,9 @@ from routedk_lite.answering import answer_sessions, profile_reader
 from routedk_lite.config import KnowledgeConfig, get_profile
 from routedk_lite.data.sessions import load_domain
 from routedk_lite.decoding import sample_bundles
-from routedk_lite.fusion import Dynamic
-from routedk_lite.routed import RoutedModel
-from routedk_lite.routing import trace_alpha, train_fusion
+from routedk_lite.fusion.fusion import Dynamic
+from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.fusion.routing import trace_alpha, train_fusion
 from routedk_lite.student.adapters import read_adapter
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.experts import train_expert

@@ -13,11 +13,11 @@ from conftest import require
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from routedk_lite.fusion import Average, Dynamic, OneHot, Static, Ties, fusion_from_json
-from routedk_lite.layers import RoutedLinear
-from routedk_lite.routed import RoutedModel
+from routedk_lite.fusion.fusion import Average, Dynamic, OneHot, Static, Ties, fusion_from_json
+from routedk_lite.fusion.layers import RoutedLinear
+from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.fusion.ties import elect_and_merge, global_threshold, merge_adapters, trim
 from routedk_lite.student.adapters import Adapter, LowRank, read_adapter
-from routedk_lite.ties import elect_and_merge, global_threshold, merge_adapters, trim
 
 RANKS = (2, 3, 4)
 TARGETS = ("all-linear", ["q_proj", "v_proj", "down_proj"], ["q_proj", "k_proj", "gate_proj"])

@@ -16,9 +16,9 @@ from routedk_lite import doctor
 from routedk_lite.config import PROFILES, KnowledgeConfig, StudentConfig
 from routedk_lite.data.sessions import PUBLIC_DOMAINS, load_domain
 from routedk_lite.estimate import LONGEST_TOKENS, STARTING, T4, UTILISATION, _longest, estimate, training_tokens
-from routedk_lite.fusion import Dynamic
+from routedk_lite.fusion.fusion import Dynamic
+from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.pipeline import Study
-from routedk_lite.routed import RoutedModel
 from routedk_lite.student import memory
 from routedk_lite.student.backbone import load_student, student_files
 from routedk_lite.student.examples import encode_example

@@ -10,11 +10,11 @@ from routedk_lite.config import PairConfig, VoteConfig
 from routedk_lite.data.sessions import sessions as data
 from routedk_lite.decoding import Answer, Samples
 from routedk_lite.files import sha256_folder
+from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.fusion.routing import trace_alpha
+from routedk_lite.fusion.shipping import unpack_expert
 from routedk_lite.pipeline import Study
 from routedk_lite.report import plan_table, results_table
-from routedk_lite.routed import RoutedModel
-from routedk_lite.routing import trace_alpha
-from routedk_lite.shipping import unpack_expert
 
 N_RUNS = 22
 """Records of one study of the toy shop."""

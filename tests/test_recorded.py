@@ -10,9 +10,9 @@ from conftest import ROOT
 
 from routedk_lite.config import get_profile
 from routedk_lite.data.sessions import load_domain
+from routedk_lite.fusion.routed import RoutedModel, saved_adapters
+from routedk_lite.fusion.routing import trace_alpha
 from routedk_lite.records import load_all, load_attachment
-from routedk_lite.routed import RoutedModel, saved_adapters
-from routedk_lite.routing import trace_alpha
 from routedk_lite.student.backbone import load_student
 
 SHIPPED = sorted(ROOT.glob("results/*/*/routed-seed*"))

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from routedk_lite.config import RouterConfig
 from routedk_lite.data.prompts import build_prompt, encode_prompt
-from routedk_lite.fusion import Average, Dynamic, Static, Ties
-from routedk_lite.routed import RoutedModel
-from routedk_lite.routing import failure_signs, routing_statistics, trace_alpha, train_fusion
+from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
+from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.fusion.routing import failure_signs, routing_statistics, trace_alpha, train_fusion
 
 QUICK = RouterConfig(epochs=2, micro_batch_size=2, accumulation_steps=2, max_length=256, learning_rate=0.05)
 

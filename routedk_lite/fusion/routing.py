@@ -19,16 +19,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .config import PromptConfig, RouterConfig, digest
-from .data.prompts import prompt_batches
-from .data.sessions import Session
-from .files import atomic_folder, sha256_json, write_json
+from ..config import PromptConfig, RouterConfig, digest
+from ..data.prompts import prompt_batches
+from ..data.sessions import Session
+from ..files import atomic_folder, sha256_json, write_json
+from ..student.backbone import Student
+from ..student.examples import Example, SessionExamples, encode_example
+from ..student.pairs import PairReader
+from ..student.training import SessionTrainer, finished_summary, make_trainer, one_at_a_time, run_trainer
 from .fusion import Dynamic, Static
 from .routed import RoutedModel
-from .student.backbone import Student
-from .student.examples import Example, SessionExamples, encode_example
-from .student.pairs import PairReader
-from .student.training import SessionTrainer, finished_summary, make_trainer, one_at_a_time, run_trainer
 
 UNIFORM_ENTROPY, UNIFORM_VARIANCE = 0.99, 1e-4
 """Share of the largest possible entropy, and variance between sessions, that look like a router that does nothing."""

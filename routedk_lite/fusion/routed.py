@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from .files import atomic_folder, sha256_file, write_json
+from ..files import atomic_folder, sha256_file, write_json
+from ..student.adapters import Adapter, LowRank, read_adapter
 from .fusion import Dynamic, Fusion, Ties, fusion_from_json
 from .layers import LAYER, Gate, RoutedLinear, ShiftedLinear, find_layers, set_module
-from .student.adapters import Adapter, LowRank, read_adapter
 from .ties import merge_adapters
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .files import atomic_folder
+from ..files import atomic_folder
+from ..student.adapters import peft_tensors, read_adapter
 from .fusion import Fusion
 from .routed import RoutedModel, saved_adapters, saved_settings
-from .student.adapters import peft_tensors, read_adapter
 
 _EXPERT_NOTES = ("adapter_config.json", "training.json")
 _FUSION_NOTES = "routing.json"

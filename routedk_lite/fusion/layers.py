@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .student.adapters import Adapter, LowRank
-from .student.backbone import LOST_BACKWARD, lost_backward
+from ..student.adapters import Adapter, LowRank
+from ..student.backbone import LOST_BACKWARD, lost_backward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from .student.adapters import Adapter, LowRank
+from ..student.adapters import Adapter, LowRank
 
 BINS, PASSES = 2**14, 2
 """Of the search for a global threshold: each pass leaves one bin of so many, so it ends within 4e-9 of the maximum."""
