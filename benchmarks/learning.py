@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from routedk_lite.answering import profile_reader
+from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import get_profile
 from routedk_lite.data.sessions import load_domain
 from routedk_lite.diagnostics import LearningPoint, learning_point

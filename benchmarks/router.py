@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from routedk_lite.answering import answer_sessions
+from routedk_lite.answers.answering import answer_sessions
 from routedk_lite.data.metrics import evaluate
 from routedk_lite.experiments import fusions, train
 from routedk_lite.files import write_json

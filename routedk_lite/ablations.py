@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .answering import pairs_of
+from .answers.answering import pairs_of
+from .answers.decoding import greedy_answers
 from .controls import CONTROLS, THIRDS, control_alpha, knocked_out, layer_thirds
 from .data.sessions import Session
-from .decoding import greedy_answers
 from .experiments import decoded, fusions, routed
 from .fusion.routing import routing_statistics, trace_alpha
 

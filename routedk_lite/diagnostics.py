@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .answering import cross_validated, pairs_of
+from .answers.answering import cross_validated, pairs_of
+from .answers.partitions import pair_values
 from .config import Profile, PromptConfig
 from .data.metrics import evaluate
 from .data.sessions import Bundle, Session
-from .partitions import pair_values
 from .statistics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:

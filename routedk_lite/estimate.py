@@ -11,8 +11,8 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from .answers.decoding import ROWS
 from .data.sessions import domain_is_cached
-from .decoding import ROWS
 from .student.memory import architecture, memory_plan
 from .teacher.knowledge import load_knowledge
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .baselines import consecutive_pairs, random_partition
+from .answers.baselines import consecutive_pairs, random_partition
 from .data.metrics import Metrics, evaluate, per_session
 from .data.sessions import Bundle, Session
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .answers.decoding import Samples
 from .data.metrics import per_session
 from .data.prompts import parse_answer
 from .data.sessions import Bundle, Domain, Session, load_domain
-from .decoding import Samples
 from .fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY
 from .mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
 from .records import Measurement, RunRecord, load_all, load_attachment, load_measurements, without_seed

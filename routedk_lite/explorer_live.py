@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import numpy as np
 
-from .answering import profile_reader
-from .asking import Reading, ask
+from .answers.answering import profile_reader
+from .answers.asking import Reading, ask
+from .answers.partitions import PartitionDecoder, SizePrior
 from .config import Profile, get_profile
 from .data.sessions import Session, load_domain
 from .explorer_html import style, tag
 from .explorer_reading import reading_html
 from .fusion.routed import RoutedModel
-from .partitions import PartitionDecoder, SizePrior
 from .records import load_all, without_seed
 from .student.backbone import load_student
 from .student.pairs import PairReader

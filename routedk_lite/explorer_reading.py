@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from .asking import Reading
+from .answers.asking import Reading
 from .data.metrics import per_session
 from .data.sessions import Bundle, Session
 from .explorer_data import STEPS, letter, marks, true_bundles, verdict_of

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import experiments
-from .answering import profile_reader
+from .answers.answering import profile_reader
 from .config import Profile, digest, get_profile
 from .data.sessions import Domain, domain_is_cached, fetch_all, load_domain
 from .experiments import EXPERTS, fusions

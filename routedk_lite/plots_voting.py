@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .choosing import ChoicePoint, Contest
+    from .answers.choosing import ChoicePoint, Contest
+    from .answers.decoding import Samples
+    from .answers.voting import CurvePoint, ReliabilityBin
     from .data.sessions import Session
-    from .decoding import Samples
-    from .voting import CurvePoint, ReliabilityBin
 
 RIGHT, WRONG = 2, 3
 """Places in the palette of what is exactly right and of what is not."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .baselines import SIMILARITIES, cluster_predictions, floor_predictions
+from .answers.baselines import SIMILARITIES, cluster_predictions, floor_predictions
 from .config import KnowledgeConfig
 from .conflict import gradient_cosines, interference, knowledge_losses
 from .data.prompts import Context

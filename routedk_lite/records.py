@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .answers.decoding import Answer
 from .data.metrics import PROTOCOLS, evaluate, per_session
 from .data.sessions import Domain, load_domain
-from .decoding import Answer
 from .files import atomic_write, sha256_file, write_json
 from .machine import peak_memory_mb, surroundings
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import ablations, experiments, mixtures, preliminaries, variants
-from .baselines import FLOORS, SIMILARITIES
+from .answers.baselines import FLOORS, SIMILARITIES
 from .data.sessions import PUBLIC_DOMAINS
 from .experiments import EXPERTS, fusions
 from .preliminaries import FLOOR_SEED, HINTS

@@ -9,13 +9,13 @@ from unittest.mock import patch
 
 import numpy as np
 
+from routedk_lite.answers.decoding import Answer, Samples
+from routedk_lite.answers.voting import vote_all
 from routedk_lite.config import VoteConfig
 from routedk_lite.data.prompts import format_answer
 from routedk_lite.data.sessions import Session, load_domain
-from routedk_lite.decoding import Answer, Samples
 from routedk_lite.mixtures import choose_sessions, distinct_answers, setting_text, settings
 from routedk_lite.records import write_measurement, write_record
-from routedk_lite.voting import vote_all
 
 EXPERTS = ("base-seed0", "rules-seed0", "reasoning-seed0")
 HASHES = {name: name[0] * 64 for name in EXPERTS}

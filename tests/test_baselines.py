@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.baselines import FLOORS, cluster, cluster_predictions, floor_predictions, minilm_similarity
+from routedk_lite.answers.baselines import FLOORS, cluster, cluster_predictions, floor_predictions, minilm_similarity
 from routedk_lite.data.metrics import evaluate
 from routedk_lite.data.sessions import PUBLIC_DOMAINS, Session, load_domain
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.choosing import CHOOSERS, Contest, choice_curve, contests, likeliest, oracle, pass_at_n
+from routedk_lite.answers.choosing import CHOOSERS, Contest, choice_curve, contests, likeliest, oracle, pass_at_n
+from routedk_lite.answers.decoding import Answer, Samples
+from routedk_lite.answers.voting import calibration_error, reliability, vote_all, voting_curve
 from routedk_lite.data.sessions import Session
-from routedk_lite.decoding import Answer, Samples
-from routedk_lite.voting import calibration_error, reliability, vote_all, voting_curve
 
 RIGHT, WRONG, HALF = ({1, 2}, {3, 4}), ({1, 3},), ({1, 2}, {1, 4})
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from routedk_lite.answering import profile_reader
+from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import KnowledgeConfig, OptimizerConfig, PairConfig
 from routedk_lite.conflict import GradientCosines, Interference, gradient_cosines, interference, knowledge_losses
 from routedk_lite.data.sessions import load_domain

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from routedk_lite.answers.decoding import Answer, greedy_answers, sample_bundles
 from routedk_lite.config import DecodeConfig
 from routedk_lite.data.prompts import build_prompt, encode_prompt
-from routedk_lite.decoding import Answer, greedy_answers, sample_bundles
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.answering import profile_reader
+from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import PairConfig
 from routedk_lite.data.prompts import build_prompt, encode_answer, encode_prompt, format_answer
 from routedk_lite.data.sessions import Session, load_domain

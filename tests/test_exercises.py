@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from routedk_lite import exercises, exercises_conflict
-from routedk_lite.baselines import all_pairs, consecutive_pairs
+from routedk_lite.answers.baselines import all_pairs, consecutive_pairs
 from routedk_lite.data.metrics import evaluate
 from routedk_lite.data.sessions import load_domain
 

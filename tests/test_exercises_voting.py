@@ -8,7 +8,8 @@ from math import comb
 import numpy as np
 import pytest
 
-from routedk_lite.choosing import contests
+from routedk_lite.answers.choosing import contests
+from routedk_lite.answers.voting import vote
 from routedk_lite.exercises import UNANSWERED
 from routedk_lite.exercises_voting import (
     check_best_of,
@@ -17,7 +18,6 @@ from routedk_lite.exercises_voting import (
     check_fates,
     three_fates,
 )
-from routedk_lite.voting import vote
 
 FATES = {"A": "rises", "B": "falls", "C": "stays"}
 

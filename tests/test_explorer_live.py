@@ -11,7 +11,8 @@ import torch
 from test_fusion import learned, make_adapter
 
 from routedk_lite import explorer_live
-from routedk_lite.asking import ask
+from routedk_lite.answers.asking import ask
+from routedk_lite.answers.partitions import PartitionDecoder, SizePrior
 from routedk_lite.config import PairConfig
 from routedk_lite.data.prompts import encode_prompt, parse_answer, session_prompt
 from routedk_lite.data.sessions import Session
@@ -19,7 +20,6 @@ from routedk_lite.explorer_live import Debouncer, LiveExplorer
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.layers import RoutedLinear
 from routedk_lite.fusion.routed import RoutedModel
-from routedk_lite.partitions import PartitionDecoder, SizePrior
 from routedk_lite.student.pairs import make_reader
 
 EVIL = "<script>alert('x')</script> & \"more\""

@@ -15,13 +15,13 @@ import torch
 from conftest import ROOT, require
 from explored import make_results
 
+from routedk_lite.answers.decoding import Samples
+from routedk_lite.answers.voting import vote
 from routedk_lite.data.sessions import domain_is_cached
-from routedk_lite.decoding import Samples
 from routedk_lite.explorer import RouterExplorer
 from routedk_lite.explorer_data import available, find_source
 from routedk_lite.files import asset
 from routedk_lite.records import load_attachment
-from routedk_lite.voting import vote
 
 RECORDED = [entry for entry in available(ROOT / "results") if entry[0] != "toy"]
 ARITHMETIC = asset("explorer", "arithmetic.js").read_text(encoding="utf-8")

@@ -11,14 +11,14 @@ from explored import make_results
 from test_fusion import learned, make_adapter
 
 from routedk_lite import mixtures
+from routedk_lite.answers.decoding import greedy_answers
+from routedk_lite.answers.partitions import PartitionDecoder, SizePrior
 from routedk_lite.config import PairConfig
 from routedk_lite.data.sessions import load_domain
-from routedk_lite.decoding import greedy_answers
 from routedk_lite.fusion.fusion import Dynamic, OneHot, Static
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
 from routedk_lite.mixtures import Setting, answers_under, explorer
-from routedk_lite.partitions import PartitionDecoder, SizePrior
 from routedk_lite.records import load_all
 from routedk_lite.student.pairs import make_reader, read_pairs
 

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.data.metrics import evaluate
-from routedk_lite.data.sessions import Session
-from routedk_lite.partitions import (
+from routedk_lite.answers.partitions import (
     PartitionDecoder,
     SizePrior,
     bundles_of,
@@ -21,6 +19,8 @@ from routedk_lite.partitions import (
     groups_of,
     partitions,
 )
+from routedk_lite.data.metrics import evaluate
+from routedk_lite.data.sessions import Session
 
 BELL = {2: 2, 3: 5, 4: 15, 5: 52, 6: 203, 7: 877, 10: 115_975}
 PAIRS = {3: [(1, 2), (1, 3), (2, 3)]}

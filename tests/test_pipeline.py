@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from routedk_lite import experiments, pipeline, records, stages
+from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.config import PairConfig, VoteConfig
 from routedk_lite.data.sessions import sessions as data
-from routedk_lite.decoding import Answer, Samples
 from routedk_lite.files import sha256_folder
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha

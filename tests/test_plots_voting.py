@@ -8,8 +8,9 @@ import pytest
 from matplotlib.collections import PathCollection
 from test_plots import assert_inside, make_session, texts
 
-from routedk_lite.choosing import ChoicePoint, Contest
-from routedk_lite.decoding import Answer, Samples
+from routedk_lite.answers.choosing import ChoicePoint, Contest
+from routedk_lite.answers.decoding import Answer, Samples
+from routedk_lite.answers.voting import CurvePoint, ReliabilityBin
 from routedk_lite.plots_voting import (
     answers_figure,
     contest_figure,
@@ -19,7 +20,6 @@ from routedk_lite.plots_voting import (
     temperature_figure,
 )
 from routedk_lite.statistics import Interval
-from routedk_lite.voting import CurvePoint, ReliabilityBin
 
 matplotlib.use("agg")
 

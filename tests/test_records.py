@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from routedk_lite import records
+from routedk_lite.answers.decoding import Answer
 from routedk_lite.data.metrics import evaluate
 from routedk_lite.data.prompts import Problem
 from routedk_lite.data.sessions import Domain, load_domain
-from routedk_lite.decoding import Answer
 from routedk_lite.records import (
     RecordError,
     load_all,

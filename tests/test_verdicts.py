@@ -122,7 +122,7 @@ def test_runs_without_seeds_need_no_seeds(tmp_path):
 
 
 def test_the_official_protocol_leaves_unreadable_answers_out(tmp_path):
-    from routedk_lite.decoding import Answer
+    from routedk_lite.answers.decoding import Answer
 
     test = stand_in("electronic", "test")
     silent = [Answer.of_bundles(s.id, s.bundles if i % 2 else ()) for i, s in enumerate(test)]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routedk_lite.answers.decoding import Answer, Samples
+from routedk_lite.answers.voting import diversity, reliability, resampled_scores, vote, vote_all, voting_curve
 from routedk_lite.data.sessions import Session
-from routedk_lite.decoding import Answer, Samples
-from routedk_lite.voting import diversity, reliability, resampled_scores, vote, vote_all, voting_curve
 
 GREEDY = Answer.of_bundles(0, [{1, 2}])
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from .config import Profile
-from .data.prompts import encode_prompt, parse_answer, session_prompt
-from .data.sessions import Bundle, Session
+from ..config import Profile
+from ..data.prompts import encode_prompt, parse_answer, session_prompt
+from ..data.sessions import Bundle, Session
+from ..student.pairs import PairReader, read_pairs
 from .partitions import LARGEST, PartitionDecoder
-from .student.pairs import PairReader, read_pairs
 
 if TYPE_CHECKING:
-    from .fusion.routed import RoutedModel
-    from .student.backbone import Student
+    from ..fusion.routed import RoutedModel
+    from ..student.backbone import Student
 
 
 class Token(NamedTuple):

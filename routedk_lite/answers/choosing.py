@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .data.metrics import per_session
-from .data.sessions import Bundle, Session
+from ..data.metrics import per_session
+from ..data.sessions import Bundle, Session
+from ..statistics import Interval, bootstrap_interval
 from .decoding import Answer, Samples
-from .statistics import Interval, bootstrap_interval
 from .voting import vote
 
 Worth = Callable[[Iterable[Bundle]], float]

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .config import DecodeConfig, Profile
-from .data.prompts import ContextOf
-from .data.sessions import Bundle, Session
+from ..config import DecodeConfig, Profile
+from ..data.prompts import ContextOf
+from ..data.sessions import Bundle, Session
+from ..student.pairs import PairReader, make_reader, read_pairs
 from .decoding import greedy_answers
 from .partitions import PartitionDecoder, fit_decoder
-from .student.pairs import PairReader, make_reader, read_pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .fusion.routed import RoutedModel
-    from .student.backbone import Student
+    from ..fusion.routed import RoutedModel
+    from ..student.backbone import Student
 
 ReadPairs = Callable[[Sequence[Session]], Mapping[int, np.ndarray]]
 """Sessions → session id → pair logits (items, items)."""

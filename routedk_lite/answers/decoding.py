@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .config import DecodeConfig, PromptConfig
-from .data.prompts import ContextOf, Problem, parse_answer, prompt_batches
-from .data.sessions import Bundle, Session
+from ..config import DecodeConfig, PromptConfig
+from ..data.prompts import ContextOf, Problem, parse_answer, prompt_batches
+from ..data.sessions import Bundle, Session
 
 if TYPE_CHECKING:
     import torch

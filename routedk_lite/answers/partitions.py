@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from .config import DecodeConfig
-from .data.sessions import Bundle, Session
+from ..config import DecodeConfig
+from ..data.sessions import Bundle, Session
 
 LARGEST = 12
 """Items of the longest session that is decoded by looking at all partitions (4.2 million of them)."""

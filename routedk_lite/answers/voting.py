@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .data.metrics import per_session
-from .data.sessions import Bundle, Session
+from ..data.metrics import per_session
+from ..data.sessions import Bundle, Session
+from ..statistics import Interval, bootstrap_interval, paired_difference
 from .decoding import Answer, Samples
-from .statistics import Interval, bootstrap_interval, paired_difference
 
 Candidate = frozenset[Bundle]
 """A set of bundles."""

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .data.metrics import evaluate
-from .data.sessions import Bundle, Session
-from .files import atomic_folder, cache_dir, fetch_from_wheel
+from ..data.metrics import evaluate
+from ..data.sessions import Bundle, Session
+from ..files import atomic_folder, cache_dir, fetch_from_wheel
 from .partitions import bundles_of
 
 Floor = Callable[..., list[Bundle]]

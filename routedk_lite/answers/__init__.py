@@ -1,0 +1,1 @@
+"""From a model to bundles: decoding, votes, choices among samples, partitions, baselines."""
