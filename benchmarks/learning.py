@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from routedk_lite.analysis.diagnostics import LearningPoint, learning_point
 from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import get_profile
 from routedk_lite.data.sessions import load_domain
-from routedk_lite.diagnostics import LearningPoint, learning_point
 from routedk_lite.files import write_json
 from routedk_lite.machine import surroundings
 from routedk_lite.student.backbone import load_student

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .analysis.controls import CONTROLS, THIRDS, control_alpha, knocked_out, layer_thirds
 from .answers.answering import pairs_of
 from .answers.decoding import greedy_answers
-from .controls import CONTROLS, THIRDS, control_alpha, knocked_out, layer_thirds
 from .data.sessions import Session
 from .experiments import decoded, fusions, routed
 from .fusion.routing import routing_statistics, trace_alpha

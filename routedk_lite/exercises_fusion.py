@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from .diagnostics import shapley_values
+from .analysis.diagnostics import shapley_values
 from .exercises import UNANSWERED, verdicts_hold
 from .statistics import holm
 

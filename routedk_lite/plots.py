@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .diagnostics import LearningPoint
+    from .analysis.diagnostics import LearningPoint
 
 WIDTH = 7.4
 """Inches; the book shows it at about 95 pixels an inch."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .conflict import GradientCosines, Interference
-    from .overlap import DeltaOverlap
+    from .analysis.conflict import GradientCosines, Interference
+    from .analysis.overlap import DeltaOverlap
     from .statistics import Interval
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .analysis.conflict import gradient_cosines, interference, knowledge_losses
+from .analysis.overlap import delta_overlap
 from .answers.baselines import SIMILARITIES, cluster_predictions, floor_predictions
 from .config import KnowledgeConfig
-from .conflict import gradient_cosines, interference, knowledge_losses
 from .data.prompts import Context
 from .experiments import EXPERTS, answers_of, decoded, plain, train
 from .files import atomic_write, read_lines, sha256_folder
-from .overlap import delta_overlap
 from .student.adapters import read_adapter
 from .student.experts import load_expert
 from .teacher.incontext import in_context

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .analysis.diagnostics import answer_nats
 from .config import KNOWLEDGE_KINDS, KNOWLEDGE_PLACES, KnowledgeConfig
 from .data.sessions import PUBLIC_DOMAINS, Domain, Session, load_domain
-from .diagnostics import answer_nats
 from .experiments import answers_of, train, training_fields
 from .files import sha256_folder
 from .student.experts import ExpertResult, load_expert, train_expert

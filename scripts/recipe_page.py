@@ -15,8 +15,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from routedk_lite.analysis.diagnostics import LearningPoint
 from routedk_lite.data.sessions import PUBLIC_DOMAINS
-from routedk_lite.diagnostics import LearningPoint
 from routedk_lite.files import atomic_write
 from routedk_lite.plots import curves_figure, learning_figure
 from routedk_lite.records import RunRecord, load_all

@@ -14,11 +14,17 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from routedk_lite.analysis.conflict import (
+    GradientCosines,
+    Interference,
+    gradient_cosines,
+    interference,
+    knowledge_losses,
+)
+from routedk_lite.analysis.overlap import DeltaOverlap, delta_inner, delta_overlap, delta_spaces, principal_angles
 from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import KnowledgeConfig, OptimizerConfig, PairConfig
-from routedk_lite.conflict import GradientCosines, Interference, gradient_cosines, interference, knowledge_losses
 from routedk_lite.data.sessions import load_domain
-from routedk_lite.overlap import DeltaOverlap, delta_inner, delta_overlap, delta_spaces, principal_angles
 from routedk_lite.student.adapters import Adapter, LowRank, read_adapter
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.experts import load_expert, train_expert

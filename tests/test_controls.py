@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite import pipeline, records
+from routedk_lite.analysis.controls import CONTROLS, control_alpha, knocked_out, layer_thirds, without
+from routedk_lite.analysis.diagnostics import shapley_values
 from routedk_lite.answers.decoding import greedy_answers
 from routedk_lite.config import DecodeConfig, PairConfig
-from routedk_lite.controls import CONTROLS, control_alpha, knocked_out, layer_thirds, without
 from routedk_lite.data.sessions import sessions as data
-from routedk_lite.diagnostics import shapley_values
 from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from routedk_lite.diagnostics import shapley_values
+from routedk_lite.analysis.diagnostics import shapley_values
 from routedk_lite.exercises import UNANSWERED
 from routedk_lite.exercises_fusion import check_holm, check_same_length, check_teams, three_teams
 

@@ -14,8 +14,8 @@ from conftest import ROOT
 from matplotlib.figure import Figure
 
 from routedk_lite import plots
+from routedk_lite.analysis.diagnostics import LearningPoint
 from routedk_lite.data.sessions import Session
-from routedk_lite.diagnostics import LearningPoint
 from routedk_lite.statistics import Interval
 
 matplotlib.use("agg")

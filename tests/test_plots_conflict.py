@@ -10,8 +10,8 @@ import pytest
 from test_plots import assert_inside, texts
 
 from routedk_lite import plots
-from routedk_lite.conflict import GradientCosines, Interference
-from routedk_lite.overlap import DeltaOverlap, SpaceOverlap
+from routedk_lite.analysis.conflict import GradientCosines, Interference
+from routedk_lite.analysis.overlap import DeltaOverlap, SpaceOverlap
 from routedk_lite.plots_conflict import (
     cosine_bars_figure,
     cosine_course_figure,

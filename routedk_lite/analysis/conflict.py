@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from .config import KnowledgeConfig, OptimizerConfig, PromptConfig
-from .data.sessions import Session
-from .fusion.layers import LAYER
-from .statistics import bootstrap_interval
-from .student.backbone import LOST_BACKWARD, Student, lost_backward
-from .student.batches import AnswerCollator
-from .student.examples import encode_example
-from .student.pairs import PairReader
-from .student.training import answer_loss
-from .teacher.knowledge import Knowledge
+from ..config import KnowledgeConfig, OptimizerConfig, PromptConfig
+from ..data.sessions import Session
+from ..fusion.layers import LAYER
+from ..statistics import bootstrap_interval
+from ..student.backbone import LOST_BACKWARD, Student, lost_backward
+from ..student.batches import AnswerCollator
+from ..student.examples import encode_example
+from ..student.pairs import PairReader
+from ..student.training import answer_loss
+from ..teacher.knowledge import Knowledge
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .answers.answering import cross_validated, pairs_of
-from .answers.partitions import pair_values
-from .config import Profile, PromptConfig
-from .data.metrics import evaluate
-from .data.sessions import Bundle, Session
-from .statistics import Interval, bootstrap_interval
+from ..answers.answering import cross_validated, pairs_of
+from ..answers.partitions import pair_values
+from ..config import Profile, PromptConfig
+from ..data.metrics import evaluate
+from ..data.sessions import Bundle, Session
+from ..statistics import Interval, bootstrap_interval
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .student.backbone import Student
-    from .student.pairs import PairReader
+    from ..student.backbone import Student
+    from ..student.pairs import PairReader
 
 
 class LearningPoint(NamedTuple):
@@ -132,8 +132,8 @@ def answer_nats(
     import torch
     from tqdm.auto import tqdm
 
-    from .student.batches import IGNORE, AnswerCollator
-    from .student.examples import encode_example
+    from ..student.batches import IGNORE, AnswerCollator
+    from ..student.examples import encode_example
 
     prompt, model = prompt or PromptConfig(), model or student.model
     rows = [encode_example(s, student.tokenizer, prompt, max_length=10**6)._asdict() for s in sessions]

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .fusion.fusion import Weigher
+from ..fusion.fusion import Weigher
 
 if TYPE_CHECKING:
-    from .fusion.routed import RoutedModel
+    from ..fusion.routed import RoutedModel
 
 CONTROLS = ("random", "shuffled", "mean")
 THIRDS = ("lower", "middle", "upper")

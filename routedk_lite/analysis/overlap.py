@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .fusion.layers import LAYER
-from .student.adapters import Adapter, LowRank
+from ..fusion.layers import LAYER
+from ..student.adapters import Adapter, LowRank
 
 RANDOM_DRAWS = 20
 """Pairs of random subspaces behind an expected angle."""
