@@ -34,12 +34,12 @@ from routedk_lite.files import write_json
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import train_fusion
-from routedk_lite.machine import surroundings
 from routedk_lite.report import text_table
 from routedk_lite.student.backbone import Student, load_student, student_files
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import train_expert
 from routedk_lite.student.memory import RESERVE_GB, architecture, memory_plan
+from routedk_lite.study.machine import surroundings
 from routedk_lite.teacher.knowledge import load_knowledge
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "gpu.json"

@@ -20,9 +20,9 @@ from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import get_profile
 from routedk_lite.data.sessions import load_domain
 from routedk_lite.files import write_json
-from routedk_lite.machine import surroundings
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.experts import train_expert
+from routedk_lite.study.machine import surroundings
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "recipe" / "learning.json"
 

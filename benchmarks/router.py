@@ -23,13 +23,13 @@ from torch import Tensor
 
 from routedk_lite.answers.answering import answer_sessions
 from routedk_lite.data.metrics import evaluate
-from routedk_lite.experiments import fusions, train
 from routedk_lite.files import write_json
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import routing_statistics, trace_alpha, train_fusion
-from routedk_lite.machine import surroundings
-from routedk_lite.pipeline import Study
+from routedk_lite.study.experiments import fusions, train
+from routedk_lite.study.machine import surroundings
+from routedk_lite.study.pipeline import Study
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "recipe" / "router.json"
 SETTINGS = [(True, 1e-4), (True, 1e-3), (False, 1e-5), (False, 1e-3)]

@@ -34,13 +34,13 @@ from routedk_lite.data.sessions import load_domain
 from routedk_lite.files import write_json
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
-from routedk_lite.machine import peak_memory_mb, surroundings
 from routedk_lite.report import text_table
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.batches import AnswerCollator
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import load_expert
 from routedk_lite.student.training import answer_loss
+from routedk_lite.study.machine import peak_memory_mb, surroundings
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "results" / "benchmarks" / "routing.json"

@@ -24,12 +24,12 @@ from statistics import median
 from routedk_lite.config import TrainConfig, get_profile
 from routedk_lite.data.sessions import load_domain
 from routedk_lite.files import write_json
-from routedk_lite.machine import peak_memory_mb, surroundings
 from routedk_lite.report import text_table
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.batches import IGNORE
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import train_expert
+from routedk_lite.study.machine import peak_memory_mb, surroundings
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "training.json"
 

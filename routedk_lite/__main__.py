@@ -43,8 +43,8 @@ def run(
     dry_run: Annotated[bool, typer.Option(help="Print the plan with estimates, run nothing.")] = False,
 ) -> None:
     """Run the stages of one study that are not done yet. Stop it with Ctrl-C and start it again as you like."""
-    from .pipeline import Study
     from .report import plan_table, results_table
+    from .study.pipeline import Study
 
     study = Study(profile, domain, seed, results=results, work=work)
     if dry_run:
@@ -68,7 +68,7 @@ def export(
     work: Annotated[Path, typer.Option(help="Folder of adapters and unfinished work.")] = Path("runs"),
 ) -> None:
     """Write experts and fusion of a study as safetensors with hashes; what is not trained yet is trained first."""
-    from .pipeline import Study
+    from .study.pipeline import Study
 
     written = Study(profile, domain, seed, work=work).export(folder, fusion)
     for path in sorted(path for path in written.rglob("*") if path.is_file()):
@@ -163,9 +163,9 @@ def show_results(
     markdown: Annotated[bool, typer.Option(help="Print a Markdown table.")] = False,
 ) -> None:
     """Print the recorded runs as a table."""
-    from .records import load_all
-    from .records import verify as verify_record
     from .report import results_table
+    from .study.records import load_all
+    from .study.records import verify as verify_record
 
     found = [r for r in load_all(results) if (profile in (None, r.profile)) and (domain in (None, r.domain))]
     if not found:
@@ -193,9 +193,9 @@ def replication_report(
     from .claims import claims_file, load_claims
     from .config import get_profile
     from .data.sessions import PUBLIC_DOMAINS
-    from .pipeline import Study
-    from .records import load_all
     from .replication import judged_claims, summary_table, write_report
+    from .study.pipeline import Study
+    from .study.records import load_all
 
     path = claims or claims_file()
     known = load_claims(path)

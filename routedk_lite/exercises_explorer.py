@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .exercises import UNANSWERED
-from .mixtures import changed_alpha
+from .study.mixtures import changed_alpha
 
 
 def check_sharpen(sharpen: Callable) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from .config import get_profile
-from .estimate import LONGEST_TOKENS
 from .exercises import UNANSWERED
 from .student.memory import NF4_BYTES, memory_plan
+from .study.estimate import LONGEST_TOKENS
 
 T4_GB = 12.0
 """What a free Colab T4 leaves to a training, with some to spare."""

@@ -24,13 +24,13 @@ from .data.sessions import Session, load_domain
 from .explorer_html import style, tag
 from .explorer_reading import reading_html
 from .fusion.routed import RoutedModel
-from .records import load_all, without_seed
 from .student.backbone import load_student
 from .student.pairs import PairReader
+from .study.records import load_all, without_seed
 
 if TYPE_CHECKING:
-    from .pipeline import Study
     from .student.backbone import Student
+    from .study.pipeline import Study
 
 WAIT = 0.3
 """Seconds without a further change after which the model is asked."""

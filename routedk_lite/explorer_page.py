@@ -21,7 +21,7 @@ from .explorer_html import (
     truth_list,
     two,
 )
-from .mixtures import changed_alpha
+from .study.mixtures import changed_alpha
 
 FUSIONS = {"dynamic": "router (dynamic)", "static": "static", "average": "average", "mix": "own mix"}
 """Where α comes from, and what the page calls it."""

@@ -18,8 +18,8 @@ from .config import Profile, get_profile
 from .data.sessions import PUBLIC_DOMAINS
 from .files import atomic_write, sha256_json
 from .plots_claims import claims_figure
-from .records import RunRecord
 from .report import fill_marked, provenance, text_table
+from .study.records import RunRecord
 from .verdicts import NOT_RUN, Finding, Judgement, judge
 
 PAGE, FIGURE = "replication.md", "assets/replication.svg"

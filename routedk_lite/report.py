@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from .data.sessions import DOMAINS
 
 if TYPE_CHECKING:
-    from .pipeline import Study
-    from .records import RunRecord
+    from .study.pipeline import Study
+    from .study.records import RunRecord
 
 RESULT_COLUMNS = ("P", "R", "C", "F1", "exact")
 _METRICS = ("precision", "recall", "coverage", "f1", "exact_match")
@@ -170,7 +170,7 @@ def plan_table(study: Study, part: str = "method", only: Sequence[str] = ()) -> 
     Raises:
         ValueError: no such part, or a pattern that fits no stage.
     """
-    from .estimate import estimate
+    from .study.estimate import estimate
 
     stages = study.chosen(only, part)
     estimates = {stage.name: estimate(study, stage) for stage in stages}

@@ -19,10 +19,10 @@ from routedk_lite.analysis.diagnostics import LearningPoint
 from routedk_lite.data.sessions import PUBLIC_DOMAINS
 from routedk_lite.files import atomic_write
 from routedk_lite.plots import curves_figure, learning_figure
-from routedk_lite.records import RunRecord, load_all
 from routedk_lite.replication import UNBROKEN
 from routedk_lite.report import fill_marked, text_table
 from routedk_lite.statistics import Interval
+from routedk_lite.study.records import RunRecord, load_all
 
 ROOT = Path(__file__).resolve().parents[1]
 TRIALS = ROOT / "results" / "recipe" / "trials.json"

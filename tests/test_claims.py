@@ -16,8 +16,8 @@ from routedk_lite.claims import (
     claims_file,
     load_claims,
 )
-from routedk_lite.pipeline import Study
-from routedk_lite.records import load_all
+from routedk_lite.study.pipeline import Study
+from routedk_lite.study.records import load_all
 
 CLAIMS = load_claims()
 WANTED = {

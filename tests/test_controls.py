@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite import pipeline, records
 from routedk_lite.analysis.controls import CONTROLS, control_alpha, knocked_out, layer_thirds, without
 from routedk_lite.analysis.diagnostics import shapley_values
 from routedk_lite.answers.decoding import greedy_answers
@@ -20,9 +19,10 @@ from routedk_lite.data.sessions import sessions as data
 from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
-from routedk_lite.pipeline import Study
 from routedk_lite.student.adapters import Adapter, LowRank
 from routedk_lite.student.pairs import make_reader, read_pairs
+from routedk_lite.study import pipeline, records
+from routedk_lite.study.pipeline import Study
 
 NAMES = ("base", "rules", "reasoning")
 

@@ -17,7 +17,7 @@ import torch
 from conftest import ROOT
 from explored import make_results
 
-from routedk_lite import explorer_data, records
+from routedk_lite import explorer_data
 from routedk_lite.answers.decoding import Samples
 from routedk_lite.answers.voting import vote
 from routedk_lite.data.metrics import per_session
@@ -25,7 +25,8 @@ from routedk_lite.data.sessions import Session
 from routedk_lite.explorer import RouterExplorer
 from routedk_lite.explorer_data import available, find_source, marks, payload, true_bundles
 from routedk_lite.explorer_html import script, tag, two
-from routedk_lite.mixtures import changed_alpha, choose_sessions, mixtures, setting_text, settings
+from routedk_lite.study import records
+from routedk_lite.study.mixtures import changed_alpha, choose_sessions, mixtures, setting_text, settings
 
 EVIL = ("<script>alert(1)</script>", "\"quoted\" & 'single'", "</script><b>bold</b>", "\u2028\u2029", "<!--", "a\\b")
 

@@ -21,7 +21,7 @@ from routedk_lite.data.sessions import domain_is_cached
 from routedk_lite.explorer import RouterExplorer
 from routedk_lite.explorer_data import available, find_source
 from routedk_lite.files import asset
-from routedk_lite.records import load_attachment
+from routedk_lite.study.records import load_attachment
 
 RECORDED = [entry for entry in available(ROOT / "results") if entry[0] != "toy"]
 ARITHMETIC = asset("explorer", "arithmetic.js").read_text(encoding="utf-8")

@@ -15,16 +15,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 from routedk_lite import doctor
 from routedk_lite.config import PROFILES, KnowledgeConfig, StudentConfig
 from routedk_lite.data.sessions import PUBLIC_DOMAINS, load_domain
-from routedk_lite.estimate import LONGEST_TOKENS, STARTING, T4, UTILISATION, _longest, estimate, training_tokens
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
-from routedk_lite.pipeline import Study
 from routedk_lite.student import memory
 from routedk_lite.student.backbone import load_student, student_files
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import lora_config
 from routedk_lite.student.memory import ANSWER_TOKENS, KNOWN, architecture, memory_plan, saved_bytes
 from routedk_lite.student.training import answer_loss
+from routedk_lite.study.estimate import LONGEST_TOKENS, STARTING, T4, UTILISATION, _longest, estimate, training_tokens
+from routedk_lite.study.pipeline import Study
 from routedk_lite.teacher.knowledge import load_knowledge
 
 T4_GB = 12

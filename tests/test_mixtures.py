@@ -10,7 +10,6 @@ import pytest
 from explored import make_results
 from test_fusion import learned, make_adapter
 
-from routedk_lite import mixtures
 from routedk_lite.answers.decoding import greedy_answers
 from routedk_lite.answers.partitions import PartitionDecoder, SizePrior
 from routedk_lite.config import PairConfig
@@ -18,9 +17,10 @@ from routedk_lite.data.sessions import load_domain
 from routedk_lite.fusion.fusion import Dynamic, OneHot, Static
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
-from routedk_lite.mixtures import Setting, answers_under, explorer
-from routedk_lite.records import load_all
 from routedk_lite.student.pairs import make_reader, read_pairs
+from routedk_lite.study import mixtures
+from routedk_lite.study.mixtures import Setting, answers_under, explorer
+from routedk_lite.study.records import load_all
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from routedk_lite.__main__ import app
 from routedk_lite.config import get_profile
-from routedk_lite.pipeline import Study
+from routedk_lite.study.pipeline import Study
 
 PAGES = [*sorted((ROOT / "book").glob("*.md")), ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 TROUBLE = ROOT / "book" / "troubleshooting.md"

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from routedk_lite import experiments, pipeline, records, stages
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.config import PairConfig, VoteConfig
 from routedk_lite.data.sessions import sessions as data
@@ -13,8 +12,9 @@ from routedk_lite.files import sha256_folder
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
 from routedk_lite.fusion.shipping import unpack_expert
-from routedk_lite.pipeline import Study
 from routedk_lite.report import plan_table, results_table
+from routedk_lite.study import experiments, pipeline, records, stages
+from routedk_lite.study.pipeline import Study
 
 N_RUNS = 22
 """Records of one study of the toy shop."""

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from routedk_lite.pipeline import Study
+from routedk_lite.study.pipeline import Study
 
 SCRIPT = """
 import os, sys

@@ -12,8 +12,8 @@ from routedk_lite.config import get_profile
 from routedk_lite.data.sessions import load_domain
 from routedk_lite.fusion.routed import RoutedModel, saved_adapters
 from routedk_lite.fusion.routing import trace_alpha
-from routedk_lite.records import load_all, load_attachment
 from routedk_lite.student.backbone import load_student
+from routedk_lite.study.records import load_all, load_attachment
 
 SHIPPED = sorted(ROOT.glob("results/*/*/routed-seed*"))
 SESSIONS = 4

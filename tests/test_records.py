@@ -4,12 +4,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from routedk_lite import records
 from routedk_lite.answers.decoding import Answer
 from routedk_lite.data.metrics import evaluate
 from routedk_lite.data.prompts import Problem
 from routedk_lite.data.sessions import Domain, load_domain
-from routedk_lite.records import (
+from routedk_lite.study import records
+from routedk_lite.study.records import (
     RecordError,
     load_all,
     load_attachment,

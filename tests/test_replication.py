@@ -16,8 +16,8 @@ from routedk_lite.__main__ import app
 from routedk_lite.claims import claims_file, load_claims
 from routedk_lite.config import get_profile
 from routedk_lite.plots_claims import claims_figure
-from routedk_lite.records import load_all
 from routedk_lite.replication import figure_key, filled_page, page_parts, settings_table, summary_table, write_report
+from routedk_lite.study.records import load_all
 from routedk_lite.verdicts import judge
 
 CLAIMS = load_claims()

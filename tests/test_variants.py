@@ -2,14 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from routedk_lite import experiments, pipeline, records, stages
 from routedk_lite.config import KnowledgeConfig
 from routedk_lite.data.sessions import sessions as data
-from routedk_lite.pipeline import Study
 from routedk_lite.report import plan_table
 from routedk_lite.student.examples import encode_example
+from routedk_lite.study import experiments, pipeline, records, stages
+from routedk_lite.study.pipeline import Study
+from routedk_lite.study.variants import VARIANTS, Variant, cite, tell_only, told_by, variants
 from routedk_lite.teacher.knowledge import load_knowledge
-from routedk_lite.variants import VARIANTS, Variant, cite, tell_only, told_by, variants
 
 LIMIT = {"train": 16, "validation": 4, "test": 6}
 
@@ -98,7 +98,7 @@ def test_nothing_is_told_about_the_sessions_that_were_not_chosen(study):
 def test_difficult_sessions_are_those_that_the_base_expert_finds_unlikely(study, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "routedk_lite.variants.answer_nats",
+        "routedk_lite.study.variants.answer_nats",
         lambda student, sessions, **_: [asked.append(s.id) or s.id for s in sessions],
     )
     _, knowledge = told_by(study, VARIANTS["reasoning-difficulty-25"])

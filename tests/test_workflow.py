@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, require
 
 from routedk_lite.files import locked
-from routedk_lite.pipeline import Study
+from routedk_lite.study.pipeline import Study
 
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
 

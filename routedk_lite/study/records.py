@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .answers.decoding import Answer
-from .data.metrics import PROTOCOLS, evaluate, per_session
-from .data.sessions import Domain, load_domain
-from .files import atomic_write, sha256_file, write_json
+from ..answers.decoding import Answer
+from ..data.metrics import PROTOCOLS, evaluate, per_session
+from ..data.sessions import Domain, load_domain
+from ..files import atomic_write, sha256_file, write_json
 from .machine import peak_memory_mb, surroundings
 
 INTERVAL_OF = ("precision", "recall", "f1", "exact_match")
@@ -248,7 +248,7 @@ def measure(predictions: Mapping[int, Sequence[Iterable[int]]], test: Domain) ->
     """Metrics and intervals of predictions under both protocols, as a record holds them."""
     import numpy as np
 
-    from .statistics import bootstrap_interval
+    from ..statistics import bootstrap_interval
 
     metrics, intervals = {}, {}
     for protocol in PROTOCOLS:

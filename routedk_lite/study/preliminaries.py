@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .analysis.conflict import gradient_cosines, interference, knowledge_losses
-from .analysis.overlap import delta_overlap
-from .answers.baselines import SIMILARITIES, cluster_predictions, floor_predictions
-from .config import KnowledgeConfig
-from .data.prompts import Context
+from ..analysis.conflict import gradient_cosines, interference, knowledge_losses
+from ..analysis.overlap import delta_overlap
+from ..answers.baselines import SIMILARITIES, cluster_predictions, floor_predictions
+from ..config import KnowledgeConfig
+from ..data.prompts import Context
+from ..files import atomic_write, read_lines, sha256_folder
+from ..student.adapters import read_adapter
+from ..student.experts import load_expert
+from ..teacher.incontext import in_context
+from ..teacher.kinds import fit_kinds
+from ..teacher.knowledge import load_knowledge, teacher_answers
+from ..teacher.patterns import mine_patterns, pattern_predictions, patterns_text
 from .experiments import EXPERTS, answers_of, decoded, plain, train
-from .files import atomic_write, read_lines, sha256_folder
-from .student.adapters import read_adapter
-from .student.experts import load_expert
-from .teacher.incontext import in_context
-from .teacher.kinds import fit_kinds
-from .teacher.knowledge import load_knowledge, teacher_answers
-from .teacher.patterns import mine_patterns, pattern_predictions, patterns_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .data.sessions import Session
+    from ..data.sessions import Session
     from .pipeline import Study
 
 FLOOR_SEED = 0

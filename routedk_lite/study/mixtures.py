@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .answers.decoding import greedy_answers
-from .answers.partitions import PartitionDecoder, SizePrior
-from .data.metrics import per_session
-from .data.prompts import format_answer, prompt_batches
-from .data.sessions import Bundle, Domain, Session
+from ..answers.decoding import greedy_answers
+from ..answers.partitions import PartitionDecoder, SizePrior
+from ..data.metrics import per_session
+from ..data.prompts import format_answer, prompt_batches
+from ..data.sessions import Bundle, Domain, Session
+from ..files import read_lines
+from ..fusion.routing import trace_alpha
+from ..student.pairs import read_pairs
 from .experiments import routed
-from .files import read_lines
-from .fusion.routing import trace_alpha
 from .records import RunRecord, load_attachment, load_predictions
-from .student.pairs import read_pairs
 
 if TYPE_CHECKING:
-    from .fusion.routed import RoutedModel
+    from ..fusion.routed import RoutedModel
     from .pipeline import Study
 
 SHARPENED = ("dynamic", "static")

@@ -14,12 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from . import experiments
-from .answers.answering import profile_reader
-from .config import Profile, digest, get_profile
-from .data.sessions import Domain, domain_is_cached, fetch_all, load_domain
+from .. import experiments
+from ..answers.answering import profile_reader
+from ..config import Profile, digest, get_profile
+from ..data.sessions import Domain, domain_is_cached, fetch_all, load_domain
+from ..fusion.shipping import write_shipped
+from ..student.backbone import Student, is_cached, load_student, student_files
+from ..student.experts import ExpertResult
+from ..student.pairs import PairReader
 from .experiments import EXPERTS, fusions
-from .fusion.shipping import write_shipped
 from .records import (
     Measurement,
     RunRecord,
@@ -30,9 +33,6 @@ from .records import (
     write_record,
 )
 from .stages import PARTS, Planned, planned
-from .student.backbone import Student, is_cached, load_student, student_files
-from .student.experts import ExpertResult
-from .student.pairs import PairReader
 
 
 class Stage(NamedTuple):

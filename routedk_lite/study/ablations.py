@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .analysis.controls import CONTROLS, THIRDS, control_alpha, knocked_out, layer_thirds
-from .answers.answering import pairs_of
-from .answers.decoding import greedy_answers
-from .data.sessions import Session
+from ..analysis.controls import CONTROLS, THIRDS, control_alpha, knocked_out, layer_thirds
+from ..answers.answering import pairs_of
+from ..answers.decoding import greedy_answers
+from ..data.sessions import Session
+from ..fusion.routing import routing_statistics, trace_alpha
 from .experiments import decoded, fusions, routed
-from .fusion.routing import routing_statistics, trace_alpha
 
 if TYPE_CHECKING:
-    from .fusion.routed import RoutedModel
+    from ..fusion.routed import RoutedModel
     from .pipeline import Study
 
 FUSION = "dynamic"

@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .analysis.diagnostics import pair_auc
-from .answers.answering import ReadPairs, decode_pairs, pairs_of
-from .answers.decoding import Answer, Samples, greedy_answers, sample_bundles
-from .answers.voting import diversity, reliability, vote_all, voting_curve
-from .config import DecodeConfig, KnowledgeConfig
-from .data.metrics import evaluate
-from .data.prompts import ContextOf
-from .files import locked, read_lines, sha256_folder
-from .fusion.fusion import Average, Dynamic, Fusion, Static, Ties
-from .fusion.routed import RoutedModel
-from .fusion.routing import FusionResult, routing_statistics, trace_alpha, train_fusion
-from .fusion.shipping import unpack_expert, unpack_fusion
+from ..analysis.diagnostics import pair_auc
+from ..answers.answering import ReadPairs, decode_pairs, pairs_of
+from ..answers.decoding import Answer, Samples, greedy_answers, sample_bundles
+from ..answers.voting import diversity, reliability, vote_all, voting_curve
+from ..config import DecodeConfig, KnowledgeConfig
+from ..data.metrics import evaluate
+from ..data.prompts import ContextOf
+from ..files import locked, read_lines, sha256_folder
+from ..fusion.fusion import Average, Dynamic, Fusion, Static, Ties
+from ..fusion.routed import RoutedModel
+from ..fusion.routing import FusionResult, routing_statistics, trace_alpha, train_fusion
+from ..fusion.shipping import unpack_expert, unpack_fusion
+from ..student.experts import ExpertResult, load_expert, train_expert
+from ..teacher.knowledge import load_knowledge
 from .records import measure
-from .student.experts import ExpertResult, load_expert, train_expert
-from .teacher.knowledge import load_knowledge
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

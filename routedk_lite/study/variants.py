@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .analysis.diagnostics import answer_nats
-from .config import KNOWLEDGE_KINDS, KNOWLEDGE_PLACES, KnowledgeConfig
-from .data.sessions import PUBLIC_DOMAINS, Domain, Session, load_domain
+from ..analysis.diagnostics import answer_nats
+from ..config import KNOWLEDGE_KINDS, KNOWLEDGE_PLACES, KnowledgeConfig
+from ..data.sessions import PUBLIC_DOMAINS, Domain, Session, load_domain
+from ..files import sha256_folder
+from ..student.experts import ExpertResult, load_expert, train_expert
+from ..teacher.incontext import in_context
+from ..teacher.kinds import fit_kinds
+from ..teacher.knowledge import Knowledge, Reasoning, load_knowledge
+from ..teacher.patterns import mine_patterns, pattern_knowledge
+from ..teacher.selection import STRATEGIES, accumulate_domains, accumulate_formats, difficulty_of, select
 from .experiments import answers_of, train, training_fields
-from .files import sha256_folder
-from .student.experts import ExpertResult, load_expert, train_expert
-from .teacher.incontext import in_context
-from .teacher.kinds import fit_kinds
-from .teacher.knowledge import Knowledge, Reasoning, load_knowledge
-from .teacher.patterns import mine_patterns, pattern_knowledge
-from .teacher.selection import STRATEGIES, accumulate_domains, accumulate_formats, difficulty_of, select
 
 if TYPE_CHECKING:
     from .pipeline import Study

@@ -11,15 +11,15 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from .answers.decoding import ROWS
-from .data.sessions import domain_is_cached
-from .student.memory import architecture, memory_plan
-from .teacher.knowledge import load_knowledge
+from ..answers.decoding import ROWS
+from ..data.sessions import domain_is_cached
+from ..student.memory import architecture, memory_plan
+from ..teacher.knowledge import load_knowledge
 
 if TYPE_CHECKING:
     import torch
 
-    from .config import OptimizerConfig, Profile
+    from ..config import OptimizerConfig, Profile
     from .pipeline import Stage, Study
 
 CHARACTERS_PER_TOKEN = 3.0
@@ -194,7 +194,7 @@ def _machine(profile: Profile) -> Machine:
     """The GPU or the processor here; a T4 where a student needs a GPU and there is none."""
     import torch
 
-    from .student.backbone import choose_dtype
+    from ..student.backbone import choose_dtype
 
     gpu = torch.cuda.is_available()
     if not gpu and profile.student.load_in_4bit:

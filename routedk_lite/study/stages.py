@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import ablations, experiments, mixtures, preliminaries, variants
-from .answers.baselines import FLOORS, SIMILARITIES
-from .data.sessions import PUBLIC_DOMAINS
+from .. import ablations, experiments, mixtures, preliminaries, variants
+from ..answers.baselines import FLOORS, SIMILARITIES
+from ..data.sessions import PUBLIC_DOMAINS
+from ..teacher.knowledge import load_knowledge
 from .experiments import EXPERTS, fusions
 from .preliminaries import FLOOR_SEED, HINTS
-from .teacher.knowledge import load_knowledge
 
 if TYPE_CHECKING:
     from .pipeline import Study
