@@ -34,7 +34,7 @@ from routedk_lite.files import write_json
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import train_fusion
-from routedk_lite.report import text_table
+from routedk_lite.report.tables import text_table
 from routedk_lite.student.backbone import Student, load_student, student_files
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import train_expert

@@ -34,7 +34,7 @@ from routedk_lite.data.sessions import load_domain
 from routedk_lite.files import write_json
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
-from routedk_lite.report import text_table
+from routedk_lite.report.tables import text_table
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.batches import AnswerCollator
 from routedk_lite.student.examples import encode_example

@@ -24,7 +24,7 @@ from statistics import median
 from routedk_lite.config import TrainConfig, get_profile
 from routedk_lite.data.sessions import load_domain
 from routedk_lite.files import write_json
-from routedk_lite.report import text_table
+from routedk_lite.report.tables import text_table
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.batches import IGNORE
 from routedk_lite.student.examples import encode_example

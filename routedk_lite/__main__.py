@@ -43,7 +43,7 @@ def run(
     dry_run: Annotated[bool, typer.Option(help="Print the plan with estimates, run nothing.")] = False,
 ) -> None:
     """Run the stages of one study that are not done yet. Stop it with Ctrl-C and start it again as you like."""
-    from .report import plan_table, results_table
+    from .report.tables import plan_table, results_table
     from .study.pipeline import Study
 
     study = Study(profile, domain, seed, results=results, work=work)
@@ -163,7 +163,7 @@ def show_results(
     markdown: Annotated[bool, typer.Option(help="Print a Markdown table.")] = False,
 ) -> None:
     """Print the recorded runs as a table."""
-    from .report import results_table
+    from .report.tables import results_table
     from .study.records import load_all
     from .study.records import verify as verify_record
 
@@ -190,10 +190,10 @@ def replication_report(
     """Judge the papers' claims by the records, and print the verdicts."""
     from dataclasses import replace
 
-    from .claims import claims_file, load_claims
     from .config import get_profile
     from .data.sessions import PUBLIC_DOMAINS
-    from .replication import judged_claims, summary_table, write_report
+    from .report.claims import claims_file, load_claims
+    from .report.replication import judged_claims, summary_table, write_report
     from .study.pipeline import Study
     from .study.records import load_all
 
@@ -230,7 +230,7 @@ def explorer(
 @app.command()
 def doctor() -> None:
     """Say what this machine can run, and what is missing."""
-    from .doctor import report
+    from .report.doctor import report
 
     typer.echo(report())
 
@@ -263,7 +263,7 @@ def data_verify() -> None:
 @data_app.command("stats")
 def data_stats() -> None:
     """Print the published counts, computed from the files."""
-    from .report import stats_table
+    from .report.tables import stats_table
 
     typer.echo(stats_table())
 

@@ -18,7 +18,7 @@ from .data.metrics import per_session
 from .data.prompts import parse_answer
 from .data.sessions import Bundle, Domain, Session, load_domain
 from .fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY
-from .report import provenance
+from .report.tables import provenance
 from .study.mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
 from .study.records import Measurement, RunRecord, load_all, load_attachment, load_measurements, without_seed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from routedk_lite.files import atomic_write
-from routedk_lite.report import fill_marked, headline_table
+from routedk_lite.report.tables import fill_marked, headline_table
 from routedk_lite.study.records import load_all
 
 ROOT = Path(__file__).resolve().parents[1]

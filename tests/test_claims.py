@@ -8,7 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT, require
 
-from routedk_lite.claims import (
+from routedk_lite.report.claims import (
     ClaimError,
     check_chapters,
     check_recorded,

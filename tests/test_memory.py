@@ -12,11 +12,11 @@ from conftest import require
 from peft import get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from routedk_lite import doctor
 from routedk_lite.config import PROFILES, KnowledgeConfig, StudentConfig
 from routedk_lite.data.sessions import PUBLIC_DOMAINS, load_domain
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.report.tables import doctor
 from routedk_lite.student import memory
 from routedk_lite.student.backbone import load_student, student_files
 from routedk_lite.student.examples import encode_example

@@ -12,7 +12,7 @@ from routedk_lite.files import sha256_folder
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
 from routedk_lite.fusion.shipping import unpack_expert
-from routedk_lite.report import plan_table, results_table
+from routedk_lite.report.tables import plan_table, results_table
 from routedk_lite.study import experiments, pipeline, records, stages
 from routedk_lite.study.pipeline import Study
 

@@ -11,14 +11,21 @@ from synthetic import stand_in, write_run, write_study
 from test_frame import bare_decimals
 from typer.testing import CliRunner
 
-from routedk_lite import verdicts
 from routedk_lite.__main__ import app
-from routedk_lite.claims import claims_file, load_claims
 from routedk_lite.config import get_profile
-from routedk_lite.plots_claims import claims_figure
-from routedk_lite.replication import figure_key, filled_page, page_parts, settings_table, summary_table, write_report
+from routedk_lite.report.claims import claims_file, load_claims
+from routedk_lite.report.figure import claims_figure
+from routedk_lite.report.replication import (
+    figure_key,
+    filled_page,
+    page_parts,
+    settings_table,
+    summary_table,
+    write_report,
+)
+from routedk_lite.report.tables import verdicts
+from routedk_lite.report.verdicts import judge
 from routedk_lite.study.records import load_all
-from routedk_lite.verdicts import judge
 
 CLAIMS = load_claims()
 PAGE, FIGURE = ROOT / "book/replication.md", ROOT / "book/assets/replication.svg"

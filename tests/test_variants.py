@@ -4,7 +4,7 @@ import pytest
 
 from routedk_lite.config import KnowledgeConfig
 from routedk_lite.data.sessions import sessions as data
-from routedk_lite.report import plan_table
+from routedk_lite.report.tables import plan_table
 from routedk_lite.student.examples import encode_example
 from routedk_lite.study import experiments, pipeline, records, stages
 from routedk_lite.study.pipeline import Study

@@ -12,9 +12,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from .config import PROFILES
-from .data.sessions import PUBLIC_DOMAINS
-from .files import asset
+from ..config import PROFILES
+from ..data.sessions import PUBLIC_DOMAINS
+from ..files import asset
 
 METRICS = (
     "strict f1",

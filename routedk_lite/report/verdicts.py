@@ -25,13 +25,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .answers.decoding import Samples
-from .answers.voting import resampled_scores
+from ..answers.decoding import Samples
+from ..answers.voting import resampled_scores
+from ..data.metrics import per_session
+from ..data.sessions import Domain, load_domain
+from ..statistics import group_difference, holm, paired_difference, smallest_detectable_difference
+from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
 from .claims import Claim, ClaimError, Claims, Comparison
-from .data.metrics import per_session
-from .data.sessions import Domain, load_domain
-from .statistics import group_difference, holm, paired_difference, smallest_detectable_difference
-from .study.records import RunRecord, load_attachment, load_predictions, without_seed
 
 SEEDS = 3
 """Seeds of each trained run that a verdict needs."""

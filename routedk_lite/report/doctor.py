@@ -6,12 +6,12 @@ import importlib.util
 import shutil
 import sys
 
-from .config import PROFILES, Profile
-from .data.sessions import PUBLIC_DOMAINS, domain_is_cached
-from .files import cache_dir
-from .report import text_table
-from .student.backbone import choose_dtype, has_fast_bf16, is_cached
-from .study.machine import hardware, package_versions
+from ..config import PROFILES, Profile
+from ..data.sessions import PUBLIC_DOMAINS, domain_is_cached
+from ..files import cache_dir
+from ..student.backbone import choose_dtype, has_fast_bf16, is_cached
+from ..study.machine import hardware, package_versions
+from .tables import text_table
 
 _GPU_MEMORY_GB = {"t4": 12, "paper": 20}
 """What a GPU must have for a profile: computed estimates, not measured."""

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .data.sessions import DOMAINS
+from ..data.sessions import DOMAINS
 
 if TYPE_CHECKING:
-    from .study.pipeline import Study
-    from .study.records import RunRecord
+    from ..study.pipeline import Study
+    from ..study.records import RunRecord
 
 RESULT_COLUMNS = ("P", "R", "C", "F1", "exact")
 _METRICS = ("precision", "recall", "coverage", "f1", "exact_match")
@@ -170,7 +170,7 @@ def plan_table(study: Study, part: str = "method", only: Sequence[str] = ()) -> 
     Raises:
         ValueError: no such part, or a pattern that fits no stage.
     """
-    from .study.estimate import estimate
+    from ..study.estimate import estimate
 
     stages = study.chosen(only, part)
     estimates = {stage.name: estimate(study, stage) for stage in stages}
@@ -194,7 +194,7 @@ def plan_table(study: Study, part: str = "method", only: Sequence[str] = ()) -> 
 
 def stats_table() -> str:
     """The counts of the public data, raw and as loaded."""
-    from .data.rawdata import all_counts
+    from ..data.rawdata import all_counts
 
     counts = all_counts()
     raw = [[name, *(f"{v:,}" for v in r[:-1]), f"{r.bundle_size:.2f}"] for name, (r, _) in counts.items()]

@@ -13,13 +13,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from textwrap import fill
 
+from ..config import Profile, get_profile
+from ..data.sessions import PUBLIC_DOMAINS
+from ..files import atomic_write, sha256_json
+from ..study.records import RunRecord
 from .claims import Claim, Claims, check_chapters, check_recorded, check_runs
-from .config import Profile, get_profile
-from .data.sessions import PUBLIC_DOMAINS
-from .files import atomic_write, sha256_json
-from .plots_claims import claims_figure
-from .report import fill_marked, provenance, text_table
-from .study.records import RunRecord
+from .figure import claims_figure
+from .tables import fill_marked, provenance, text_table
 from .verdicts import NOT_RUN, Finding, Judgement, judge
 
 PAGE, FIGURE = "replication.md", "assets/replication.svg"

@@ -1,0 +1,1 @@
+"""What the records say: claims, verdicts, tables, and the page of the replication report."""
