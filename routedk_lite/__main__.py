@@ -219,8 +219,8 @@ def explorer(
     results: Results = Path("results"),
 ) -> None:
     """Write a recorded study's router explorer as one page that needs no kernel and no network."""
+    from .book.explorer.static import RouterExplorer
     from .config import get_profile
-    from .explorer import RouterExplorer
 
     domain = domain or get_profile(profile).domains[0]
     path = RouterExplorer.from_results(results, profile, domain, seed=seed).save(page)

@@ -24,7 +24,8 @@ from pathlib import Path
 import nbformat
 from check_colab import all_chapters, execution
 
-from routedk_lite import config, notebook
+from routedk_lite import config
+from routedk_lite.book import notebook
 from routedk_lite.data.sessions import sessions as data
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from routedk_lite.analysis.diagnostics import LearningPoint
+from routedk_lite.book.plots.task import curves_figure, learning_figure
 from routedk_lite.data.sessions import PUBLIC_DOMAINS
 from routedk_lite.files import atomic_write
-from routedk_lite.plots import curves_figure, learning_figure
 from routedk_lite.report.replication import UNBROKEN
 from routedk_lite.report.tables import fill_marked, text_table
 from routedk_lite.statistics import Interval

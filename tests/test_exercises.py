@@ -8,8 +8,9 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from routedk_lite import exercises, exercises_conflict
 from routedk_lite.answers.baselines import all_pairs, consecutive_pairs
+from routedk_lite.book.exercises import basics as exercises
+from routedk_lite.book.exercises import conflict as exercises_conflict
 from routedk_lite.data.metrics import evaluate
 from routedk_lite.data.sessions import load_domain
 
@@ -204,7 +205,7 @@ def test_shy_and_bold_know_the_same(sessions) -> None:
 
 
 def test_learning_curve_checker_tells_right_from_wrong(capsys):
-    from routedk_lite.exercises import check_learning_curve
+    from routedk_lite.book.exercises.basics import check_learning_curve
 
     check_learning_curve(lambda n: {100: 0.4, 600: 0.71}[n], full=0.7, sizes=(100, 600))
     assert "ok: the first 100 sessions" in capsys.readouterr().out

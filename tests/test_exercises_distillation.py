@@ -9,10 +9,10 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from routedk_lite import exercises_distillation as exercises
+from routedk_lite.book.exercises import distillation as exercises
+from routedk_lite.book.exercises.basics import UNANSWERED
 from routedk_lite.data.sessions import load_domain
 from routedk_lite.data.toyproducts import ACTIVITIES, kind_in_title
-from routedk_lite.exercises import UNANSWERED
 
 CELLS = nbformat.read(ROOT / "notebooks/03_distillation.ipynb", as_version=4).cells
 MARKDOWN = "\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from explored import make_results
 
-from routedk_lite.exercises import UNANSWERED
-from routedk_lite.exercises_explorer import check_rescued, check_sharpen
-from routedk_lite.explorer import RouterExplorer
+from routedk_lite.book.exercises.basics import UNANSWERED
+from routedk_lite.book.exercises.explorer import check_rescued, check_sharpen
+from routedk_lite.book.explorer.static import RouterExplorer
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from routedk_lite.analysis.diagnostics import shapley_values
-from routedk_lite.exercises import UNANSWERED
-from routedk_lite.exercises_fusion import check_holm, check_same_length, check_teams, three_teams
+from routedk_lite.book.exercises.basics import UNANSWERED
+from routedk_lite.book.exercises.fusion import check_holm, check_same_length, check_teams, three_teams
 
 VERDICTS = {"A": "passenger", "B": "twins", "C": "partners"}
 

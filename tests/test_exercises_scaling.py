@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import ROOT, require
 
-from routedk_lite.exercises import UNANSWERED
-from routedk_lite.exercises_scaling import check_bits, check_largest_batch, check_pack, check_shortest_time
+from routedk_lite.book.exercises.basics import UNANSWERED
+from routedk_lite.book.exercises.scaling import check_bits, check_largest_batch, check_pack, check_shortest_time
 
 # Bits
 

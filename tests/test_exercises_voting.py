@@ -10,8 +10,8 @@ import pytest
 
 from routedk_lite.answers.choosing import contests
 from routedk_lite.answers.voting import vote
-from routedk_lite.exercises import UNANSWERED
-from routedk_lite.exercises_voting import (
+from routedk_lite.book.exercises.basics import UNANSWERED
+from routedk_lite.book.exercises.voting import (
     check_best_of,
     check_bundle_vote,
     check_calibration_error,

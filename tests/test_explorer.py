@@ -17,14 +17,14 @@ import torch
 from conftest import ROOT
 from explored import make_results
 
-from routedk_lite import explorer_data
 from routedk_lite.answers.decoding import Samples
 from routedk_lite.answers.voting import vote
+from routedk_lite.book.explorer import data as explorer_data
+from routedk_lite.book.explorer.data import available, find_source, marks, payload, true_bundles
+from routedk_lite.book.explorer.html import script, tag, two
+from routedk_lite.book.explorer.static import RouterExplorer
 from routedk_lite.data.metrics import per_session
 from routedk_lite.data.sessions import Session
-from routedk_lite.explorer import RouterExplorer
-from routedk_lite.explorer_data import available, find_source, marks, payload, true_bundles
-from routedk_lite.explorer_html import script, tag, two
 from routedk_lite.study import records
 from routedk_lite.study.mixtures import changed_alpha, choose_sessions, mixtures, setting_text, settings
 
@@ -291,6 +291,6 @@ def test_scripts_ship_with_the_package() -> None:
 
 
 def test_import_needs_no_widgets() -> None:
-    code = "import sys, routedk_lite.explorer; print('ipywidgets' in sys.modules)"
+    code = "import sys, routedk_lite.book.explorer.static; print('ipywidgets' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert found.stdout.strip() == "False"

@@ -10,13 +10,13 @@ import pytest
 import torch
 from test_fusion import learned, make_adapter
 
-from routedk_lite import explorer_live
 from routedk_lite.answers.asking import ask
 from routedk_lite.answers.partitions import PartitionDecoder, SizePrior
+from routedk_lite.book.explorer import live as explorer_live
+from routedk_lite.book.explorer.live import Debouncer, LiveExplorer
 from routedk_lite.config import PairConfig
 from routedk_lite.data.prompts import encode_prompt, parse_answer, session_prompt
 from routedk_lite.data.sessions import Session
-from routedk_lite.explorer_live import Debouncer, LiveExplorer
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.layers import RoutedLinear
 from routedk_lite.fusion.routed import RoutedModel

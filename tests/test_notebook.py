@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from routedk_lite import notebook
+from routedk_lite.book import notebook
+from routedk_lite.book.notebook import setup
+from routedk_lite.book.requirements import install_missing, missing_requirements
 from routedk_lite.config import get_profile
-from routedk_lite.notebook import setup
-from routedk_lite.requirements import install_missing, missing_requirements
 
 
 @pytest.fixture

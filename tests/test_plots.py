@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT
 from matplotlib.figure import Figure
 
-from routedk_lite import plots
 from routedk_lite.analysis.diagnostics import LearningPoint
+from routedk_lite.book.plots import task as plots
 from routedk_lite.data.sessions import Session
 from routedk_lite.statistics import Interval
 
@@ -230,7 +230,7 @@ def test_figures_are_shown_once_and_can_be_saved(tmp_path: Path) -> None:
 
 
 def test_import_loads_no_plotting_library() -> None:
-    code = "import sys, routedk_lite.plots; print({'matplotlib', 'seaborn', 'pandas'} & set(sys.modules))"
+    code = "import sys, routedk_lite.book.plots.task; print({'matplotlib', 'seaborn', 'pandas'} & set(sys.modules))"
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.strip() == "set()"

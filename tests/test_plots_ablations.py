@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_plots import assert_inside, texts
 
-from routedk_lite.plots_ablations import differences_figure, knockout_figure, mixtures_figure
+from routedk_lite.book.plots.ablations import differences_figure, knockout_figure, mixtures_figure
 from routedk_lite.statistics import Interval, PairedDifference
 
 matplotlib.use("agg")

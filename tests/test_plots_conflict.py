@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from test_plots import assert_inside, texts
 
-from routedk_lite import plots
 from routedk_lite.analysis.conflict import GradientCosines, Interference
 from routedk_lite.analysis.overlap import DeltaOverlap, SpaceOverlap
-from routedk_lite.plots_conflict import (
+from routedk_lite.book.plots import task as plots
+from routedk_lite.book.plots.conflict import (
     cosine_bars_figure,
     cosine_course_figure,
     cosine_map_figure,

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from test_plots import assert_inside, texts
 
-from routedk_lite import plots
-from routedk_lite.data.sessions import load_domain
-from routedk_lite.plots_knowledge import (
+from routedk_lite.book.plots import task as plots
+from routedk_lite.book.plots.knowledge import (
     counted_figure,
     evidence_figure,
     feedback_figure,
@@ -23,6 +22,7 @@ from routedk_lite.plots_knowledge import (
     use_figure,
     worth_figure,
 )
+from routedk_lite.data.sessions import load_domain
 from routedk_lite.statistics import Interval
 from routedk_lite.teacher.evidence import PairEvidence
 from routedk_lite.teacher.knowledge import load_knowledge

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_plots import assert_inside, texts
 
-from routedk_lite.plots_scaling import levels_figure, memory_figure, schedules_figure
+from routedk_lite.book.plots.scaling import levels_figure, memory_figure, schedules_figure
 from routedk_lite.student.memory import MemoryPlan
 
 matplotlib.use("agg")

@@ -11,7 +11,7 @@ from test_plots import assert_inside, make_session, texts
 from routedk_lite.answers.choosing import ChoicePoint, Contest
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.answers.voting import CurvePoint, ReliabilityBin
-from routedk_lite.plots_voting import (
+from routedk_lite.book.plots.voting import (
     answers_figure,
     contest_figure,
     cost_figure,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_plots import assert_inside, texts
 
+from routedk_lite.book.plots.routing import routing_figure
+from routedk_lite.book.plots.weights import domains_figure, signs_figure, static_dynamic_figure, weights_by_figure
 from routedk_lite.fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE
-from routedk_lite.plots_routing import routing_figure
-from routedk_lite.plots_weights import domains_figure, signs_figure, static_dynamic_figure, weights_by_figure
 
 matplotlib.use("agg")
 

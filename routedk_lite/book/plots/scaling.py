@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import FAINT, QUIET, finish, new_figure, palette
+from .task import FAINT, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .student.memory import MemoryPlan
+    from ...student.memory import MemoryPlan
 
 HATCHES = ("", "//", "..", "xx", "--", "\\\\")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import finish, new_figure, palette
+from .task import finish, new_figure, palette
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ def ties_figure(deltas: Sequence[torch.Tensor], *, density: float, names: Sequen
     """
     import torch
 
-    from .fusion.ties import elect_and_merge, module_threshold, trim
+    from ...fusion.ties import elect_and_merge, module_threshold, trim
 
     trimmed = torch.stack([trim(d, module_threshold(d, density)) for d in deltas])
     signs = trimmed.sum(0).sign()

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .exercises import UNANSWERED
-from .study.mixtures import changed_alpha
+from ...study.mixtures import changed_alpha
+from .basics import UNANSWERED
 
 
 def check_sharpen(sharpen: Callable) -> None:

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import __version__
-from .config import Profile, get_profile
+from .. import __version__
+from ..config import Profile, get_profile
 from .requirements import install_missing
 
 # Other rooms are imported where they are needed: before `install_missing` has run, what they need may be missing.
@@ -33,7 +33,7 @@ class Chapter(NamedTuple):
     @property
     def domains(self) -> tuple[str, ...]:
         """Domains that can be shown here: the public ones if they are at hand, else the toy shop."""
-        from .data.sessions import PUBLIC_DOMAINS
+        from ..data.sessions import PUBLIC_DOMAINS
 
         return PUBLIC_DOMAINS if self.has_public_data else ("toyshop",)
 
@@ -44,8 +44,8 @@ class Chapter(NamedTuple):
 
     def ready_to_route(self) -> tuple[str, Path] | None:
         """A domain whose shipped experts can run here, and their folder; where there is none, it says why."""
-        from .data.sessions import PUBLIC_DOMAINS
-        from .student.backbone import is_cached
+        from ..data.sessions import PUBLIC_DOMAINS
+        from ..student.backbone import is_cached
 
         found = [(domain, folder) for domain in PUBLIC_DOMAINS if (folder := self.shipped(domain))]
         if not found:
@@ -68,7 +68,7 @@ def setup(*, quiet: bool = False) -> Chapter:
     install_missing(["gpu"] if profile.student.load_in_4bit else [])
     import torch
 
-    from .data.sessions import PUBLIC_DOMAINS, domain_is_cached
+    from ..data.sessions import PUBLIC_DOMAINS, domain_is_cached
 
     _quiet()
     _style()
@@ -101,7 +101,7 @@ def _machine(device: str) -> str:
     """The hardware in words, with the type it computes in."""
     import torch
 
-    from .student.backbone import choose_dtype
+    from ..student.backbone import choose_dtype
 
     dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
     if device == "cpu":
@@ -137,7 +137,7 @@ def table(rows: Iterable[Mapping[str, Any]], caption: str, label: str):
 
 def results_folder() -> Path:
     """The recorded runs of this checkout, or those that came with the package."""
-    from .files import asset
+    from ..files import asset
 
     checkout = Path(__file__).parents[1] / "results"
     return checkout if checkout.is_dir() else asset("results")

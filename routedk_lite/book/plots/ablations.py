@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import FAINT, QUIET, finish, new_figure, palette
+from .task import FAINT, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .statistics import GroupDifference, Interval, PairedDifference
+    from ...statistics import GroupDifference, Interval, PairedDifference
 
 
 def mixtures_figure(mixtures: Mapping[str, np.ndarray], names: Sequence[str], *, note: str = "") -> Figure:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .explorer_data import ALPHA_STEPS
-from .explorer_html import (
+from ...study.mixtures import changed_alpha
+from .data import ALPHA_STEPS
+from .html import (
     SIGNS,
     Column,
     heat_table,
@@ -21,7 +22,6 @@ from .explorer_html import (
     truth_list,
     two,
 )
-from .study.mixtures import changed_alpha
 
 FUSIONS = {"dynamic": "router (dynamic)", "static": "static", "average": "average", "mix": "own mix"}
 """Where α comes from, and what the page calls it."""

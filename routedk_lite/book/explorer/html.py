@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .explorer_data import letter
-from .files import asset
+from ...files import asset
+from .data import letter
 
 SCRIPTS = ("arithmetic.js", "dom.js", "tables.js", "charts.js", "explorer.js")
 SIGNS = {"exact": "●", "partly": "◐", "wrong": "○"}

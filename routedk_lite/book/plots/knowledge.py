@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import FAINT, MARKERS, QUIET, finish, new_figure, palette
-from .statistics import Interval
-from .teacher.teaching import FEEDBACK
+from ...statistics import Interval
+from ...teacher.teaching import FEEDBACK
+from .task import FAINT, MARKERS, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .data.sessions import Session
-    from .teacher.evidence import PairEvidence
-    from .teacher.knowledge import Knowledge
-    from .teacher.patterns import Pattern
+    from ...data.sessions import Session
+    from ...teacher.evidence import PairEvidence
+    from ...teacher.knowledge import Knowledge
+    from ...teacher.patterns import Pattern
 
 
 # --- self-reflection ----------------------------------------------------------------------------------------------

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .answers.decoding import Samples
-from .data.metrics import per_session
-from .data.prompts import parse_answer
-from .data.sessions import Bundle, Domain, Session, load_domain
-from .fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY
-from .report.tables import provenance
-from .study.mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
-from .study.records import Measurement, RunRecord, load_all, load_attachment, load_measurements, without_seed
+from ...answers.decoding import Samples
+from ...data.metrics import per_session
+from ...data.prompts import parse_answer
+from ...data.sessions import Bundle, Domain, Session, load_domain
+from ...fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY
+from ...report.tables import provenance
+from ...study.mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
+from ...study.records import Measurement, RunRecord, load_all, load_attachment, load_measurements, without_seed
 
 STEPS = 1000
 """Scores stand in the payload as whole thousandths."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from .analysis.diagnostics import shapley_values
-from .exercises import UNANSWERED, verdicts_hold
-from .statistics import holm
+from ...analysis.diagnostics import shapley_values
+from ...statistics import holm
+from .basics import UNANSWERED, verdicts_hold
 
 N_FAMILIES = 200
 """Random families of p values that a correction is compared on."""

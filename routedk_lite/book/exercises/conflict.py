@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .exercises import UNANSWERED, verdicts_hold
+from .basics import UNANSWERED, verdicts_hold
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def _cosine_gap(a: torch.Tensor, b: torch.Tensor) -> float:
     """The gap that `conflict.gradient_cosines` finds, on a model whose gradients are these rows."""
     import torch
 
-    from .analysis.conflict import gradient_cosines
+    from ...analysis.conflict import gradient_cosines
 
     model = torch.nn.Module()
     model.layers = torch.nn.ModuleList([torch.nn.Module()])

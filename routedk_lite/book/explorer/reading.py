@@ -7,11 +7,11 @@ from html import escape
 
 import numpy as np
 
-from .answers.asking import Reading
-from .data.metrics import per_session
-from .data.sessions import Bundle, Session
-from .explorer_data import STEPS, letter, marks, true_bundles, verdict_of
-from .explorer_html import Column, heat_table, mark_legend, products_table, tag, true_column, truth_list, two
+from ...answers.asking import Reading
+from ...data.metrics import per_session
+from ...data.sessions import Bundle, Session
+from .data import STEPS, letter, marks, true_bundles, verdict_of
+from .html import Column, heat_table, mark_legend, products_table, tag, true_column, truth_list, two
 
 
 def reading_html(session: Session, names: Sequence[str], layers: Sequence[int], router: Reading, now: Reading) -> str:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from .explorer_data import STEPS, find_source, payload
-from .explorer_html import SIGNS, script, style, tag, two
-from .explorer_page import alpha_of, controls, head, main, more, notes, places
-from .files import atomic_write
+from ...files import atomic_write
+from .data import STEPS, find_source, payload
+from .html import SIGNS, script, style, tag, two
+from .page import alpha_of, controls, head, main, more, notes, places
 
 
 class RouterExplorer:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .answers.baselines import consecutive_pairs, random_partition
-from .data.metrics import Metrics, evaluate, per_session
-from .data.sessions import Bundle, Session
+from ...answers.baselines import consecutive_pairs, random_partition
+from ...data.metrics import Metrics, evaluate, per_session
+from ...data.sessions import Bundle, Session
 
 UNANSWERED = "Not answered yet: fill in the stub above and run both cells again."
 N_RANDOM = 300
@@ -271,7 +271,7 @@ def check_elect(elect: Callable) -> None:
     """
     import torch
 
-    from .fusion.ties import elect_and_merge
+    from ...fusion.ties import elect_and_merge
 
     generator = torch.Generator().manual_seed(0)
     for case in range(20):

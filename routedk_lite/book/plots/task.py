@@ -11,14 +11,14 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .data.sessions import Bundle, Session
+from ...data.sessions import Bundle, Session
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .analysis.diagnostics import LearningPoint
+    from ...analysis.diagnostics import LearningPoint
 
 WIDTH = 7.4
 """Inches; the book shows it at about 95 pixels an inch."""

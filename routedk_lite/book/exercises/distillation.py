@@ -7,13 +7,13 @@ from itertools import combinations
 
 import numpy as np
 
-from .data.sessions import Bundle, Session, load_domain
-from .data.toyproducts import KINDS, kind_in_title
-from .exercises import N_RANDOM, UNANSWERED
-from .teacher.evidence import Condition, pair_evidence, session_items
-from .teacher.kinds import KindExtractor, fit_kinds
-from .teacher.patterns import mine_patterns
-from .teacher.teaching import FEEDBACK, feedback
+from ...data.sessions import Bundle, Session, load_domain
+from ...data.toyproducts import KINDS, kind_in_title
+from ...teacher.evidence import Condition, pair_evidence, session_items
+from ...teacher.kinds import KindExtractor, fit_kinds
+from ...teacher.patterns import mine_patterns
+from ...teacher.teaching import FEEDBACK, feedback
+from .basics import N_RANDOM, UNANSWERED
 
 N_PATTERNS = 40
 """Patterns that a reader's confidence is compared on."""

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from .config import get_profile
-from .exercises import UNANSWERED
-from .student.memory import NF4_BYTES, memory_plan
-from .study.estimate import LONGEST_TOKENS
+from ...config import get_profile
+from ...student.memory import NF4_BYTES, memory_plan
+from ...study.estimate import LONGEST_TOKENS
+from .basics import UNANSWERED
 
 T4_GB = 12.0
 """What a free Colab T4 leaves to a training, with some to spare."""

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import FAINT, MARKERS, QUIET, finish, new_figure, palette
+from .task import FAINT, MARKERS, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .answers.choosing import ChoicePoint, Contest
-    from .answers.decoding import Samples
-    from .answers.voting import CurvePoint, ReliabilityBin
-    from .data.sessions import Session
+    from ...answers.choosing import ChoicePoint, Contest
+    from ...answers.decoding import Samples
+    from ...answers.voting import CurvePoint, ReliabilityBin
+    from ...data.sessions import Session
 
 RIGHT, WRONG = 2, 3
 """Places in the palette of what is exactly right and of what is not."""

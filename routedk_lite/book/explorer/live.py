@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 import numpy as np
 
-from .answers.answering import profile_reader
-from .answers.asking import Reading, ask
-from .answers.partitions import PartitionDecoder, SizePrior
-from .config import Profile, get_profile
-from .data.sessions import Session, load_domain
-from .explorer_html import style, tag
-from .explorer_reading import reading_html
-from .fusion.routed import RoutedModel
-from .student.backbone import load_student
-from .student.pairs import PairReader
-from .study.records import load_all, without_seed
+from ...answers.answering import profile_reader
+from ...answers.asking import Reading, ask
+from ...answers.partitions import PartitionDecoder, SizePrior
+from ...config import Profile, get_profile
+from ...data.sessions import Session, load_domain
+from ...fusion.routed import RoutedModel
+from ...student.backbone import load_student
+from ...student.pairs import PairReader
+from ...study.records import load_all, without_seed
+from .html import style, tag
+from .reading import reading_html
 
 if TYPE_CHECKING:
-    from .student.backbone import Student
-    from .study.pipeline import Study
+    from ...student.backbone import Student
+    from ...study.pipeline import Study
 
 WAIT = 0.3
 """Seconds without a further change after which the model is asked."""

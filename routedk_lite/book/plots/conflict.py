@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .plots import FAINT, MARKERS, QUIET, finish, new_figure, palette
+from .task import FAINT, MARKERS, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from .analysis.conflict import GradientCosines, Interference
-    from .analysis.overlap import DeltaOverlap
-    from .statistics import Interval
+    from ...analysis.conflict import GradientCosines, Interference
+    from ...analysis.overlap import DeltaOverlap
+    from ...statistics import Interval
 
 
 def pulls_figure(situations: Mapping[str, Mapping[str, np.ndarray]], *, note: str = "") -> Figure:

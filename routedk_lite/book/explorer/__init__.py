@@ -1,0 +1,1 @@
+"""The router explorer: static in the page, live on a routed model."""
