@@ -23,7 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=11)
     rounds = parser.parse_args().rounds
-    for statement in ("import routedk_lite", "import routedk_lite.data.sessions, routedk_lite.data.metrics, routedk_lite.study.records"):
+    light = "import routedk_lite.data.sessions, routedk_lite.data.metrics, routedk_lite.study.records"
+    for statement in ("import routedk_lite", light):
         found = [seconds(statement) - seconds("pass") for _ in range(rounds)]
         print(f"{statement}: median {median(found):.3f} s, slowest {max(found):.3f} s over {rounds} rounds")
 

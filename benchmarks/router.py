@@ -29,21 +29,21 @@ from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import routing_statistics, trace_alpha, train_fusion
 from routedk_lite.study.experiments import fusions, train
 from routedk_lite.study.machine import surroundings
-from routedk_lite.study.pipeline import Study
+from routedk_lite.study.pipeline import Pipeline
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "recipe" / "router.json"
 SETTINGS = [(True, 1e-4), (True, 1e-3), (False, 1e-5), (False, 1e-3)]
 """Whether z is normalised, and the router's learning rate."""
 
 
-def routed(study: Study, normalize: bool) -> RoutedModel:
+def routed(study: Pipeline, normalize: bool) -> RoutedModel:
     """The student with the study's experts and a router that has learned nothing yet."""
     student, (_, names) = study.student, fusions(study)["dynamic"]
     folders = [train(study, name).folder for name in names]
     return RoutedModel(student.model, folders, Dynamic(normalize=normalize), student=student.info.id)
 
 
-def state_sizes(study: Study) -> dict[str, Any]:
+def state_sizes(study: Pipeline) -> dict[str, Any]:
     """Σ|z| over channels in every routed layer, mean of the validation sessions, raw and normalised.
 
     Adam's first step moves every weight of the router by its rate, so a logit moves by the rate times Σ|z|.
@@ -69,7 +69,7 @@ def state_sizes(study: Study) -> dict[str, Any]:
     return found
 
 
-def measure(study: Study, normalize: bool, rate: float) -> dict[str, Any]:
+def measure(study: Pipeline, normalize: bool, rate: float) -> dict[str, Any]:
     """One training, and what the validation sessions say of it."""
     profile, student = study.profile, study.student
     training, validation = study.split("train"), study.split("validation")
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", default="runs", help="folder of the study's adapters")
     args = parser.parse_args()
-    study = Study(args.profile, args.domain, args.seed, work=args.work)
+    study = Pipeline(args.profile, args.domain, args.seed, work=args.work)
     key = f"{args.profile}/{args.domain}/seed{args.seed}"
     known = json.loads(OUTPUT.read_text(encoding="utf-8")) if OUTPUT.exists() else {}
     found = known.setdefault(key, {"trials": []})

@@ -44,9 +44,9 @@ def run(
 ) -> None:
     """Run the stages of one study that are not done yet. Stop it with Ctrl-C and start it again as you like."""
     from .report.tables import plan_table, results_table
-    from .study.pipeline import Study
+    from .study.pipeline import Pipeline
 
-    study = Study(profile, domain, seed, results=results, work=work)
+    study = Pipeline(profile, domain, seed, results=results, work=work)
     if dry_run:
         typer.echo(plan_table(study, part, only or ()))
         return
@@ -68,9 +68,9 @@ def export(
     work: Annotated[Path, typer.Option(help="Folder of adapters and unfinished work.")] = Path("runs"),
 ) -> None:
     """Write experts and fusion of a study as safetensors with hashes; what is not trained yet is trained first."""
-    from .study.pipeline import Study
+    from .study.pipeline import Pipeline
 
-    written = Study(profile, domain, seed, work=work).export(folder, fusion)
+    written = Pipeline(profile, domain, seed, work=work).export(folder, fusion)
     for path in sorted(path for path in written.rglob("*") if path.is_file()):
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
@@ -194,7 +194,7 @@ def replication_report(
     from .data.sessions import PUBLIC_DOMAINS
     from .report.claims import claims_file, load_claims
     from .report.replication import judged_claims, summary_table, write_report
-    from .study.pipeline import Study
+    from .study.pipeline import Pipeline
     from .study.records import load_all
 
     path = claims or claims_file()
@@ -202,7 +202,7 @@ def replication_report(
     if profile:
         known = replace(known, profile=get_profile(profile).name)
     records = load_all(results)
-    stages = {domain: [stage.name for stage in Study(known.profile, domain).stages] for domain in PUBLIC_DOMAINS}
+    stages = {domain: [stage.name for stage in Pipeline(known.profile, domain).stages] for domain in PUBLIC_DOMAINS}
     root = path.parent if (path.parent / "notebooks").is_dir() else None  # an installed package has no chapters
     judgements = judged_claims(known, records, stages, root=root)
     typer.echo(summary_table(judgements))

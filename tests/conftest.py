@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,19 @@ def load_script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def bare_decimals(text: str) -> list[str]:
+    """Return the decimals in prose: outside code, formulas, tables, addresses, versions and paper ids."""
+    hidden = (
+        r"(?s)```.*?```|~~~.*?~~~|<!--.*?-->|\$\$.*?\$\$",
+        r"`[^`\n]+`|\$[^$\n]+\$|https?://\S+|\]\([^)]*\)",
+        r"(?m)^\s*\|.*$",
+        r"\d+(?:\.\w+){2,}|\b\d{4}\.\d{5}(?:v\d+)?\b|(?:Python|version|License) v?\d+\.\d+",
+    )
+    for pattern in hidden:
+        text = re.sub(pattern, " ", text)
+    return re.findall(r"(?<![\w.])\d*[.]\d+", text)
 
 
 @pytest.fixture(scope="module")

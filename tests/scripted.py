@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.server
+import importlib.util
 import json
 import threading
 from collections.abc import Callable
 
 from routedk_lite.data.prompts import FORMATS
 from routedk_lite.data.sessions import load_domain
+
+HAS_OPENAI = importlib.util.find_spec("openai")
 
 TOY = {
     FORMATS["compact"].write_titles(session.titles): session

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from conftest import ROOT, require
+from conftest import ROOT, bare_decimals, require
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -311,19 +311,6 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)[^)]*\)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
     local = [target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)]
     assert not [target for target in local if not (path.parent / target).exists()]
-
-
-def bare_decimals(text: str) -> list[str]:
-    """Return the decimals in prose: outside code, formulas, tables, addresses, versions and paper ids."""
-    hidden = (
-        r"(?s)```.*?```|~~~.*?~~~|<!--.*?-->|\$\$.*?\$\$",
-        r"`[^`\n]+`|\$[^$\n]+\$|https?://\S+|\]\([^)]*\)",
-        r"(?m)^\s*\|.*$",
-        r"\d+(?:\.\w+){2,}|\b\d{4}\.\d{5}(?:v\d+)?\b|(?:Python|version|License) v?\d+\.\d+",
-    )
-    for pattern in hidden:
-        text = re.sub(pattern, " ", text)
-    return re.findall(r"(?<![\w.])\d*[.]\d+", text)
 
 
 @pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=short)

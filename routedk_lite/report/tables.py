@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..data.sessions import DOMAINS
 
 if TYPE_CHECKING:
-    from ..study.pipeline import Study
+    from ..study.pipeline import Pipeline
     from ..study.records import RunRecord
 
 RESULT_COLUMNS = ("P", "R", "C", "F1", "exact")
@@ -164,7 +164,7 @@ def _groups(records: Iterable[RunRecord]) -> dict[tuple[str, str], list[RunRecor
     return dict(sorted(groups.items()))
 
 
-def plan_table(study: Study, part: str = "method", only: Sequence[str] = ()) -> str:
+def plan_table(study: Pipeline, part: str = "method", only: Sequence[str] = ()) -> str:
     """What a run of one part of a study, or of `only` some stages, would do, with estimates of time, memory and disk.
 
     Raises:

@@ -21,7 +21,7 @@ from .experiments import decoded, fusions, routed
 
 if TYPE_CHECKING:
     from ..fusion.routed import RoutedModel
-    from .pipeline import Study
+    from .study import Study
 
 FUSION = "dynamic"
 """What is taken apart."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..config import OptimizerConfig, Profile
-    from .pipeline import Stage, Study
+    from .pipeline import Stage
+    from .study import Study
 
 CHARACTERS_PER_TOKEN = 3.0
 """Of product titles, which are full of model numbers."""

@@ -35,7 +35,7 @@ from .records import measure
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from .pipeline import Study
+    from .study import Study
 
 EXPERTS = {"base": "none", "rules": "rules", "reasoning": "reasoning", "both": "both"}
 """Experts by name, and what each is told. `both` is the second of two experts, where K = 2."""

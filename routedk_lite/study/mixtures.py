@@ -28,7 +28,7 @@ from .records import RunRecord, load_attachment, load_predictions
 
 if TYPE_CHECKING:
     from ..fusion.routed import RoutedModel
-    from .pipeline import Study
+    from .study import Study
 
 SHARPENED = ("dynamic", "static")
 """Fusions whose α is changed by temperature and by switching experts off."""

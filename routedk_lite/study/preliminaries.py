@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..data.sessions import Session
-    from .pipeline import Study
+    from .study import Study
 
 FLOOR_SEED = 0
 """Of the floors that draw at random."""

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import ablations, experiments, mixtures, preliminaries, variants
 from ..answers.baselines import FLOORS, SIMILARITIES
 from ..data.sessions import PUBLIC_DOMAINS
 from ..teacher.knowledge import load_knowledge
+from . import ablations, experiments, mixtures, preliminaries, variants
 from .experiments import EXPERTS, fusions
 from .preliminaries import FLOOR_SEED, HINTS
 
 if TYPE_CHECKING:
-    from .pipeline import Study
+    from .study import Study
 
 DEMONSTRATIONS = 3
 """Solved training sessions in a few-shot prompt; AICL shows one, in a conversation with a larger model."""

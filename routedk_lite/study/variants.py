@@ -29,7 +29,7 @@ from ..teacher.selection import STRATEGIES, accumulate_domains, accumulate_forma
 from .experiments import answers_of, train, training_fields
 
 if TYPE_CHECKING:
-    from .pipeline import Study
+    from .study import Study
 
 FORMATS = ("recorded", "patterns", "patterns and recorded")
 CITED = ("own", "random", "all")

@@ -296,7 +296,7 @@ def _field(entry: Mapping[str, Any], name: str, kind: type, where: object) -> An
 
 def _toy_knowledge() -> Knowledge:
     """Rules and reasoning that follow from the toy shop's laws."""
-    from .. import toyshop
+    from ..data import toyshop
 
     rules = {
         id_: Rule(id_, "alternative" if id_ == "R1" else "complement", text, "one of the toy shop's laws")

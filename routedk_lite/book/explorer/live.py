@@ -30,7 +30,7 @@ from .reading import reading_html
 
 if TYPE_CHECKING:
     from ...student.backbone import Student
-    from ...study.pipeline import Study
+    from ...study.pipeline import Pipeline
 
 WAIT = 0.3
 """Seconds without a further change after which the model is asked."""
@@ -127,7 +127,7 @@ class LiveExplorer:
         """A saved routed model on a freshly loaded student.
 
         Args:
-            folder: from `routedk export`, `Study.export` or `RoutedModel.save_pretrained`.
+            folder: from `routedk export`, `Pipeline.export` or `RoutedModel.save_pretrained`.
             profile, domain: what it was trained with and on.
             results: where a profile decodes bundles from pairs, the decoder is that of the recorded dynamic run there.
             seed: of that run.
@@ -150,7 +150,7 @@ class LiveExplorer:
         return cls(model, student, test, profile=profile, reader=reader, decoder=decoder)
 
     @classmethod
-    def from_study(cls, study: Study, fusion: str = "dynamic") -> LiveExplorer:
+    def from_study(cls, study: Pipeline, fusion: str = "dynamic") -> LiveExplorer:
         """A study's routed model; what is not trained yet is trained first."""
         folder = study.export(study.work / f"exported-{fusion}-seed{study.seed}", fusion)
         return cls.from_folder(folder, study.profile, study.domain, results=study.results, seed=study.seed)

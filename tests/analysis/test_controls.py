@@ -21,8 +21,9 @@ from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
 from routedk_lite.student.adapters import Adapter, LowRank
 from routedk_lite.student.pairs import make_reader, read_pairs
-from routedk_lite.study import pipeline, records
-from routedk_lite.study.pipeline import Study
+from routedk_lite.study import records
+from routedk_lite.study import study as holdings
+from routedk_lite.study.pipeline import Pipeline
 
 NAMES = ("base", "rules", "reasoning")
 
@@ -275,10 +276,10 @@ def small(name, split):
 
 @pytest.mark.parametrize("pairs", [None, PairConfig(layer=2)], ids=["greedy", "pairs"])
 def test_ablations_are_recorded(tiny_profile, tmp_path, monkeypatch, pairs):
-    monkeypatch.setattr(pipeline, "load_domain", small)
+    monkeypatch.setattr(holdings, "load_domain", small)
     monkeypatch.setattr(records, "load_domain", small)
     profile = replace(tiny_profile, train=replace(tiny_profile.train, max_length=4000), pairs=pairs)
-    study = Study(profile, results=tmp_path / "results", work=tmp_path / "runs", progress=False)
+    study = Pipeline(profile, results=tmp_path / "results", work=tmp_path / "runs", progress=False)
     names = {s.name for s in study.of_part("ablations")} - {"data", "student", "explorer-seed0"}
     assert names >= {f"control-{kind}-seed0" for kind in CONTROLS}
     assert {"knockout-rules-seed0", "knockout-rules-upper-seed0"} <= names and len(names) == 3 + 3 + 9

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from test_plots import assert_inside, texts
+from drawings import assert_inside, texts
 
 from routedk_lite.book.plots import task as plots
 from routedk_lite.book.plots.knowledge import (

@@ -18,14 +18,13 @@ from email.utils import formatdate
 
 import pytest
 from conftest import require
-from scripted import Server, completion
+from scripted import HAS_OPENAI, Server, completion
 
 from routedk_lite.student.local_teacher import LocalTeacher
 from routedk_lite.teacher.endpoint import CallCache, ChatTeacher, TeacherError, cost
 from routedk_lite.teacher.endpoint import endpoint as module
 
 KEY = "sk-very-secret-0123456789"
-HAS_OPENAI = importlib.util.find_spec("openai")
 
 
 def talk(text: str) -> list[dict[str, str]]:

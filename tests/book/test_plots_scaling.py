@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
-from test_plots import assert_inside, texts
+from drawings import assert_inside, texts
 
 from routedk_lite.book.plots.scaling import levels_figure, memory_figure, schedules_figure
 from routedk_lite.student.memory import MemoryPlan

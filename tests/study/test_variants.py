@@ -6,8 +6,9 @@ from routedk_lite.config import KnowledgeConfig
 from routedk_lite.data.sessions import sessions as data
 from routedk_lite.report.tables import plan_table
 from routedk_lite.student.examples import encode_example
-from routedk_lite.study import experiments, pipeline, records, stages
-from routedk_lite.study.pipeline import Study
+from routedk_lite.study import experiments, records, stages
+from routedk_lite.study import study as holdings
+from routedk_lite.study.pipeline import Pipeline
 from routedk_lite.study.variants import VARIANTS, Variant, cite, tell_only, told_by, variants
 from routedk_lite.teacher.knowledge import load_knowledge
 
@@ -22,10 +23,10 @@ def study(tiny_profile, tmp_path, monkeypatch):
         domain = data.load_domain(name, split)
         return replace(domain, sessions=domain.sessions[: LIMIT[split]])
 
-    for module in (pipeline, records):
+    for module in (holdings, records):
         monkeypatch.setattr(module, "load_domain", small)
     profile = replace(tiny_profile, train=replace(tiny_profile.train, max_length=4000, epochs=1))
-    return Study(profile, results=tmp_path / "results", work=tmp_path / "runs", progress=False)
+    return Pipeline(profile, results=tmp_path / "results", work=tmp_path / "runs", progress=False)
 
 
 def texts(study, name):

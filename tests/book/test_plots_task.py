@@ -11,43 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from drawings import assert_inside, make_session, texts
 from matplotlib.figure import Figure
 
 from routedk_lite.analysis.diagnostics import LearningPoint
 from routedk_lite.book.plots import task as plots
-from routedk_lite.data.sessions import Session
 from routedk_lite.statistics import Interval
 
 matplotlib.use("agg")
-
-
-def make_session(n_items=5, bundles=({1, 2, 3}, {3, 4}), titles=None, intents=None) -> Session:
-    names = tuple(f"product {n}" for n in range(1, n_items + 1))
-    return Session(
-        id=1,
-        items=names,
-        titles=tuple(titles or names),
-        bundles=tuple(frozenset(b) for b in bundles),
-        intents=tuple(intents or [f"intent {n}" for n in range(len(bundles))]),
-    )
-
-
-def texts(figure: Figure) -> list[str]:
-    """Every text in the figure, from top to bottom of its drawing order."""
-    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
-
-
-def assert_inside(figure: Figure) -> None:
-    """Everything that is drawn lies on the sheet (to a pixel)."""
-    figure.canvas.draw()
-    sheet = figure.bbox
-    for axes in figure.axes:
-        for artist in [*axes.texts, *axes.lines, *axes.patches]:
-            box = artist.get_window_extent()
-            assert box.x0 >= sheet.x0 - 1, artist
-            assert box.x1 <= sheet.x1 + 1, artist
-            assert box.y0 >= sheet.y0 - 1, artist
-            assert box.y1 <= sheet.y1 + 1, artist
 
 
 def dots(figure: Figure, marker: str) -> list[tuple[float, list[int]]]:

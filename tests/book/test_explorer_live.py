@@ -8,7 +8,7 @@ import ipywidgets
 import numpy as np
 import pytest
 import torch
-from test_fusion import learned, make_adapter
+from adapted import learned, make_adapter
 
 from routedk_lite.answers.asking import ask
 from routedk_lite.answers.partitions import PartitionDecoder, SizePrior

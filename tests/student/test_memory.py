@@ -24,7 +24,7 @@ from routedk_lite.student.experts import lora_config
 from routedk_lite.student.memory import ANSWER_TOKENS, KNOWN, architecture, memory_plan, saved_bytes
 from routedk_lite.student.training import answer_loss
 from routedk_lite.study.estimate import LONGEST_TOKENS, STARTING, T4, UTILISATION, _longest, estimate, training_tokens
-from routedk_lite.study.pipeline import Study
+from routedk_lite.study.pipeline import Pipeline
 from routedk_lite.teacher.knowledge import load_knowledge
 
 T4_GB = 12
@@ -152,7 +152,7 @@ def test_no_training_text_is_longer_than_the_plan_assumes(name, mirror, smol_stu
         about = {"max_length": LONGEST_TOKENS, "knowledge": load_knowledge(domain), "told": told}
         texts = [encode_example(s, tokenizer, PROFILES[name].prompt, **about) for s in load_domain(domain, "train")]
         longest = max(len(text.input_ids) for text in texts)
-        study = Study(name, domain, results=tmp_path)
+        study = Pipeline(name, domain, results=tmp_path)
         both = next(stage for stage in study.stages if stage.name == "both-seed0")
         assert 0.7 < _longest(study, both) / longest < 1.2, "the estimate from characters"
 
@@ -189,7 +189,7 @@ def test_training_takes_four_operations_a_weight_and_token_and_two_more_with_che
     profile, speed = PROFILES["t4"], T4[0] * UTILISATION["cuda"]
     for checkpointing, operations in ((False, 4), (True, 6)):
         train = replace(profile.train, gradient_checkpointing=checkpointing, micro_batch_size=16)
-        study = Study(replace(profile, train=train), "food", results=tmp_path)
+        study = Pipeline(replace(profile, train=train), "food", results=tmp_path)
         stages = {stage.name: stage for stage in study.stages}
         answers = estimate(study, stages["zero-shot-pairs"]).seconds
         expert = estimate(study, stages["base-seed0"])
@@ -205,7 +205,7 @@ def test_small_batches_wait_for_the_processor_on_a_gpu_and_large_ones_do_not(tmp
 
     def training(size: int) -> float:
         train = replace(profile.train, micro_batch_size=size, accumulation_steps=16 // size)
-        study = Study(replace(profile, train=train), "food", results=tmp_path)
+        study = Pipeline(replace(profile, train=train), "food", results=tmp_path)
         stages = {stage.name: stage for stage in study.stages}
         return estimate(study, stages["base-seed0"]).seconds - estimate(study, stages["zero-shot-pairs"]).seconds
 
@@ -218,7 +218,7 @@ def test_small_batches_wait_for_the_processor_on_a_gpu_and_large_ones_do_not(tmp
 def test_answers_take_longer_where_pairs_are_read_and_with_solved_sessions_in_the_prompt(tmp_path, monkeypatch):
     monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    study = Study("t4", "food", results=tmp_path)
+    study = Pipeline("t4", "food", results=tmp_path)
     asked = ("zero-shot", "zero-shot-pairs", "few-shot", "few-shot-rules")
     words, pairs, solved, ruled = (estimate(study, s).seconds for s in study.stages if s.name in asked)
     speed = T4[0] * UTILISATION["cuda"]

@@ -13,8 +13,9 @@ from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
 from routedk_lite.fusion.shipping import unpack_expert
 from routedk_lite.report.tables import plan_table, results_table
-from routedk_lite.study import experiments, pipeline, records, stages
-from routedk_lite.study.pipeline import Study
+from routedk_lite.study import experiments, records, stages
+from routedk_lite.study import study as holdings
+from routedk_lite.study.pipeline import Pipeline
 
 N_RUNS = 22
 """Records of one study of the toy shop."""
@@ -39,21 +40,21 @@ def finished(profile, tmp_path_factory):
     """The folder of a study that has been run to its end."""
     top = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "load_domain", small)
+        patch.setattr(holdings, "load_domain", small)
         patch.setattr(stages, "CONFLICT_BATCHES", 3)  # twelve sessions are all there are
-        Study(profile, results=top / "results", work=top / "runs", progress=False).run()
+        Pipeline(profile, results=top / "results", work=top / "runs", progress=False).run()
     return top
 
 
 @pytest.fixture
 def study(profile, tmp_path, monkeypatch):
     """Makes studies that begin with nothing."""
-    monkeypatch.setattr(pipeline, "load_domain", small)
+    monkeypatch.setattr(holdings, "load_domain", small)
     monkeypatch.setattr(stages, "CONFLICT_BATCHES", 3)
     monkeypatch.setattr(records, "load_domain", small)
 
     def make(changed=profile, **options):
-        return Study(changed, results=tmp_path / "results", work=tmp_path / "runs", progress=False, **options)
+        return Pipeline(changed, results=tmp_path / "results", work=tmp_path / "runs", progress=False, **options)
 
     return make
 
@@ -226,7 +227,7 @@ def test_an_exported_model_is_the_recorded_one(done, tmp_path):
 
 def test_a_study_goes_on_from_its_shipped_model(done, profile, tmp_path, monkeypatch):
     first = done()
-    again = Study(profile, results=tmp_path / "other results", work=tmp_path / "other runs", progress=False)
+    again = Pipeline(profile, results=tmp_path / "other results", work=tmp_path / "other runs", progress=False)
     first.export(again.shipped)
     for module in ("experts", "routing"):
         monkeypatch.setattr(f"routedk_lite.{module}.run_trainer", lambda trainer: pytest.fail("trained again"))

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, require
 
 from routedk_lite.files import locked
-from routedk_lite.study.pipeline import Study
+from routedk_lite.study.pipeline import Pipeline
 
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
 
@@ -41,7 +41,7 @@ def plan(tmp_path):
 
 
 def test_every_stage_says_which_record_it_ends_with(tmp_path):
-    study = Study("toy", results=tmp_path, work=tmp_path / "runs", progress=False)
+    study = Pipeline("toy", results=tmp_path, work=tmp_path / "runs", progress=False)
     stages = [stage for stage in study.stages if stage.kind != "fetch"]
     assert len({stage.record for stage in stages}) == len(stages)
     (record,) = study.run(only=["floor-pairs"])
@@ -73,7 +73,7 @@ def test_the_grid_is_domain_times_seed_times_stage(plan):
     stages = {
         str(stage.record)
         for seed in (0, 1)
-        for stage in Study("toy", seed=seed, results="results").stages
+        for stage in Pipeline("toy", seed=seed, results="results").stages
         if stage.kind != "fetch"
     }
     assert jobs.keys() == stages | {"runs/toy/toyshop/fetched"}, said
@@ -97,7 +97,7 @@ def test_jobs_wait_for_what_they_need(plan):
 
 
 def test_what_is_recorded_is_not_run_again_and_other_settings_are_noticed(plan, tmp_path):
-    Study("toy", results=tmp_path / "results", work=tmp_path / "runs", progress=False).run(only=["floor-pairs"])
+    Pipeline("toy", results=tmp_path / "results", work=tmp_path / "runs", progress=False).run(only=["floor-pairs"])
     record = tmp_path / "results/toy/toyshop/floor-pairs.json"
     jobs, _ = plan("profile=toy", "seeds=0")
     assert "results/toy/toyshop/floor-pairs.json" not in jobs and "results/toy/toyshop/floor-whole.json" in jobs

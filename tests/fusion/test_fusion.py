@@ -9,8 +9,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from adapted import learned, make_adapter
 from conftest import require
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from routedk_lite.fusion.fusion import Average, Dynamic, OneHot, Static, Ties, fusion_from_json
@@ -22,20 +23,6 @@ from routedk_lite.student.adapters import Adapter, LowRank, read_adapter
 RANKS = (2, 3, 4)
 TARGETS = ("all-linear", ["q_proj", "v_proj", "down_proj"], ["q_proj", "k_proj", "gate_proj"])
 PROMPTS = [[1, 40, 50, 60, 70, 80], [1, 90, 100], [1, 33, 44, 55]]
-
-
-def make_adapter(tiny_llama, folder, *, r, targets, seed, **options):
-    """A PEFT folder with a random adapter whose B is not zero."""
-    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
-    settings = {"r": r, "lora_alpha": 3 * r + seed, "target_modules": targets, "task_type": "CAUSAL_LM"} | options
-    peft = get_peft_model(model, LoraConfig(**settings))
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in peft.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(0, 0.3)
-    peft.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +61,6 @@ def padded(prompts, *, width=None):
 def logits(model, prompts=PROMPTS, **options):
     with torch.no_grad():
         return model(**padded(prompts), **options).logits
-
-
-def learned(routed, *, seed=0, size=1.0):
-    """The same model with a router or θ that is not zero."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in routed.weigher.parameters():
-            parameter.normal_(0, size)
-    return routed
 
 
 def close(a, b, tolerance=2e-5):

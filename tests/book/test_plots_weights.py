@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
-from test_plots import assert_inside, texts
+from drawings import assert_inside, texts
 
 from routedk_lite.book.plots.routing import routing_figure
 from routedk_lite.book.plots.weights import domains_figure, signs_figure, static_dynamic_figure, weights_by_figure

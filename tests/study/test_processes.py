@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from safetensors.torch import load_file
 
-from routedk_lite.study.pipeline import Study
+from routedk_lite.study.pipeline import Pipeline
 
 SCRIPT = """
 import os, sys
@@ -34,7 +34,7 @@ os.write(1, f"RANK {os.environ.get('RANK')} STEPS {int(max(steps))}\\nRUNTIME {r
 
 
 def test_a_stage_comes_after_what_it_uses(tmp_path) -> None:
-    study = Study("toy", seed=1, results=tmp_path)
+    study = Pipeline("toy", seed=1, results=tmp_path)
     stages = {stage.name: stage for stage in study.stages}
     order = list(stages)
 
@@ -54,9 +54,9 @@ def test_a_stage_comes_after_what_it_uses(tmp_path) -> None:
 def test_a_study_in_several_processes_is_refused_before_it_hangs(monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RuntimeError, match=r"WORLD_SIZE = 2: a study runs in one process.*workflow/Snakefile"):
-        Study("toy")
+        Pipeline("toy")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    Study("toy")
+    Pipeline("toy")
 
 
 def test_one_training_in_two_processes_shares_the_texts_and_leaves_one_expert(tmp_path) -> None:

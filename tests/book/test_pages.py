@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from routedk_lite.__main__ import app
 from routedk_lite.config import get_profile
-from routedk_lite.study.pipeline import Study
+from routedk_lite.study.pipeline import Pipeline
 
 PAGES = [*sorted((ROOT / "book").glob("*.md")), ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 TROUBLE = ROOT / "book" / "troubleshooting.md"
@@ -54,7 +54,7 @@ def test_printed_commands_are_understood(page: str, command: str) -> None:
     if name == "run":
         values = context.params
         profile = get_profile(values["profile"])
-        assert Study(profile, values["domain"]).chosen(values["only"] or (), values["part"])
+        assert Pipeline(profile, values["domain"]).chosen(values["only"] or (), values["part"])
 
 
 def test_commands_were_found_at_all() -> None:
@@ -113,6 +113,6 @@ def test_questions_that_are_called_ready_have_their_stages() -> None:
     named = [re.findall(r"`([a-z0-9*-]+)`", cell) for cell in re.findall(r"\| ready: ([^|]+)\|", page)]
     patterns = [pattern for found in named for pattern in found]
     assert len(patterns) > 10
-    study = Study("smol", "food")
+    study = Pipeline("smol", "food")
     for pattern in patterns:
         assert len(study.chosen([pattern])) > 2, pattern

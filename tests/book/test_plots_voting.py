@@ -5,8 +5,8 @@ from __future__ import annotations
 import matplotlib
 import numpy as np
 import pytest
+from drawings import assert_inside, make_session, texts
 from matplotlib.collections import PathCollection
-from test_plots import assert_inside, make_session, texts
 
 from routedk_lite.answers.choosing import ChoicePoint, Contest
 from routedk_lite.answers.decoding import Answer, Samples

@@ -11,8 +11,7 @@ import pytest
 from conftest import require
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import ScriptedTeacher, Server, toy_answer
-from test_teacher import HAS_OPENAI
+from scripted import HAS_OPENAI, ScriptedTeacher, Server, toy_answer
 from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app

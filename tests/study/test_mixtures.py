@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from adapted import learned, make_adapter
 from explored import make_results
-from test_fusion import learned, make_adapter
 
 from routedk_lite.answers.decoding import greedy_answers
 from routedk_lite.answers.partitions import PartitionDecoder, SizePrior

@@ -6,9 +6,8 @@ import re
 import shutil
 
 import pytest
-from conftest import ROOT, require
+from conftest import ROOT, bare_decimals, require
 from synthetic import stand_in, write_run, write_study
-from test_frame import bare_decimals
 from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app

@@ -16,7 +16,7 @@ from routedk_lite.report.claims import (
     claims_file,
     load_claims,
 )
-from routedk_lite.study.pipeline import Study
+from routedk_lite.study.pipeline import Pipeline
 from routedk_lite.study.records import load_all
 
 CLAIMS = load_claims()
@@ -64,7 +64,7 @@ def test_claims_cite_chapters_that_exist():
 
 
 def test_claims_cite_runs_that_a_study_makes():
-    names = {d: [s.name for s in Study(CLAIMS.profile, d).stages] for d in ("electronic", "clothing", "food")}
+    names = {d: [s.name for s in Pipeline(CLAIMS.profile, d).stages] for d in ("electronic", "clothing", "food")}
     check_runs(CLAIMS, names)
 
 

@@ -1,0 +1,90 @@
+"""What a study holds: its settings, data, student and folders, and the records made so far.
+
+A study knows nothing of stages. `stages` plans them, `pipeline` runs them.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+from ..answers.answering import profile_reader
+from ..config import Profile, get_profile
+from ..data.sessions import Domain, load_domain
+from ..student.backbone import Student, load_student
+from ..student.pairs import PairReader
+from .records import Measurement, RunRecord, load_all, load_measurements, record_path
+
+
+class Study:
+    """What everything that is run for one profile, domain and seed has in common.
+
+    Args:
+        profile: a profile or its name.
+        domain: a domain of `data.DOMAINS`; by default the first that the profile names.
+        seed: of training.
+        results: folder of the records.
+        work: folder of adapters and unfinished work.
+        progress: show progress bars.
+
+    Raises:
+        ValueError: unknown profile or domain, or a negative seed.
+        RuntimeError: this is one of several processes of `accelerate launch` or `torchrun`.
+    """
+
+    def __init__(
+        self,
+        profile: str | Profile,
+        domain: str | None = None,
+        seed: int = 0,
+        *,
+        results: str | Path = "results",
+        work: str | Path = "runs",
+        progress: bool = True,
+    ) -> None:
+        self.profile = get_profile(profile)
+        self.domain = domain or self.profile.domains[0]
+        self.seed = seed
+        self.results, self.progress = Path(results), progress
+        self.work = Path(work, self.profile.name, self.domain)
+        if seed < 0:
+            raise ValueError(f"seed = {seed}: must be 0 or more")
+        if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+            raise RuntimeError(
+                f"WORLD_SIZE = {processes}: a study runs in one process; several would wait for each other for ever. "
+                "Run its stages side by side instead (workflow/Snakefile), or launch a script that calls `train_expert`"
+            )
+        if self.domain not in self.profile.domains:
+            raise ValueError(
+                f"domain {self.domain!r} does not go with profile {self.profile.name!r}: "
+                f"choose one of {', '.join(self.profile.domains)}"
+            )
+
+    @cached_property
+    def student(self) -> Student:
+        """The student, loaded when the first stage needs it."""
+        return load_student(self.profile)
+
+    @cached_property
+    def reader(self) -> PairReader | None:
+        """Reads pairs from the student's states, where the profile decodes them. Made before any expert is put on."""
+        return profile_reader(self.profile, self.student, self.split("train"))
+
+    @property
+    def shipped(self) -> Path:
+        """Where `export` should write the model that goes with the records; training starts from it, if it is there."""
+        return record_path(self.results, self.profile.name, self.domain, f"routed-seed{self.seed}").with_suffix("")
+
+    def split(self, name: str) -> Domain:
+        """The sessions of one split of the study's domain."""
+        return load_domain(self.domain, name)
+
+    def records(self) -> list[RunRecord]:
+        """What is recorded for this profile and domain."""
+        return [r for r in load_all(self.results) if (r.profile, r.domain) == (self.profile.name, self.domain)]
+
+    def measurements(self) -> list[Measurement]:
+        """What is measured for this profile and domain."""
+        found = load_measurements(self.results)
+        return [m for m in found if (m.profile, m.domain) == (self.profile.name, self.domain)]
