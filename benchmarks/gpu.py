@@ -29,7 +29,8 @@ from transformers.utils import logging
 from routedk_lite.answers.answering import pairs_of, profile_reader
 from routedk_lite.answers.decoding import greedy_answers, sample_bundles
 from routedk_lite.config import PROFILES, KnowledgeConfig, Profile, get_profile
-from routedk_lite.data.sessions import Session, load_domain
+from routedk_lite.data.domains import load_domain
+from routedk_lite.data.sessions import Session
 from routedk_lite.files import write_json
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel

@@ -18,7 +18,7 @@ from typing import Any
 from routedk_lite.analysis.diagnostics import LearningPoint, learning_point
 from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import get_profile
-from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.domains import load_domain
 from routedk_lite.files import write_json
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.experts import train_expert

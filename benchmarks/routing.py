@@ -29,8 +29,8 @@ import torch
 
 from routedk_lite.answers.decoding import greedy_answers, sample_bundles
 from routedk_lite.config import get_profile
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import prompt_batches
-from routedk_lite.data.sessions import load_domain
 from routedk_lite.files import write_json
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel

@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 
 from routedk_lite.config import TrainConfig, get_profile
-from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.domains import load_domain
 from routedk_lite.files import write_json
 from routedk_lite.report.tables import text_table
 from routedk_lite.student.backbone import load_student

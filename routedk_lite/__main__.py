@@ -192,12 +192,13 @@ def replication_report(
 
     from .config import get_profile
     from .data.sessions import PUBLIC_DOMAINS
-    from .report.claims import claims_file, load_claims
+    from .files import own_file
+    from .report.claims import load_claims
     from .report.replication import judged_claims, summary_table, write_report
     from .study.pipeline import Pipeline
     from .study.records import load_all
 
-    path = claims or claims_file()
+    path = claims or own_file("claims.yml")
     known = load_claims(path)
     if profile:
         known = replace(known, profile=get_profile(profile).name)
@@ -241,7 +242,8 @@ def data_fetch(
     raw: Annotated[bool, typer.Option(help="The raw SIGIR 2022 files as well (for statistics).")] = True,
 ) -> None:
     """Download the public data into the cache, and verify it."""
-    from .data.sessions import PUBLIC_DOMAINS, fetch_all
+    from .data.public import fetch_all
+    from .data.sessions import PUBLIC_DOMAINS
     from .files import cache_dir
 
     paths = fetch_all([domain] if domain else PUBLIC_DOMAINS, raw=raw)
@@ -251,7 +253,9 @@ def data_fetch(
 @data_app.command("verify")
 def data_verify() -> None:
     """Check the hash of every cached file, and load every split."""
-    from .data.sessions import PUBLIC_DOMAINS, SPLITS, fetch_all, load_domain
+    from .data.domains import load_domain
+    from .data.public import fetch_all
+    from .data.sessions import PUBLIC_DOMAINS, SPLITS
 
     paths = fetch_all(progress=False)
     counts = {name: [len(load_domain(name, split)) for split in SPLITS] for name in PUBLIC_DOMAINS}

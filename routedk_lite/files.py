@@ -45,6 +45,12 @@ def asset(*parts: str) -> Path:
     return Path(__file__).with_name("assets").joinpath(*parts)
 
 
+def own_file(name: str) -> Path:
+    """A file or folder at the top of this checkout, or the copy that came with the package."""
+    here = Path(__file__).parents[1] / name
+    return here if here.exists() else asset(name)
+
+
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()

@@ -26,7 +26,8 @@ from check_colab import all_chapters, execution
 
 from routedk_lite import config
 from routedk_lite.book import notebook
-from routedk_lite.data.sessions import sessions as data
+from routedk_lite.data import domains
+from routedk_lite.data.sessions import Domain
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smol", "t4", "paper")
@@ -42,7 +43,7 @@ def shorten(name: str) -> None:
     """In a chapter's kernel: one epoch, few votes, and SmolLM2 under the settings of the profile."""
     profile, smol = config.PROFILES[name], config.PROFILES["smol"]
     # Records are of all sessions; chapters that look at them do so in the tests.
-    notebook.results_folder = lambda: Path(os.environ["ROUTEDK_WORK"], "results")
+    notebook.own_file = lambda name: Path(os.environ["ROUTEDK_WORK"], name)
     config.PROFILES[name] = replace(
         profile,
         student=replace(smol.student, load_in_4bit=profile.student.load_in_4bit),
@@ -52,17 +53,17 @@ def shorten(name: str) -> None:
     )
 
 
-def thin(n_sessions: int) -> Callable[[str, str], data.Domain]:
+def thin(n_sessions: int) -> Callable[[str, str], Domain]:
     """In a chapter's kernel: few sessions of every public domain, for the chapter and all that it imports later."""
-    load = data.load_domain
+    load = domains.load_domain
 
-    def few(domain: str, split: str) -> data.Domain:
+    def few(domain: str, split: str) -> Domain:
         found = load(domain, split)
         if domain == "toyshop":  # small as it is, and chapters pick sessions from it
             return found
         return replace(found, sessions=found.sessions[:: max(1, len(found) // n_sessions)])
 
-    data.load_domain = few
+    domains.load_domain = few
     return few
 
 

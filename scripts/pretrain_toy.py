@@ -30,7 +30,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from tqdm import tqdm
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from routedk_lite.data.sessions import toyshop
+from routedk_lite.data import toyshop
 from routedk_lite.data.toyproducts import ACTIVITIES, FITTING, KINDS, MODELS, Product, fits
 from routedk_lite.files import atomic_folder, atomic_write, write_json
 

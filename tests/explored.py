@@ -12,8 +12,9 @@ import numpy as np
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.answers.voting import vote_all
 from routedk_lite.config import VoteConfig
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import format_answer
-from routedk_lite.data.sessions import Session, load_domain
+from routedk_lite.data.sessions import Session
 from routedk_lite.study.mixtures import choose_sessions, distinct_answers, setting_text, settings
 from routedk_lite.study.records import write_measurement, write_record
 

@@ -8,8 +8,8 @@ import json
 import threading
 from collections.abc import Callable
 
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import FORMATS
-from routedk_lite.data.sessions import load_domain
 
 HAS_OPENAI = importlib.util.find_spec("openai")
 

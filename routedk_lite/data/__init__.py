@@ -1,1 +1,13 @@
-"""Sessions and bundles, the text a model reads and writes about them, and how good an answer is."""
+"""Sessions and bundles, the text a model reads and writes about them, and how good an answer is.
+
+>>> import routedk_lite as rdk
+>>> session = rdk.load_domain("toyshop", "test").sessions[0]
+>>> print(rdk.build_prompt(session.titles[:2]), end="")
+Products:
+1. Larkspur running shoes
+2. Tessera toothpaste
+Bundles:
+>>> answer = rdk.parse_answer("1 2", n_items=len(session))
+>>> rdk.evaluate({session.id: answer.bundles}, [session]).f1
+0.0
+"""

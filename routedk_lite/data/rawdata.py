@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-from .sessions import PUBLIC_DOMAINS, SPLITS, DataError, load_domain, public_file
+from .domains import load_domain
+from .public import public_file
+from .sessions import PUBLIC_DOMAINS, SPLITS, DataError
 
 
 class RawCounts(NamedTuple):

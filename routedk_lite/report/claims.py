@@ -14,7 +14,7 @@ from typing import Any
 
 from ..config import PROFILES
 from ..data.sessions import PUBLIC_DOMAINS
-from ..files import asset
+from ..files import own_file
 
 METRICS = (
     "strict f1",
@@ -129,12 +129,6 @@ class Claims:
         return found[0]
 
 
-def claims_file() -> Path:
-    """The claims of this checkout, or those that came with the package."""
-    checkout = Path(__file__).parents[1] / "claims.yml"
-    return checkout if checkout.exists() else asset("claims.yml")
-
-
 def load_claims(path: str | Path | None = None) -> Claims:
     """Read and check the claims.
 
@@ -146,7 +140,7 @@ def load_claims(path: str | Path | None = None) -> Claims:
     """
     import yaml
 
-    path = Path(path or claims_file())
+    path = Path(path or own_file("claims.yml"))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:

@@ -7,7 +7,8 @@ import shutil
 import sys
 
 from ..config import PROFILES, Profile
-from ..data.sessions import PUBLIC_DOMAINS, domain_is_cached
+from ..data.domains import domain_is_cached
+from ..data.sessions import PUBLIC_DOMAINS
 from ..files import cache_dir
 from ..student.backbone import choose_dtype, has_fast_bf16, is_cached
 from ..study.machine import hardware, package_versions

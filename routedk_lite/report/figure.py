@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..book.plots.task import FAINT, QUIET, WIDTH, new_figure, palette
 from ..data.sessions import PUBLIC_DOMAINS
+from .style import FAINT, QUIET, WIDTH, new_figure, palette
 from .verdicts import NOT_RUN, Finding, Judgement
 
 if TYPE_CHECKING:

@@ -27,8 +27,9 @@ import numpy as np
 
 from ..answers.decoding import Samples
 from ..answers.voting import resampled_scores
+from ..data.domains import load_domain
 from ..data.metrics import per_session
-from ..data.sessions import Domain, load_domain
+from ..data.sessions import Domain
 from ..statistics import group_difference, holm, paired_difference, smallest_detectable_difference
 from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
 from .claims import Claim, ClaimError, Claims, Comparison

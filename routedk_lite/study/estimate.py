@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..answers.decoding import ROWS
-from ..data.sessions import domain_is_cached
+from ..data.domains import domain_is_cached
 from ..student.memory import architecture, memory_plan
 from ..teacher.knowledge import load_knowledge
 

@@ -14,7 +14,7 @@ VERSIONS_OF = ("routedk-lite", "torch", "transformers", "peft", "datasets", "num
 
 def git_state() -> tuple[str | None, bool | None]:
     """Commit of the package's checkout, and whether tracked files differ from it."""
-    root = Path(__file__).parent
+    root = Path(__file__).parent  # any folder of the checkout will do
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..config import digest
-from ..data.sessions import domain_is_cached, fetch_all
+from ..data.domains import domain_is_cached
+from ..data.public import fetch_all
 from ..fusion.shipping import write_shipped
 from ..student.backbone import is_cached, student_files
 from ..student.experts import ExpertResult

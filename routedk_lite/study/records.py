@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..answers.decoding import Answer
+from ..data.domains import load_domain
 from ..data.metrics import PROTOCOLS, evaluate, per_session
-from ..data.sessions import Domain, load_domain
+from ..data.sessions import Domain
 from ..files import atomic_write, sha256_file, write_json
 from .machine import peak_memory_mb, surroundings
 

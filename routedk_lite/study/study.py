@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..answers.answering import profile_reader
 from ..config import Profile, get_profile
-from ..data.sessions import Domain, load_domain
+from ..data.domains import load_domain
+from ..data.sessions import Domain
 from ..student.backbone import Student, load_student
 from ..student.pairs import PairReader
 from .records import Measurement, RunRecord, load_all, load_measurements, record_path

@@ -18,7 +18,8 @@ import numpy as np
 
 from ..analysis.diagnostics import answer_nats
 from ..config import KNOWLEDGE_KINDS, KNOWLEDGE_PLACES, KnowledgeConfig
-from ..data.sessions import PUBLIC_DOMAINS, Domain, Session, load_domain
+from ..data.domains import load_domain
+from ..data.sessions import PUBLIC_DOMAINS, Domain, Session
 from ..files import sha256_folder
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..teacher.incontext import in_context

@@ -1,1 +1,9 @@
-"""What a teacher LLM knows, how it is asked, and how its knowledge is kept: rules, reasoning, patterns."""
+"""What a teacher LLM knows, how it is asked, and how its knowledge is kept: rules, reasoning, patterns.
+
+>>> import routedk_lite as rdk
+>>> knowledge = rdk.load_knowledge("electronic")
+>>> len(knowledge.rules), len(knowledge.reasoning)
+(12, 623)
+>>> knowledge.rules["R1"].text.split()[:4]
+['x']
+"""

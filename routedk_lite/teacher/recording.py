@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..data.sessions import DataError, load_domain
+from ..data.domains import load_domain
+from ..data.sessions import DataError
 from ..files import asset, atomic_write
 from .distillation import REFLECTIONS, Distilled, Plan, answers_plan, carry_out, reasoning_plan, rules_plan
 from .endpoint import Teacher, TeacherError

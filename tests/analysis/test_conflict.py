@@ -24,7 +24,7 @@ from routedk_lite.analysis.conflict import (
 from routedk_lite.analysis.overlap import DeltaOverlap, delta_inner, delta_overlap, delta_spaces, principal_angles
 from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import KnowledgeConfig, OptimizerConfig, PairConfig
-from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.domains import load_domain
 from routedk_lite.student.adapters import Adapter, LowRank, read_adapter
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.experts import load_expert, train_expert

@@ -15,7 +15,7 @@ from routedk_lite.analysis.controls import CONTROLS, control_alpha, knocked_out,
 from routedk_lite.analysis.diagnostics import shapley_values
 from routedk_lite.answers.decoding import greedy_answers
 from routedk_lite.config import DecodeConfig, PairConfig
-from routedk_lite.data.sessions import sessions as data
+from routedk_lite.data import domains
 from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
@@ -270,7 +270,7 @@ def test_credit_per_session_sums_to_the_whole_gain():
 
 
 def small(name, split):
-    domain = data.load_domain(name, split)
+    domain = domains.load_domain(name, split)
     return replace(domain, sessions=domain.sessions[: {"train": 12, "validation": 4, "test": 10}[split]])
 
 

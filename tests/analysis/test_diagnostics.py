@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from routedk_lite.analysis.diagnostics import ContentFree, answer_nats, learning_point, nats_below, pair_auc, pattern
 from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import PairConfig
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import build_prompt, encode_answer, encode_prompt, format_answer
-from routedk_lite.data.sessions import Session, load_domain
+from routedk_lite.data.sessions import Session
 from routedk_lite.student.experts import train_expert
 
 

@@ -9,7 +9,7 @@ import pytest
 from routedk_lite.answers.answering import answer_sessions, decode_pairs, profile_reader
 from routedk_lite.answers.decoding import greedy_answers
 from routedk_lite.config import PairConfig
-from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.domains import load_domain
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite.answers.baselines import FLOORS, cluster, cluster_predictions, floor_predictions, minilm_similarity
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.metrics import evaluate
-from routedk_lite.data.sessions import PUBLIC_DOMAINS, Session, load_domain
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, Session
 
 # Precision, recall and coverage, `official`, on the test sets; computed with the published AICL code's rules.
 OFFICIAL = {

@@ -11,8 +11,8 @@ from conftest import ROOT
 from routedk_lite.answers.baselines import all_pairs, consecutive_pairs
 from routedk_lite.book.exercises import basics as exercises
 from routedk_lite.book.exercises import conflict as exercises_conflict
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.metrics import evaluate
-from routedk_lite.data.sessions import load_domain
 
 CELLS = nbformat.read(ROOT / "notebooks/01_bundles_and_metrics.ipynb", as_version=4).cells
 MARKDOWN = "\n".join(cell.source for cell in CELLS if cell.cell_type == "markdown")

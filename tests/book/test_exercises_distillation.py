@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from routedk_lite.book.exercises import distillation as exercises
 from routedk_lite.book.exercises.basics import UNANSWERED
-from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.toyproducts import ACTIVITIES, kind_in_title
 
 CELLS = nbformat.read(ROOT / "notebooks/03_distillation.ipynb", as_version=4).cells

@@ -19,7 +19,7 @@ from routedk_lite.answers.decoding import Samples
 from routedk_lite.answers.voting import vote
 from routedk_lite.book.explorer.data import available, find_source
 from routedk_lite.book.explorer.static import RouterExplorer
-from routedk_lite.data.sessions import domain_is_cached
+from routedk_lite.data.domains import domain_is_cached
 from routedk_lite.files import asset
 from routedk_lite.study.records import load_attachment
 

@@ -22,7 +22,7 @@ from routedk_lite.book.plots.knowledge import (
     use_figure,
     worth_figure,
 )
-from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.domains import load_domain
 from routedk_lite.statistics import Interval
 from routedk_lite.teacher.evidence import PairEvidence
 from routedk_lite.teacher.knowledge import load_knowledge

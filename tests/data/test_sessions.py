@@ -4,8 +4,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from routedk_lite.data.sessions import DataError, Session, rawdata
-from routedk_lite.data.sessions import sessions as data
+from routedk_lite.data import domains, public, rawdata
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, SPLITS, DataError, Session
 
 SIZES = {"electronic": (623, 90, 180), "clothing": (698, 90, 180), "food": (644, 90, 180)}
 
@@ -34,9 +34,9 @@ def test_a_malformed_session_names_the_field(changes, message):
 
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ValueError, match="'books'.*electronic"):
-        data.load_domain("books", "train")
+        domains.load_domain("books", "train")
     with pytest.raises(ValueError, match="'dev'.*validation"):
-        data.load_domain("food", "dev")
+        domains.load_domain("food", "dev")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_unknown_names_list_the_known_ones():
     ],
 )
 def test_titles_are_cleaned(raw, clean):
-    assert data.clean_title(raw) == clean
+    assert public.clean_title(raw) == clean
 
 
 def write_npy(path, value):
@@ -62,7 +62,7 @@ def write_npy(path, value):
 
 def test_read_npy_reads_plain_containers(tmp_path):
     value = {1: [("intent", "a,b")], 2: []}
-    assert data.read_npy(write_npy(tmp_path / "x.npy", value)) == value
+    assert public.read_npy(write_npy(tmp_path / "x.npy", value)) == value
 
 
 def test_read_npy_refuses_code(tmp_path):
@@ -71,25 +71,25 @@ def test_read_npy_refuses_code(tmp_path):
             return (exec, ("raise SystemExit",))
 
     with pytest.raises(DataError, match=r"builtins\.exec"):
-        data.read_npy(write_npy(tmp_path / "x.npy", {1: Bomb()}))
+        public.read_npy(write_npy(tmp_path / "x.npy", {1: Bomb()}))
 
 
 def test_read_npy_refuses_other_files(tmp_path):
     np.save(tmp_path / "numbers.npy", np.arange(3))
     with pytest.raises(DataError, match="expected one pickled object"):
-        data.read_npy(tmp_path / "numbers.npy")
+        public.read_npy(tmp_path / "numbers.npy")
     whole = write_npy(tmp_path / "whole.npy", {1: "a" * 1000}).read_bytes()
     (tmp_path / "cut.npy").write_bytes(whole[:-200])
     with pytest.raises(DataError, match="not a readable"):
-        data.read_npy(tmp_path / "cut.npy")
+        public.read_npy(tmp_path / "cut.npy")
     (tmp_path / "raw.npy").write_bytes(pickle.dumps({1: 2}))
     with pytest.raises(DataError, match="not a readable"):
-        data.read_npy(tmp_path / "raw.npy")
+        public.read_npy(tmp_path / "raw.npy")
 
 
 def test_toyshop_needs_no_network(monkeypatch):
     monkeypatch.setenv("ROUTEDK_MIRROR", "http://127.0.0.1:9")
-    domain = data.load_domain("toyshop", "test")
+    domain = domains.load_domain("toyshop", "test")
     assert len(domain) == len(domain.by_id) > 100
     table = domain.to_dataset()
     assert table.num_rows == len(domain)
@@ -102,7 +102,7 @@ def test_toyshop_needs_no_network(monkeypatch):
 
 def test_official_sizes_and_disjoint_splits(mirror):
     for name, sizes in SIZES.items():
-        splits = [data.load_domain(name, split) for split in data.SPLITS]
+        splits = [domains.load_domain(name, split) for split in SPLITS]
         assert tuple(map(len, splits)) == sizes
         ids = [i for split in splits for i in split.by_id]
         assert len(ids) == len(set(ids))
@@ -110,8 +110,8 @@ def test_official_sizes_and_disjoint_splits(mirror):
 
 def test_the_split_rule_and_the_official_files_agree(mirror):
     """Per session length: the last 20 are test, the 10 before them validation, the rest training."""
-    for name in data.PUBLIC_DOMAINS:
-        splits = {split: data.load_domain(name, split) for split in data.SPLITS}
+    for name in PUBLIC_DOMAINS:
+        splits = {split: domains.load_domain(name, split) for split in SPLITS}
         by_length = defaultdict(list)
         for s in sorted((s for d in splits.values() for s in d), key=lambda s: s.id):
             by_length[len(s)].append(s.id)
@@ -126,13 +126,13 @@ def test_the_split_rule_and_the_official_files_agree(mirror):
 
 def test_every_item_has_a_title_so_titles_leak_no_label(mirror):
     """In the raw files only items of bundles have titles; the loader's titles cover distractors as well."""
-    for name in data.PUBLIC_DOMAINS:
+    for name in PUBLIC_DOMAINS:
         leak = rawdata.title_leak(name)
         assert leak.untitled_items > 600
         assert leak.untitled_in_bundle == leak.titled_outside == 0  # a missing title gives the label away
         lengths = {True: [], False: []}
-        for split in data.SPLITS:
-            for s in data.load_domain(name, split):
+        for split in SPLITS:
+            for s in domains.load_domain(name, split):
                 inside = frozenset().union(*s.bundles)
                 for number, title in enumerate(s.titles, start=1):
                     assert len(title) > 2
@@ -143,9 +143,9 @@ def test_every_item_has_a_title_so_titles_leak_no_label(mirror):
 
 def test_titles_hardly_differ_from_the_official_ones(mirror):
     same = total = 0
-    for name in data.PUBLIC_DOMAINS:
-        official = data.read_npy(data.public_file("aicl", f"data/{name}/test_set.npy"))
-        for s in data.load_domain(name, "test"):
+    for name in PUBLIC_DOMAINS:
+        official = public.read_npy(public.public_file("aicl", f"data/{name}/test_set.npy"))
+        for s in domains.load_domain(name, "test"):
             for ours, theirs in zip(s.titles, official[s.id].split("|"), strict=True):
                 total += 1
                 same += "".join(filter(str.isalnum, ours)) == "".join(filter(str.isalnum, theirs))
@@ -153,15 +153,15 @@ def test_titles_hardly_differ_from_the_official_ones(mirror):
 
 
 def test_neighbours_of_test_sessions_are_training_sessions(mirror):
-    for name in data.PUBLIC_DOMAINS:
-        test, train = data.load_domain(name, "test"), data.load_domain(name, "train")
+    for name in PUBLIC_DOMAINS:
+        test, train = domains.load_domain(name, "test"), domains.load_domain(name, "train")
         assert set(test.neighbours) == set(test.by_id)
         assert {len(near) for near in test.neighbours.values()} == {10}
         assert all(i in train.by_id for near in test.neighbours.values() for i in near)
 
 
 def test_annotated_duplicates_are_kept(mirror):
-    sessions = [s for name in data.PUBLIC_DOMAINS for split in data.SPLITS for s in data.load_domain(name, split)]
+    sessions = [s for name in PUBLIC_DOMAINS for split in SPLITS for s in domains.load_domain(name, split)]
     assert sum(len(s.bundles) > len(set(s.bundles)) for s in sessions) == 8
 
 
@@ -182,19 +182,19 @@ def test_published_counts(mirror):
 
 def test_a_malformed_public_record_names_session_and_domain(mirror):
     with pytest.raises(DataError, match="food, session 7: malformed record"):
-        data._public_session("food", 7, {7: "A,B"}, {"A": "a"}, {7: [("x", "A,B")]})
+        public._public_session("food", 7, {7: "A,B"}, {"A": "a"}, {7: [("x", "A,B")]})
     with pytest.raises(DataError, match="food, session 7"):
-        data._public_session("food", 7, {7: "A,B"}, {"A": "a", "B": "b"}, {7: [("x", "A,C")]})
+        public._public_session("food", 7, {7: "A,B"}, {"A": "a", "B": "b"}, {7: [("x", "A,C")]})
 
 
 def test_fetching_goes_through_the_mirror_and_verifies(mirror, tmp_path, monkeypatch):
     monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path))
-    assert not data.domain_is_cached("food")
-    paths = data.fetch_all(["food"], raw=False, progress=False)
+    assert not domains.domain_is_cached("food")
+    paths = public.fetch_all(["food"], raw=False, progress=False)
     assert len(paths) == 7  # six tables and the licence
-    assert data.domain_is_cached("food")
-    assert not data.domain_is_cached("clothing")
+    assert domains.domain_is_cached("food")
+    assert not domains.domain_is_cached("clothing")
     monkeypatch.setenv("ROUTEDK_MIRROR", str(tmp_path / "empty"))
-    assert data.public_file("aicl", "data/food/test_set.npy") in paths
+    assert public.public_file("aicl", "data/food/test_set.npy") in paths
     with pytest.raises(RuntimeError, match="cannot fetch"):
-        data.public_file("aicl", "data/clothing/test_set.npy")
+        public.public_file("aicl", "data/clothing/test_set.npy")

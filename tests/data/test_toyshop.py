@@ -15,8 +15,10 @@ from conftest import load_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from routedk_lite.data import toyshop
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import build_prompt, encode_answer, encode_prompt, format_answer, parse_answer
-from routedk_lite.data.sessions import SPLITS, load_domain, toyshop
+from routedk_lite.data.sessions import SPLITS
 from routedk_lite.data.toyproducts import KINDS, MODELS, draw_product
 from routedk_lite.files import asset, sha256_json
 
@@ -83,7 +85,7 @@ def test_the_test_split_never_changes():
 
 def test_sessions_do_not_depend_on_the_hash_seed():
     code = (
-        "from routedk_lite import toyshop; from routedk_lite.files import sha256_json;"
+        "from routedk_lite.data import toyshop; from routedk_lite.files import sha256_json;"
         "print(sha256_json([[s.titles, s.why, [sorted(b) for b in s.bundles]] for s in toyshop.generate(40, seed=3)]))"
     )
     digests = set()

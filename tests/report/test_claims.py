@@ -8,12 +8,12 @@ import pytest
 import yaml
 from conftest import ROOT, require
 
+from routedk_lite.files import own_file
 from routedk_lite.report.claims import (
     ClaimError,
     check_chapters,
     check_recorded,
     check_runs,
-    claims_file,
     load_claims,
 )
 from routedk_lite.study.pipeline import Pipeline
@@ -30,7 +30,7 @@ WANTED = {
 @pytest.fixture
 def content():
     """The project's claims before they are checked."""
-    return copy.deepcopy(yaml.safe_load(claims_file().read_text(encoding="utf-8")))
+    return copy.deepcopy(yaml.safe_load(own_file("claims.yml").read_text(encoding="utf-8")))
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app
 from routedk_lite.config import get_profile
-from routedk_lite.report.claims import claims_file, load_claims
+from routedk_lite.files import own_file
+from routedk_lite.report import verdicts
+from routedk_lite.report.claims import load_claims
 from routedk_lite.report.figure import claims_figure
 from routedk_lite.report.replication import (
     figure_key,
@@ -22,7 +24,6 @@ from routedk_lite.report.replication import (
     summary_table,
     write_report,
 )
-from routedk_lite.report.tables import verdicts
 from routedk_lite.report.verdicts import judge
 from routedk_lite.study.records import load_all
 
@@ -155,7 +156,7 @@ def test_the_report_is_written_and_its_figure_tells_when_it_is_out_of_date(study
 def command(tmp_path, monkeypatch):
     """`routedk report` with the claims in an empty folder, as where no chapters are at hand."""
     monkeypatch.setattr(verdicts, "load_domain", stand_in)
-    path = shutil.copy(claims_file(), tmp_path)
+    path = shutil.copy(own_file("claims.yml"), tmp_path)
     return lambda *more: CliRunner().invoke(app, ["report", "--claims", str(path), *map(str, more)])
 
 

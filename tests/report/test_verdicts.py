@@ -7,8 +7,8 @@ import pytest
 from synthetic import EXPERTS, QUALITY, STUDENT, stand_in, votes, weights, write_run, write_study
 
 from routedk_lite.data.metrics import per_session
+from routedk_lite.report import verdicts
 from routedk_lite.report.claims import Claim, ClaimError, Claims, Comparison, load_claims
-from routedk_lite.report.tables import verdicts
 from routedk_lite.report.verdicts import DIFFERS, DOES_NOT, NOT_DECIDED, NOT_RUN, REPLICATES, judge
 from routedk_lite.statistics import holm
 from routedk_lite.study.records import load_all, load_predictions

@@ -13,7 +13,7 @@ from conftest import require
 from routedk_lite.answers.answering import answer_sessions, profile_reader
 from routedk_lite.answers.decoding import sample_bundles
 from routedk_lite.config import KnowledgeConfig, get_profile
-from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.domains import load_domain
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha, train_fusion

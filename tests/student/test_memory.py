@@ -13,10 +13,11 @@ from peft import get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from routedk_lite.config import PROFILES, KnowledgeConfig, StudentConfig
-from routedk_lite.data.sessions import PUBLIC_DOMAINS, load_domain
+from routedk_lite.data.domains import load_domain
+from routedk_lite.data.sessions import PUBLIC_DOMAINS
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
-from routedk_lite.report.tables import doctor
+from routedk_lite.report import doctor
 from routedk_lite.student import memory
 from routedk_lite.student.backbone import load_student, student_files
 from routedk_lite.student.examples import encode_example

@@ -10,8 +10,9 @@ import torch
 
 from routedk_lite.answers.partitions import log_loss
 from routedk_lite.config import KnowledgeConfig, PairConfig, PromptConfig
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import build_prompt, encode_prompt
-from routedk_lite.data.sessions import DataError, load_domain
+from routedk_lite.data.sessions import DataError
 from routedk_lite.student.batches import AnswerCollator
 from routedk_lite.student.examples import SessionExamples, encode_example, title_spans
 from routedk_lite.student.experts import load_expert, train_expert

@@ -13,7 +13,7 @@ from explored import make_results
 from routedk_lite.answers.decoding import greedy_answers
 from routedk_lite.answers.partitions import PartitionDecoder, SizePrior
 from routedk_lite.config import PairConfig
-from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.domains import load_domain
 from routedk_lite.fusion.fusion import Dynamic, OneHot, Static
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha

@@ -7,7 +7,7 @@ import torch
 
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.config import PairConfig, VoteConfig
-from routedk_lite.data.sessions import sessions as data
+from routedk_lite.data import domains
 from routedk_lite.files import sha256_folder
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
@@ -24,7 +24,7 @@ LIMIT = {"train": 12, "validation": 4, "test": 10}
 
 def small(name, split):
     """A handful of toy sessions."""
-    domain = data.load_domain(name, split)
+    domain = domains.load_domain(name, split)
     return replace(domain, sessions=domain.sessions[: LIMIT[split]])
 
 

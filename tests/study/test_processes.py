@@ -19,7 +19,7 @@ import os, sys
 from dataclasses import replace
 from routedk_lite.student.backbone import load_student
 from routedk_lite.config import get_profile
-from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.domains import load_domain
 from routedk_lite.student.experts import train_expert
 
 toy = get_profile("toy")

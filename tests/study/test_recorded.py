@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from routedk_lite.config import get_profile
-from routedk_lite.data.sessions import load_domain
+from routedk_lite.data.domains import load_domain
 from routedk_lite.fusion.routed import RoutedModel, saved_adapters
 from routedk_lite.fusion.routing import trace_alpha
 from routedk_lite.student.backbone import load_student

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from routedk_lite.answers.decoding import Answer
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.metrics import evaluate
 from routedk_lite.data.prompts import Problem
-from routedk_lite.data.sessions import Domain, load_domain
+from routedk_lite.data.sessions import Domain
 from routedk_lite.study import records
 from routedk_lite.study.records import (
     RecordError,

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from routedk_lite.config import KnowledgeConfig
-from routedk_lite.data.sessions import sessions as data
+from routedk_lite.data import domains
 from routedk_lite.report.tables import plan_table
 from routedk_lite.student.examples import encode_example
 from routedk_lite.study import experiments, records, stages
@@ -20,7 +20,7 @@ def study(tiny_profile, tmp_path, monkeypatch):
     """A study of a handful of toy sessions by a random student, whose tokens are bytes."""
 
     def small(name, split):
-        domain = data.load_domain(name, split)
+        domain = domains.load_domain(name, split)
         return replace(domain, sessions=domain.sessions[: LIMIT[split]])
 
     for module in (holdings, records):

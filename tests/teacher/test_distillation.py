@@ -15,7 +15,8 @@ from scripted import HAS_OPENAI, ScriptedTeacher, Server, toy_answer
 from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app
-from routedk_lite.data.sessions import DataError, Session, load_domain
+from routedk_lite.data.domains import load_domain
+from routedk_lite.data.sessions import DataError, Session
 from routedk_lite.files import asset
 from routedk_lite.teacher.distillation import (
     distill_answers,

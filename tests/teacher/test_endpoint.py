@@ -21,8 +21,8 @@ from conftest import require
 from scripted import HAS_OPENAI, Server, completion
 
 from routedk_lite.student.local_teacher import LocalTeacher
+from routedk_lite.teacher import endpoint as module
 from routedk_lite.teacher.endpoint import CallCache, ChatTeacher, TeacherError, cost
-from routedk_lite.teacher.endpoint import endpoint as module
 
 KEY = "sk-very-secret-0123456789"
 

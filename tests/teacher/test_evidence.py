@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from routedk_lite.data.sessions import PUBLIC_DOMAINS, Session, load_domain
+from routedk_lite.data.domains import load_domain
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, Session
 from routedk_lite.statistics import Interval
 from routedk_lite.teacher.distillation import distill_rules
 from routedk_lite.teacher.evidence import VERDICTS, Item, PairEvidence, pair_evidence, session_items

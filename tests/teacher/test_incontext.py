@@ -6,8 +6,9 @@ import pytest
 
 from routedk_lite.answers.decoding import greedy_answers, sample_bundles
 from routedk_lite.config import DecodeConfig, PairConfig, PromptConfig
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import Context, build_prompt, format_answer, session_prompt
-from routedk_lite.data.sessions import Domain, load_domain
+from routedk_lite.data.sessions import Domain
 from routedk_lite.student.examples import title_spans
 from routedk_lite.student.pairs import make_reader, read_pairs
 from routedk_lite.teacher.incontext import in_context

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite.config import KNOWLEDGE_KINDS
-from routedk_lite.data.sessions import PUBLIC_DOMAINS, DataError, load_domain
+from routedk_lite.data.domains import load_domain
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, DataError
 from routedk_lite.files import asset
 from routedk_lite.teacher.knowledge import (
     check_knowledge,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite.analysis.diagnostics import answer_nats
-from routedk_lite.data.sessions import PUBLIC_DOMAINS, Domain, Session, load_domain
+from routedk_lite.data.domains import load_domain
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, Domain, Session
 from routedk_lite.teacher.knowledge import Knowledge, Reasoning, Rule, check_knowledge, load_knowledge
 from routedk_lite.teacher.selection import STRATEGIES, accumulate_domains, accumulate_formats, difficulty_of, select
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from routedk_lite.data.domains import load_domain
 from routedk_lite.data.metrics import evaluate
-from routedk_lite.data.sessions import load_domain
 from routedk_lite.data.toyproducts import ACTIVITIES
+from routedk_lite.teacher import toy as toyteacher
 from routedk_lite.teacher.distillation import distill_answers, distill_reasoning, distill_rules, estimate, rules_plan
-from routedk_lite.teacher.endpoint import toy as toyteacher
 from routedk_lite.teacher.knowledge import check_knowledge, load_knowledge
 from routedk_lite.teacher.recording import distill
 from routedk_lite.teacher.teaching import FEEDBACK, ask_bundles, feedback

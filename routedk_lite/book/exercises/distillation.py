@@ -7,7 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
-from ...data.sessions import Bundle, Session, load_domain
+from ...data.domains import load_domain
+from ...data.sessions import Bundle, Session
 from ...data.toyproducts import KINDS, kind_in_title
 from ...teacher.evidence import Condition, pair_evidence, session_items
 from ...teacher.kinds import KindExtractor, fit_kinds

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...answers.decoding import Samples
+from ...data.domains import load_domain
 from ...data.metrics import per_session
 from ...data.prompts import parse_answer
-from ...data.sessions import Bundle, Domain, Session, load_domain
+from ...data.sessions import Bundle, Domain, Session
 from ...fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY
 from ...report.tables import provenance
 from ...study.mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs

@@ -20,7 +20,8 @@ from ...answers.answering import profile_reader
 from ...answers.asking import Reading, ask
 from ...answers.partitions import PartitionDecoder, SizePrior
 from ...config import Profile, get_profile
-from ...data.sessions import Session, load_domain
+from ...data.domains import load_domain
+from ...data.sessions import Session
 from ...fusion.routed import RoutedModel
 from ...student.backbone import load_student
 from ...student.pairs import PairReader

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .task import FAINT, MARKERS, QUIET, finish, new_figure, palette
+from ...report.style import FAINT, MARKERS, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

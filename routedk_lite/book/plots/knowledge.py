@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...report.style import FAINT, MARKERS, QUIET, finish, new_figure, palette
 from ...statistics import Interval
 from ...teacher.teaching import FEEDBACK
-from .task import FAINT, MARKERS, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .task import FAINT, QUIET, finish, new_figure, palette
+from ...report.style import FAINT, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,9 +1,4 @@
-"""Figures of the chapters, drawn so that they can be read at 700 pixels, in grey and by colour-blind readers.
-
-Every function returns a `Figure` that pyplot does not know, so that a cell shows it once. `note` is printed
-small below a figure: it says where the numbers come from. What a figure shows in words (its alt text) stands
-in the metadata of the cell that draws it.
-"""
+"""Figures of the task: sessions with their bundles, their lengths and sizes, metrics, intervals, learning curves."""
 
 from __future__ import annotations
 
@@ -12,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...data.sessions import Bundle, Session
+from ...report.style import FAINT, QUIET, WIDTH, finish, new_figure, palette
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,12 +16,6 @@ if TYPE_CHECKING:
 
     from ...analysis.diagnostics import LearningPoint
 
-WIDTH = 7.4
-"""Inches; the book shows it at about 95 pixels an inch."""
-QUIET, FAINT = "0.38", "0.82"
-"""Greys for text of second rank and for lines that only guide the eye."""
-MARKERS = "os^Dvx"
-"""Of lines and points, in the order of the palette."""
 FLOOR_ORDER = ("whole", "random", "pairs", "all_pairs")
 
 
@@ -328,25 +318,6 @@ def learning_figure(points: Mapping[str, Sequence[LearningPoint]], *, note: str 
     return finish(figure, note, legend_of=nats)
 
 
-# --- what they share ----------------------------------------------------------------------------------------
-
-
-def palette() -> list:
-    """Colours that colour-blind readers can tell apart."""
-    import seaborn as sns
-
-    return list(sns.color_palette("colorblind"))
-
-
-def new_figure(height: float, **settings) -> Figure:
-    """A figure of the book's width that pyplot does not know; `height` in inches."""
-    import matplotlib.pyplot as plt
-
-    figure = plt.figure(figsize=(WIDTH, height), facecolor="white", **settings)
-    plt.close(figure)  # or a notebook would show it a second time
-    return figure
-
-
 def _panels(n: int, *, height: float, n_columns: int = 3, sharey: bool = False) -> tuple[Figure, list[Axes]]:
     """A figure of `n` panels in rows of `n_columns`, each row `height` inches high."""
     n_columns = min(n, n_columns)
@@ -356,13 +327,3 @@ def _panels(n: int, *, height: float, n_columns: int = 3, sharey: bool = False) 
     for empty in panels[n:]:
         empty.set_axis_off()
     return figure, list(panels[:n])
-
-
-def finish(figure: Figure, note: str, legend_of: Axes | None = None) -> Figure:
-    """Add the note below and, if asked for, one legend above all panels."""
-    if legend_of:
-        handles, names = legend_of.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
-    if note:
-        figure.supxlabel(note, x=0.01, ha="left", fontsize=9, color=QUIET)
-    return figure

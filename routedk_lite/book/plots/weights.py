@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE, routing_statistics
-from .task import FAINT, MARKERS, QUIET, finish, new_figure, palette
+from ...report.style import FAINT, MARKERS, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
