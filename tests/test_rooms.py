@@ -26,6 +26,7 @@ MODULES = {
     if "assets" not in path.parts
 }
 ABOVE_ALL = ("__init__", "__main__")
+DOOR_PAGE = ROOT / "book/api/index.md"
 
 
 def room(module: str) -> str:
@@ -103,7 +104,7 @@ def test_names_of_the_door_exist_and_are_described(name: str) -> None:
     assert getattr(rdk, name) is getattr(import_module(f"routedk_lite.{module}"), name)
     assert getdoc(getattr(rdk, name))
     assert name in dir(rdk)
-    assert f"`{name}`" in (ROOT / "book/api/index.md").read_text(encoding="utf-8")
+    assert f"{{py:obj}}`{name} <routedk_lite.{module}.{name}>`" in DOOR_PAGE.read_text(encoding="utf-8")
 
 
 def test_a_name_behind_the_door_is_pointed_to() -> None:

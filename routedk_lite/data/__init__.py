@@ -4,8 +4,8 @@
 >>> session = rdk.load_domain("toyshop", "test").sessions[0]
 >>> print(rdk.build_prompt(session.titles[:2]), end="")
 Products:
-1. Larkspur running shoes
-2. Tessera toothpaste
+1. Norva linen apron, white
+2. Orbis 1 watch, red
 Bundles:
 >>> answer = rdk.parse_answer("1 2", n_items=len(session))
 >>> rdk.evaluate({session.id: answer.bundles}, [session]).f1

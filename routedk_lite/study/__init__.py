@@ -1,8 +1,8 @@
 """Runs and records: what a study consists of, how each run is made, and what is kept of it.
 
->>> import routedk_lite as rdk
+>>> import tempfile, routedk_lite as rdk
 >>> from routedk_lite.study.pipeline import Pipeline
->>> work = getfixture("tmp_path")
+>>> work = tempfile.mkdtemp()
 >>> records = Pipeline("toy", results=work, work=work, progress=False).run(only=["floor-pairs"])
 >>> [record.run for record in rdk.load_all(work)] == [record.run for record in records] == ["floor-pairs"]
 True

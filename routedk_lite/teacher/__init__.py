@@ -4,6 +4,6 @@
 >>> knowledge = rdk.load_knowledge("electronic")
 >>> len(knowledge.rules), len(knowledge.reasoning)
 (12, 623)
->>> knowledge.rules["R1"].text.split()[:4]
-['x']
+>>> knowledge.rules["R1"].text[:55]
+'First decide what broad activity most of the session is'
 """
