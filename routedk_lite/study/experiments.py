@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from .records import measure
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from ..data.sessions import Session
     from .study import Study
 
 EXPERTS = {"base": "none", "rules": "rules", "reasoning": "reasoning", "both": "both"}
@@ -174,7 +175,7 @@ def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
         if model.truncation_error:
             made["analysis"]["truncation_error"] = float(np.mean(list(model.truncation_error.values())))
         if not isinstance(model.fusion, Ties):
-            alpha = _alpha(study, model)
+            alpha = traced(study, model, study.split("test"))
             made["analysis"] |= {
                 "experts": list(model.expert_names),
                 "layers": list(model.layer_numbers),
@@ -185,11 +186,16 @@ def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     return made
 
 
-def _alpha(study: Study, model: RoutedModel) -> np.ndarray:
+def traced(study: Study, model: RoutedModel, sessions: Iterable[Session]) -> np.ndarray:
+    """α of every session, written as the study writes it.
+
+    Shapes:
+        → (S, L, E)
+    """
     return trace_alpha(
         model,
         study.student.tokenizer,
-        study.split("test"),
+        sessions,
         prompt=study.profile.prompt,
         batch_size=study.profile.decode.batch_size,
         progress=study.progress,

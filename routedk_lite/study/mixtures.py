@@ -21,9 +21,8 @@ from ..data.metrics import per_session
 from ..data.prompts import format_answer, prompt_batches
 from ..data.sessions import Bundle, Domain, Session
 from ..files import read_lines
-from ..fusion.routing import trace_alpha
 from ..student.pairs import read_pairs
-from .experiments import routed
+from .experiments import routed, traced
 from .records import RunRecord, load_attachment, load_predictions
 
 if TYPE_CHECKING:
@@ -306,15 +305,7 @@ def _log_alpha(study: Study, model: RoutedModel, sessions: Sequence[Session]) ->
     Shapes:
         → (S, L, E)
     """
-    alpha = trace_alpha(
-        model,
-        study.student.tokenizer,
-        sessions,
-        prompt=study.profile.prompt,
-        batch_size=study.profile.decode.batch_size,
-        progress=False,
-    )
-    logs = np.log(np.clip(alpha.astype(float), 1e-12, None))
+    logs = np.log(np.clip(traced(study, model, sessions).astype(float), 1e-12, None))
     return logs - logs.max(-1, keepdims=True)
 
 
