@@ -22,10 +22,10 @@ from routedk_lite.config import (
         (lambda: TrainConfig(learning_rate=0.0), "learning_rate"),
         (lambda: DecodeConfig(batch_size=0), "batch_size"),
         (lambda: PromptConfig(max_title_words=0), "max_title_words"),
-        (lambda: StudentConfig(source="disk", id="x"), "'disk'.*package, wheel or hub"),
+        (lambda: StudentConfig(source="disk", id="x"), "'disk'.*one of package, gguf, wheel, hub"),
         (lambda: StudentConfig(source="hub", id=""), "id = ''"),
         (lambda: StudentConfig(source="hub", id="x", dtype="int8"), "'int8'.*bfloat16"),
-        (lambda: StudentConfig(source="wheel", id="x", file_sha256="abc"), "file_sha256"),
+        (lambda: StudentConfig(source="wheel", id="x", file="x.gguf", file_sha256="abc"), "file_sha256"),
     ],
 )
 def test_a_bad_setting_names_itself_and_its_value(make, message):
