@@ -18,8 +18,8 @@ app = typer.Typer(
 data_app = typer.Typer(help="The public data: fetch, verify, describe.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-ProfileName = Annotated[str, typer.Option(help="toy, smol, t4 or paper.")]
-DomainName = Annotated[str | None, typer.Option(help="electronic, clothing, food or toyshop.")]
+ProfileName = Annotated[str, typer.Option(help="toy, control, smol, t4 or paper.")]
+DomainName = Annotated[str | None, typer.Option(help="electronic, clothing, food, toyshop or habits.")]
 Results = Annotated[Path, typer.Option(help="Folder of the run records.")]
 
 
@@ -203,7 +203,9 @@ def replication_report(
     if profile:
         known = replace(known, profile=get_profile(profile).name)
     records = load_all(results)
-    stages = {domain: [stage.name for stage in Pipeline(known.profile, domain).stages] for domain in PUBLIC_DOMAINS}
+    studies = [(known.profile, domain) for domain in PUBLIC_DOMAINS]
+    studies += [(known.control_profile, domain) for control in known.controls for domain in control.domains]
+    stages = {domain: [stage.name for stage in Pipeline(name, domain).stages] for name, domain in studies}
     root = path.parent if (path.parent / "notebooks").is_dir() else None  # an installed package has no chapters
     judgements = judged_claims(known, records, stages, root=root)
     typer.echo(summary_table(judgements))

@@ -6,7 +6,7 @@ digest is known has been run before.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .files import sha256_json
@@ -280,25 +280,41 @@ _RECIPE = {"permute": True, "pair_weight": 1.0, "answer_weight": 0.25}
 # A GPU waits for the processor that starts its kernels: two texts take it nearly as long as four. Four still fit.
 _GPU = {"micro_batch_size": 4, "accumulation_steps": 4, "max_length": 2048, **_RECIPE}
 
+_TOY = StudentConfig(source="package", id="toy_student", dtype="float32", attention="sdpa")
+_TOY_TRAIN = TrainConfig(
+    r=8,
+    lora_alpha=16,
+    learning_rate=3e-3,
+    lora_dropout=0.0,
+    epochs=6,
+    micro_batch_size=16,
+    accumulation_steps=1,
+    max_length=512,
+)
+
 PROFILES = {
     p.name: p
     for p in (
         Profile(
             name="toy",
-            student=StudentConfig(source="package", id="toy_student", dtype="float32", attention="sdpa"),
-            train=TrainConfig(
-                r=8,
-                lora_alpha=16,
-                learning_rate=3e-3,
-                lora_dropout=0.0,
-                epochs=6,
-                micro_batch_size=16,
-                accumulation_steps=1,
-                max_length=512,
-            ),
+            student=_TOY,
+            train=_TOY_TRAIN,
             router=RouterConfig(micro_batch_size=16, accumulation_steps=1, max_length=512),
             decode=DecodeConfig(batch_size=64, max_new_tokens=32),
             domains=("toyshop",),
+            parameters=1e6,
+            needs="any CPU; no network",
+        ),
+        # Two experts that must be told apart, and a router that has little time: it learns three times as fast.
+        Profile(
+            name="control",
+            student=_TOY,
+            train=replace(_TOY_TRAIN, epochs=10),
+            router=RouterConfig(
+                micro_batch_size=16, accumulation_steps=1, max_length=512, learning_rate=3e-3, epochs=6
+            ),
+            decode=DecodeConfig(batch_size=64, max_new_tokens=32),
+            domains=("habits",),
             parameters=1e6,
             needs="any CPU; no network",
         ),
@@ -352,4 +368,5 @@ PROFILES = {
         ),
     )
 }
-"""The four profiles by name: toy to learn with, smol for the recorded results, t4 and paper for GPUs."""
+"""The profiles by name: toy to learn with, control for the task in which routing must win, smol for recorded results,
+t4 and paper for GPUs."""

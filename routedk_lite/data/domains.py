@@ -1,10 +1,10 @@
-"""A domain by its name: the three public ones and the toy shop, loaded the same way."""
+"""A domain by its name: the three public ones and two toy ones, loaded the same way."""
 
 from __future__ import annotations
 
-from . import toyshop
+from . import habits, toyshop
 from .public import is_cached, load_public
-from .sessions import DOMAINS, PUBLIC_DOMAINS, SPLITS, Domain
+from .sessions import DOMAINS, PUBLIC_DOMAINS, SPLITS, TOY_DOMAINS, Domain
 
 
 def load_domain(name: str, split: str) -> Domain:
@@ -13,7 +13,7 @@ def load_domain(name: str, split: str) -> Domain:
     The official test and training sets are used as they are; validation sessions are those in neither.
 
     Args:
-        name: `electronic`, `clothing`, `food` or `toyshop`.
+        name: one of `DOMAINS`: `electronic`, `clothing`, `food`, `toyshop` or `habits`.
         split: `train`, `validation` or `test`.
 
     Raises:
@@ -25,8 +25,9 @@ def load_domain(name: str, split: str) -> Domain:
         raise ValueError(f"unknown domain {name!r}: choose one of {', '.join(DOMAINS)}")
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    if name == "toyshop":
-        return Domain(name=name, split=split, sessions=toyshop.load(split))
+    if name in TOY_DOMAINS:
+        sessions = {"toyshop": toyshop, "habits": habits}[name].load(split)
+        return Domain(name=name, split=split, sessions=sessions)
     return load_public(name, split)
 
 

@@ -22,7 +22,8 @@ Bundle = frozenset[int]
 """A set of 1-based item numbers."""
 
 PUBLIC_DOMAINS = ("electronic", "clothing", "food")
-DOMAINS = (*PUBLIC_DOMAINS, "toyshop")
+TOY_DOMAINS = ("toyshop", "habits")
+DOMAINS = (*PUBLIC_DOMAINS, *TOY_DOMAINS)
 SPLITS = ("train", "validation", "test")
 
 

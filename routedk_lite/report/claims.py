@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import PROFILES
-from ..data.sessions import PUBLIC_DOMAINS
+from ..data.sessions import PUBLIC_DOMAINS, TOY_DOMAINS
 from ..files import own_file
 
 METRICS = (
@@ -78,12 +78,12 @@ class Claim:
 
     id: str
     title: str
-    paper: str
-    """A key of `Claims.papers`."""
+    paper: str = ""
+    """A key of `Claims.papers`; none for a control, which is ours."""
     statement: str
-    where: str
+    where: str = ""
     """Part of the paper that makes it, as far as known."""
-    reports: str
+    reports: str = ""
     """What the paper reports: numbers or an order, or `unknown`."""
     source: str = ""
     """Where `reports` is known from."""
@@ -115,6 +115,10 @@ class Claims:
     profile: str
     papers: Mapping[str, Paper]
     claims: tuple[Claim, ...]
+    control_profile: str = ""
+    """Whose records judge the controls."""
+    controls: tuple[Claim, ...] = ()
+    """What must hold if our instruments work. They are judged by the same rule."""
 
     def __iter__(self):
         return iter(self.claims)
@@ -145,26 +149,40 @@ def load_claims(path: str | Path | None = None) -> Claims:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ClaimError(f"{path}: cannot be read ({error})") from error
-    parts = {"profile": str, "papers": dict, "claims": list}
+    parts = {"profile": str, "papers": dict, "claims": list, "control_profile": str, "controls": list}
     if not isinstance(content, dict) or {name: type(part) for name, part in content.items()} != parts:
-        raise ClaimError(f"{path}: must hold a profile, a mapping of papers and a list of claims, and nothing else")
+        raise ClaimError(
+            f"{path}: must hold a profile, a mapping of papers, a list of claims, a control_profile and a list of "
+            "controls, and nothing else"
+        )
     where = path.name
-    _one_of(f"{where}, profile", content["profile"], PROFILES)
+    for name in ("profile", "control_profile"):
+        _one_of(f"{where}, {name}", content[name], PROFILES)
     papers = {key: _made(Paper, entry, f"{where}, paper {key!r}") for key, entry in content["papers"].items()}
-    claims = tuple(_claim(entry, where, papers) for entry in content["claims"])
-    ids = [claim.id for claim in claims]
+    claims = tuple(_claim(entry, where, papers, PUBLIC_DOMAINS) for entry in content["claims"])
+    controls = tuple(_claim(entry, where, {}, TOY_DOMAINS) for entry in content["controls"])
+    ids = [claim.id for claim in (*claims, *controls)]
     if twice := sorted({id_ for id_ in ids if ids.count(id_) > 1}):
         raise ClaimError(f"{where}: {', '.join(twice)} is the id of two claims")
-    return Claims(profile=content["profile"], papers=papers, claims=claims)
+    return Claims(
+        profile=content["profile"],
+        papers=papers,
+        claims=claims,
+        control_profile=content["control_profile"],
+        controls=controls,
+    )
 
 
-def _claim(entry: Any, where: str, papers: Mapping[str, Paper]) -> Claim:
+def _claim(entry: Any, where: str, papers: Mapping[str, Paper], domains: Sequence[str]) -> Claim:
+    """A claim of one of the papers, or a control where there are none."""
     where = f"{where}, claim {entry.get('id') if isinstance(entry, dict) else entry!r}"
     claim = _made(Claim, entry, where)
-    _one_of(f"{where}: paper", claim.paper, papers)
+    _one_of(f"{where}: paper", claim.paper, papers or ("",))
+    if papers and not (claim.where and claim.reports):
+        raise ClaimError(f"{where}: `where` and `reports` are missing; write 'unknown' for what is not known")
     _one_of(f"{where}: needs", claim.needs, NEEDS)
     for domain in (*claim.domains, *claim.recorded):
-        _one_of(f"{where}: domain", domain, PUBLIC_DOMAINS)
+        _one_of(f"{where}: domain", domain, domains)
     if bool(claim.comparisons) == bool(claim.unmeasured):
         raise ClaimError(f"{where}: give either comparisons, or in `unmeasured` the reason why there are none")
     made = tuple(
@@ -226,7 +244,7 @@ def check_chapters(claims: Claims, root: str | Path) -> None:
     Raises:
         ClaimError: one is not.
     """
-    for claim in claims:
+    for claim in (*claims, *claims.controls):
         if not list(Path(root).glob(f"{claim.chapter}.*")):
             raise ClaimError(f"claim {claim.id!r}: chapter = {claim.chapter!r}: there is no such chapter in {root}")
 
@@ -236,12 +254,12 @@ def check_runs(claims: Claims, stages: Mapping[str, Sequence[str]]) -> None:
 
     Args:
         claims: what is checked.
-        stages: domain → names of a study's stages.
+        stages: domain → names of a study's stages, for the domains of claims and of controls.
 
     Raises:
         ClaimError: a run is not among them.
     """
-    for claim in claims:
+    for claim in (*claims, *claims.controls):
         for domain in claim.domains:
             for pattern in (*claim.runs, *claim.costs):
                 if not any(fnmatch(name, pattern) for name in stages[domain]):

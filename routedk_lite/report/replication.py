@@ -17,10 +17,10 @@ from ..config import Profile, get_profile
 from ..data.sessions import PUBLIC_DOMAINS
 from ..files import atomic_write, sha256_json
 from ..study.records import RunRecord
-from .claims import Claim, Claims, check_chapters, check_recorded, check_runs
+from .claims import Claim, Claims, Paper, check_chapters, check_recorded, check_runs
 from .figure import claims_figure
 from .tables import fill_marked, provenance, text_table
-from .verdicts import NOT_RUN, Finding, Judgement, judge
+from .verdicts import NOT_RUN, Finding, Judgement, judge, judge_controls
 
 PAGE, FIGURE = "replication.md", "assets/replication.svg"
 UNBROKEN = "\u00a0"
@@ -96,6 +96,7 @@ def page_parts(
         "state": f"The {len(claims)} claims so far: {state}.\n\n*{where}*",
         "summary": summary_table(judgements, markdown=True),
         "settings": settings_table(get_profile(claims.profile), own),
+        "control": "\n\n".join(claim_section(claims, j, records, folder) for j in judge_controls(claims, records)),
         "claims": "\n\n".join(claim_section(claims, j, own, folder) for j in judgements),
     }
 
@@ -137,17 +138,16 @@ def _weights(profile: Profile) -> str:
 def claim_section(claims: Claims, judgement: Judgement, records: Sequence[RunRecord], folder: Path) -> str:
     """Everything about one claim in MyST Markdown."""
     claim = judgement.claim
-    paper = claims.papers[claim.paper]
-    known = f" ({claim.source})" if claim.source else ""
+    source = f" ({claim.source})" if claim.source else ""
     facts = [
-        ["the paper reports", claim.reports + known],
+        *([["the paper reports", claim.reports + source]] if claim.paper else []),
         ["tested in", f"[chapter {Path(claim.chapter).name[:2]}](../{claim.chapter}.ipynb)"],
         ["rule", _rule(claim)],
         ["verdict", f"**{judgement.verdict}**"],
     ]
     parts = [
         f"(claim-{claim.id})=\n### {claim.title}",
-        f"{claim.statement} *{paper.name[0].upper()}{paper.name[1:]} {{cite}}`{paper.key}`, {claim.where}.*",
+        claim.statement + (f" {_cited(claims.papers[claim.paper], claim.where)}" if claim.paper else ""),
         text_table(["", ""], facts, text_columns=2, markdown=True),
     ]
     if known := [f for f in judgement.findings if not f.missing]:
@@ -161,6 +161,10 @@ def claim_section(claims: Claims, judgement: Judgement, records: Sequence[RunRec
     if judgement.records:
         parts.append(_records_dropdown(judgement.records, folder))
     return "\n\n".join(parts)
+
+
+def _cited(paper: Paper, where: str) -> str:
+    return f"*{paper.name[0].upper()}{paper.name[1:]} {{cite}}`{paper.key}`, {where}.*"
 
 
 def _rule(claim: Claim) -> str:

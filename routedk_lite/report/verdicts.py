@@ -18,7 +18,7 @@ not run               a run is missing
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cached_property
 from typing import NamedTuple
@@ -137,6 +137,11 @@ def judge(
     profile = profile or claims.profile
     shelf = _Shelf([r for r in records if r.profile == profile])
     return [_judged(claim, shelf, n_draws) for claim in claims]
+
+
+def judge_controls(claims: Claims, records: Iterable[RunRecord], *, n_draws: int = 10_000) -> list[Judgement]:
+    """Judge the controls by the records of their own profile, and by the same rule as the claims."""
+    return judge(replace(claims, claims=claims.controls), records, profile=claims.control_profile, n_draws=n_draws)
 
 
 def _judged(claim: Claim, shelf: _Shelf, n_draws: int) -> Judgement:

@@ -21,6 +21,7 @@ from ..answers.answering import ReadPairs, decode_pairs, pairs_of
 from ..answers.decoding import Answer, Samples, greedy_answers, sample_bundles
 from ..answers.voting import diversity, reliability, vote_all, voting_curve
 from ..config import DecodeConfig, KnowledgeConfig
+from ..data.habits import HABITS, habit_bundles
 from ..data.metrics import evaluate
 from ..data.prompts import ContextOf
 from ..files import locked, read_lines, sha256_folder
@@ -42,16 +43,31 @@ EXPERTS = {"base": "none", "rules": "rules", "reasoning": "reasoning", "both": "
 """Experts by name, and what each is told. `both` is the second of two experts, where K = 2."""
 
 
+def experts(study: Study) -> dict[str, str]:
+    """Experts of a study by name, and what each is told. Those of the positive control each learn one habit."""
+    return dict.fromkeys(HABITS, "none") if study.domain == "habits" else EXPERTS
+
+
 def fusions(study: Study) -> dict[str, tuple[Fusion, tuple[str, ...]]]:
     """The fusions of a study by name, each with its experts."""
-    three, dynamic = ("base", "rules", "reasoning"), Dynamic(normalize=study.profile.router.normalize)
-    return {
-        "average": (Average(), three),
-        "ties": (Ties(rank=study.profile.ties_rank), three),
-        "static": (Static(), three),
-        "dynamic": (dynamic, three),
-        "dynamic-k2": (dynamic, ("base", "both")),
+    control = study.domain == "habits"
+    together = HABITS if control else ("base", "rules", "reasoning")
+    dynamic = Dynamic(normalize=study.profile.router.normalize)
+    found = {
+        "average": (Average(), together),
+        "ties": (Ties(rank=study.profile.ties_rank), together),
+        "static": (Static(), together),
+        "dynamic": (dynamic, together),
     }
+    return found if control else {**found, "dynamic-k2": (dynamic, ("base", "both"))}
+
+
+def lessons(study: Study, name: str, split: str) -> Iterable[Session]:
+    """The sessions of a split as one expert learns them: those of the control are grouped by its own habit."""
+    sessions = study.split(split)
+    if name not in HABITS:
+        return sessions
+    return [replace(s, bundles=habit_bundles(s.titles, name), intents=()) for s in sessions]
 
 
 def plain(predictions: Mapping[int, Sequence]) -> list[Answer]:
@@ -78,21 +94,21 @@ def expert_folder(study: Study, name: str, seed: int) -> Path:
 
 
 def train(study: Study, name: str, *, seed: int | None = None, on_epoch: Callable | None = None) -> ExpertResult:
-    """Train one of the `EXPERTS`, or find it trained or shipped; `seed` if it is not the study's."""
-    kind, seed = EXPERTS[name], study.seed if seed is None else seed
+    """Train one of a study's `experts`, or find it trained or shipped; `seed` if it is not the study's."""
+    kind, seed = experts(study)[name], study.seed if seed is None else seed
     folder = expert_folder(study, name, seed)
     with locked(folder):  # another job may need the same expert
         unpack_expert(study.shipped, folder)
         return train_expert(
             study.student,
-            study.split("train"),
+            lessons(study, name, "train"),
             folder,
             config=study.profile.train,
             prompt=study.profile.prompt,
             knowledge=load_knowledge(study.domain) if kind != "none" else None,
             told=KnowledgeConfig(kind=kind, place=study.profile.place),
             reader=study.reader,
-            validation=study.split("validation"),
+            validation=lessons(study, name, "validation"),
             on_epoch=on_epoch,
             seed=seed,
             progress=study.progress,
@@ -208,7 +224,7 @@ def traced(study: Study, model: RoutedModel, sessions: Iterable[Session]) -> np.
 def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """One draw of N answers per session, and the votes among fewer and fewer of them."""
     name, test = config["model"], study.split("test")
-    if name in EXPERTS:
+    if name in experts(study):
         model = load_expert(study.student, train(study, name).folder)
         try:
             samples = _sampled(study, model, f"voting-{name}-{key}")

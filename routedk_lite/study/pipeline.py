@@ -19,7 +19,7 @@ from ..fusion.shipping import write_shipped
 from ..student.backbone import is_cached, student_files
 from ..student.experts import ExpertResult
 from . import experiments
-from .experiments import EXPERTS, fusions
+from .experiments import fusions
 from .records import Measurement, RunRecord, record_path, write_measurement, write_record
 from .stages import PARTS, Planned, planned
 from .study import Study
@@ -102,10 +102,10 @@ class Pipeline(Study):
         if stage.kind == "fetch":
             return []
         found = [s for s in stages if s.kind == "fetch"]
-        experts = [f"{name}-seed{self.seed}" for name in EXPERTS]
-        if stage.name in experts or not stage.name.endswith(f"-seed{self.seed}"):
+        names = [f"{name}-seed{self.seed}" for name in experiments.experts(self)]
+        if stage.name in names or not stage.name.endswith(f"-seed{self.seed}"):
             return found
-        found += [s for s in stages if s.name in experts]
+        found += [s for s in stages if s.name in names]
         if stage.kind in ("sample", "explore"):
             found += [s for s in stages if s.name.startswith("fusion-")]
         if stage.kind == "explore":

@@ -10,10 +10,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..answers.baselines import FLOORS, SIMILARITIES
+from ..data.habits import HABITS
 from ..data.sessions import PUBLIC_DOMAINS
 from ..teacher.knowledge import load_knowledge
 from . import ablations, experiments, mixtures, preliminaries, variants
-from .experiments import EXPERTS, fusions
+from .experiments import fusions
 from .preliminaries import FLOOR_SEED, HINTS
 
 if TYPE_CHECKING:
@@ -61,10 +62,19 @@ class Planned(NamedTuple):
 
 def planned(study: Study) -> Iterator[Planned]:
     """All runs and measurements of a study, in the order in which they need each other."""
+    if study.domain == "habits":  # the positive control: two experts, what fuses them, and whose α they get
+        yield from _floors(study)
+        yield from _experts(study)
+        yield from _fusions(study)
+        yield from _controls(study)
+        return
+    yield from _floors(study)
     yield from _without_student(study)
     yield from _asked_only(study)
     yield from _experts(study)
+    yield from _experts_beside(study)
     yield from _fusions(study)
+    yield from _votes(study)
     yield from _companion(study)
     yield from _ablations(study)
 
@@ -89,7 +99,9 @@ def _trained(study: Study) -> dict[str, Any]:
 
 
 def _told(study: Study) -> dict[str, Any]:
-    """Of every expert that is told something."""
+    """Of every expert that is told something; those of the positive control are told nothing."""
+    if study.domain == "habits":
+        return {}
     return {"place": study.profile.place, "knowledge": load_knowledge(study.domain).sha256}
 
 
@@ -101,11 +113,14 @@ def _routed(study: Study) -> dict[str, Any]:
 # --- stages -------------------------------------------------------------------------------------------------------
 
 
-def _without_student(study: Study) -> Iterator[Planned]:
-    public = study.domain in PUBLIC_DOMAINS
+def _floors(study: Study) -> Iterator[Planned]:
     for name in FLOORS:
         config = {"floor": name, "seed": FLOOR_SEED}
         yield Planned(f"floor-{name}", "bundles without reading titles", "floor", None, config, preliminaries.floor)
+
+
+def _without_student(study: Study) -> Iterator[Planned]:
+    public = study.domain in PUBLIC_DOMAINS
     for name in SIMILARITIES:
         # The sentence encoder must be fetched, which the toy shop's readers should not have to wait for.
         if name != "tfidf" and not public:
@@ -141,10 +156,16 @@ def _asked_only(study: Study) -> Iterator[Planned]:
 
 def _experts(study: Study) -> Iterator[Planned]:
     seed, trained = study.seed, _trained(study)
-    for name, kind in EXPERTS.items():
+    for name, kind in experiments.experts(study).items():
         config = {**trained, "expert": name, **(_told(study) if kind != "none" else {})}
         about = f"train an expert on {kind if kind != 'none' else 'raw sessions'}, ask it alone"
+        if name in HABITS:
+            about = f"train an expert on bundles {name.replace('_', ' ')}, ask it alone"
         yield Planned(f"{name}-seed{seed}", about, "train", seed, config, experiments.expert, knowledge=kind)
+
+
+def _experts_beside(study: Study) -> Iterator[Planned]:
+    seed, trained = study.seed, _trained(study)
     config = {**trained, "demonstrations": DEMONSTRATIONS, "hints": "none", "expert": "base"}
     about = f"the base expert with {DEMONSTRATIONS} solved sessions in its prompt"
     yield Planned(
@@ -175,6 +196,10 @@ def _fusions(study: Study) -> Iterator[Planned]:
         kind = "router" if name.startswith(("static", "dynamic")) else "answer"
         about = f"fuse {len(experts)} experts"
         yield Planned(f"fusion-{name}-seed{seed}", about, kind, seed, config, experiments.fusion)
+
+
+def _votes(study: Study) -> Iterator[Planned]:
+    seed, routed = study.seed, _routed(study)
     vote = asdict(study.profile.vote)
     for name in VOTERS:
         about = f"sample {study.profile.vote.n} answers, let them vote"
@@ -198,13 +223,24 @@ def _companion(study: Study) -> Iterator[Planned]:
         )
 
 
-def _ablations(study: Study) -> Iterator[Planned]:
-    seed, routed = study.seed, _routed(study)
+def _one_router(study: Study) -> dict[str, Any]:
+    """Settings of the routed model that is taken apart."""
     fusion, experts = fusions(study)[ablations.FUSION]
-    one = {**routed, "fusion_name": ablations.FUSION, **fusion.to_json(), "experts": experts}
+    return {**_routed(study), "fusion_name": ablations.FUSION, **fusion.to_json(), "experts": experts}
+
+
+def _controls(study: Study) -> Iterator[Planned]:
+    one = _one_router(study)
     for name, settings in ablations.ablations(study).items():
-        about = ablations.about(settings)
-        config = {**one, **settings}
+        if "control" in settings:
+            about, config = ablations.about(settings), {**one, **settings}
+            yield Planned(f"{name}-seed{study.seed}", about, "answer", study.seed, config, ablations.run_ablation)
+
+
+def _ablations(study: Study) -> Iterator[Planned]:
+    seed, routed, one = study.seed, _routed(study), _one_router(study)
+    for name, settings in ablations.ablations(study).items():
+        about, config = ablations.about(settings), {**one, **settings}
         yield Planned(f"{name}-seed{seed}", about, "answer", seed, config, ablations.run_ablation, part="ablations")
     config = {
         **routed,

@@ -229,7 +229,7 @@ def test_a_study_goes_on_from_its_shipped_model(done, profile, tmp_path, monkeyp
     first = done()
     again = Pipeline(profile, results=tmp_path / "other results", work=tmp_path / "other runs", progress=False)
     first.export(again.shipped)
-    for module in ("experts", "routing"):
+    for module in ("student.experts", "fusion.routing"):
         monkeypatch.setattr(f"routedk_lite.{module}.run_trainer", lambda trainer: pytest.fail("trained again"))
     with experiments.routed(first, "dynamic") as (model, result):
         was = {adapter.name: adapter.sha256 for adapter in model.adapters}

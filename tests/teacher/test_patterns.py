@@ -206,7 +206,7 @@ def test_the_text_of_a_session_names_what_applies_and_reads_titles_only():
         patterns_text(session, PATTERNS, LETTERS, most=0)
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("domain", (*PUBLIC_DOMAINS, "toyshop"))
 def test_every_split_has_its_patterns_and_no_claim_seems_to_name_an_item(domain, request):
     if domain != "toyshop":
         request.getfixturevalue("mirror")
