@@ -37,7 +37,7 @@ def test_profiles_are_known_by_name_and_cannot_be_changed():
     assert list(PROFILES) == ["toy", "smol", "t4", "paper"]
     assert get_profile("smol") is PROFILES["smol"]
     assert get_profile(PROFILES["toy"]) is PROFILES["toy"]
-    with pytest.raises(ValueError, match="'big'.*toy, smol, t4, paper"):
+    with pytest.raises(ValueError, match="'big'.*toy, smol, t4, paper, control"):
         get_profile("big")
     with pytest.raises(FrozenInstanceError):
         PROFILES["toy"].name = "other"

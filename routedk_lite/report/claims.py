@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ..config import PROFILES
+from ..config import CONTROL, PROFILES
 from ..data.sessions import PUBLIC_DOMAINS, TOY_DOMAINS
 from ..files import own_file
 
@@ -157,7 +157,7 @@ def load_claims(path: str | Path | None = None) -> Claims:
         )
     where = path.name
     for name in ("profile", "control_profile"):
-        _one_of(f"{where}, {name}", content[name], PROFILES)
+        _one_of(f"{where}, {name}", content[name], (*PROFILES, CONTROL.name))
     papers = {key: _made(Paper, entry, f"{where}, paper {key!r}") for key, entry in content["papers"].items()}
     claims = tuple(_claim(entry, where, papers, PUBLIC_DOMAINS) for entry in content["claims"])
     controls = tuple(_claim(entry, where, {}, TOY_DOMAINS) for entry in content["controls"])

@@ -65,7 +65,7 @@ def test_claims_cite_chapters_that_exist():
 
 def test_claims_cite_runs_that_a_study_makes():
     names = {d: [s.name for s in Pipeline(CLAIMS.profile, d).stages] for d in ("electronic", "clothing", "food")}
-    check_runs(CLAIMS, names)
+    check_runs(CLAIMS, names | {"habits": [s.name for s in Pipeline(CLAIMS.control_profile).stages]})
 
 
 def test_runs_that_are_said_to_be_recorded_are():
@@ -93,6 +93,7 @@ def test_citing_what_does_not_exist_is_an_error(load, tmp_path):
         check_recorded(claims, {"food": ["rules-seed0"]})
     every = ["fusion-dynamic-seed0", "rules-seed0", "reasoning-seed2", "both-seed0"]
     check_recorded(claims, {"food": every})
+    assert claims.controls[0].domains == ("habits",)
     with pytest.raises(ClaimError, match="run = 'patterns': a study of electronic has no such stage"):
         check_runs(claims, dict.fromkeys(("electronic", "clothing", "food"), every))
 
@@ -101,7 +102,7 @@ def test_citing_what_does_not_exist_is_an_error(load, tmp_path):
     ("change", "message"),
     [
         (lambda c: c.update(profile="huge"), "claims.yml, profile = 'huge': choose one of toy, smol, t4, paper"),
-        (lambda c: c.pop("papers"), "must hold a profile, a mapping of papers and a list of claims"),
+        (lambda c: c.pop("papers"), "must hold a profile, a mapping of papers, a list of claims"),
         (
             lambda c: c["claims"][0].update(paper="other"),
             "claim 'beats-distillation': paper = 'other': choose one of",

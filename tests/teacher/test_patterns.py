@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from routedk_lite.config import KnowledgeConfig, PromptConfig
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.metrics import evaluate
-from routedk_lite.data.sessions import DOMAINS, PUBLIC_DOMAINS, Session
+from routedk_lite.data.sessions import PUBLIC_DOMAINS, Session
 from routedk_lite.student.examples import encode_example
 from routedk_lite.teacher.kinds import KindExtractor, fit_kinds
 from routedk_lite.teacher.knowledge import item_references
