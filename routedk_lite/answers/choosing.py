@@ -1,8 +1,9 @@
 """Other ways than a vote to choose one of N sampled answers, and what limits all of them.
 
 An oracle that knows the truth takes the best of N: whatever chooses one of them, it can do no better. The model's own
-likelihood is a choice that needs no truth. Between the two stands the vote, and what it comes to with ever more voters
-is decided by a contest: is the right answer the most frequent one, or is there a wrong one that comes up more often?
+likelihood is a choice that needs no truth. Between the two stand the vote, the consensus (`consensus`) and a verifier
+that has learned what good answers look like (`verifier`). What a vote comes to with ever more voters is decided by a
+contest: is the right answer the most frequent one, or is there a wrong one that comes up more often?
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from ..data.metrics import per_session
 from ..data.sessions import Bundle, Session
 from ..statistics import Interval, bootstrap_interval
+from .consensus import Consensus
 from .decoding import Answer, Samples
 from .voting import vote
 
@@ -50,7 +52,12 @@ def oracle(answers: Sequence[Answer], greedy: Answer, worth: Worth) -> Sequence[
     return max((answer.bundles for answer in answers), key=worth)
 
 
-CHOOSERS: dict[str, Chooser] = {"oracle": oracle, "majority": majority, "likeliest": likeliest}
+CHOOSERS: dict[str, Chooser] = {
+    "oracle": oracle,
+    "majority": majority,
+    "consensus": Consensus(),
+    "likeliest": likeliest,
+}
 
 
 class ChoicePoint(NamedTuple):

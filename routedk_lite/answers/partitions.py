@@ -176,10 +176,22 @@ def expected_f1(labels: np.ndarray) -> np.ndarray:
     bits = 1 << np.arange(labels.shape[1])
     masks = np.stack([((labels == group) * bits).sum(1) for group in range(groups)], 1)  # (C, groups)
     masks[(masks & (masks - 1)) == 0] = 0  # groups of one are no bundles
+    return mutual_f1(masks)
+
+
+def mutual_f1(masks: np.ndarray) -> np.ndarray:
+    """Strict F1 of each set of bundles as the answer where another is the truth.
+
+    Args:
+        masks: a bundle's items as bits, 0 where a set has fewer bundles. A set without any scores 0.
+
+    Shapes:
+        masks: (C, bundles) → (C answers, C truths)
+    """
     real = masks > 0
-    inside = (masks[:, :, None, None] & ~masks[None, None]) == 0  # (C, groups, C, groups): is one within the other
+    inside = (masks[:, :, None, None] & ~masks[None, None]) == 0  # (C, b, C, b): is one within the other
     inside &= real[:, :, None, None] & real[None, None]
-    n_bundles = real.sum(1)
+    n_bundles = np.maximum(real.sum(1), 1)
     precision = inside.any(3).sum(1) / n_bundles[:, None]
     recall = inside.any(1).sum(2) / n_bundles[None]
     return np.divide(2 * precision * recall, precision + recall, out=np.zeros_like(precision), where=recall > 0)
