@@ -6,7 +6,7 @@ digest is known has been run before.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from .files import sha256_json
@@ -29,8 +29,23 @@ def _require_count(owner: object, name: str) -> None:
 
 def digest(*configs: Any) -> str:
     """Eight hexadecimal digits that change with any setting; dataclasses and JSON values are both fine."""
-    plain = [asdict(c) if hasattr(c, "__dataclass_fields__") else c for c in configs]
-    return sha256_json(plain)[:8]
+    return sha256_json([settings(c) if is_dataclass(c) else c for c in configs])[:8]
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """All settings of a dataclass, as records keep them.
+
+    A field that is newer than the first records (`_later`) is left out while it has its default: what was recorded
+    before the field existed keeps its digest.
+    """
+    found = asdict(config)
+    newer = [f for f in fields(config) if f.metadata.get("later") and found[f.name] == f.default]
+    return {name: value for name, value in found.items() if name not in {f.name for f in newer}}
+
+
+def _later(default: Any) -> Any:
+    """A field that came after the first records."""
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, dataclass, replace
 
 import pytest
 
@@ -8,8 +8,10 @@ from routedk_lite.config import (
     PromptConfig,
     StudentConfig,
     TrainConfig,
+    _later,
     digest,
     get_profile,
+    settings,
 )
 
 
@@ -53,3 +55,16 @@ def test_the_digest_changes_with_any_setting():
     assert digest(config) != digest(replace(config, learning_rate=1e-4))
     assert digest(config, 0) != digest(config, 1)
     assert len(digest(config)) == 8
+
+
+def test_a_newer_setting_changes_a_digest_only_where_it_is_set():
+    @dataclass(frozen=True)
+    class Old:
+        rank: int = 4
+
+    @dataclass(frozen=True)
+    class New(Old):
+        words: int = _later(3)
+
+    assert digest(Old()) == digest(New()) and settings(New()) == {"rank": 4}
+    assert digest(New(words=5)) != digest(New()) and settings(New(words=5)) == {"rank": 4, "words": 5}

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..answers.baselines import FLOORS, SIMILARITIES
+from ..config import settings
 from ..data.habits import HABITS
 from ..data.sessions import PUBLIC_DOMAINS
 from ..teacher.knowledge import load_knowledge
@@ -84,18 +85,18 @@ def planned(study: Study) -> Iterator[Planned]:
 
 def _asked(study: Study) -> dict[str, Any]:
     """Of every run that asks a student in words."""
-    return {name: asdict(getattr(study.profile, name)) for name in ("student", "prompt", "decode")}
+    return {name: settings(getattr(study.profile, name)) for name in ("student", "prompt", "decode")}
 
 
 def _read(study: Study) -> dict[str, Any]:
     """Of every run that reads bundles from a student, in words or from its states."""
     pairs = study.profile.pairs
-    return {**_asked(study), **({"pairs": asdict(pairs)} if pairs else {})}
+    return {**_asked(study), **({"pairs": settings(pairs)} if pairs else {})}
 
 
 def _trained(study: Study) -> dict[str, Any]:
     """Of every run of an expert."""
-    return {**_read(study), "train": asdict(study.profile.train)}
+    return {**_read(study), "train": settings(study.profile.train)}
 
 
 def _told(study: Study) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def _told(study: Study) -> dict[str, Any]:
 
 def _routed(study: Study) -> dict[str, Any]:
     """Of every run that fuses experts."""
-    return {**_trained(study), **_told(study), "router": asdict(study.profile.router)}
+    return {**_trained(study), **_told(study), "router": settings(study.profile.router)}
 
 
 # --- stages -------------------------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ def _fusions(study: Study) -> Iterator[Planned]:
 
 def _votes(study: Study) -> Iterator[Planned]:
     seed, routed = study.seed, _routed(study)
-    vote = asdict(study.profile.vote)
+    vote = settings(study.profile.vote)
     for name in VOTERS:
         about = f"sample {study.profile.vote.n} answers, let them vote"
         config = {**routed, "model": name, "vote": vote}
@@ -231,23 +232,23 @@ def _one_router(study: Study) -> dict[str, Any]:
 
 def _controls(study: Study) -> Iterator[Planned]:
     one = _one_router(study)
-    for name, settings in ablations.ablations(study).items():
-        if "control" in settings:
-            about, config = ablations.about(settings), {**one, **settings}
+    for name, change in ablations.ablations(study).items():
+        if "control" in change:
+            about, config = ablations.about(change), {**one, **change}
             yield Planned(f"{name}-seed{study.seed}", about, "answer", study.seed, config, ablations.run_ablation)
 
 
 def _ablations(study: Study) -> Iterator[Planned]:
     seed, routed, one = study.seed, _routed(study), _one_router(study)
-    for name, settings in ablations.ablations(study).items():
-        about, config = ablations.about(settings), {**one, **settings}
+    for name, change in ablations.ablations(study).items():
+        about, config = ablations.about(change), {**one, **change}
         yield Planned(f"{name}-seed{seed}", about, "answer", seed, config, ablations.run_ablation, part="ablations")
     config = {
         **routed,
         "sessions": EXPLORED,
         "temperatures": mixtures.TEMPERATURES,
         "parts": mixtures.PARTS,
-        "vote": asdict(study.profile.vote),
+        "vote": settings(study.profile.vote),
         "fusions": [fusions(study)[name][0].to_json() for name in mixtures.SHARPENED],
     }
     about = "answers under changed α, for the explorer"
