@@ -4,7 +4,8 @@ A vote takes the most frequent answer, the mode of what was sampled. Where a mod
 the mode is a matter of luck, and often the boldest answer of all. The samples still say much together: how often two
 items share a bundle, and which answers differ least from most others. So each candidate is scored by its mean strict F1
 against all samples, as if each of them were the truth, and by how often it is one of them exactly. Candidates are the
-samples, and clusterings of how often two items share a bundle.
+samples, and clusterings of how often two items share a bundle; the best of them is then improved by moving single items
+for as long as that helps.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from .partitions import mutual_f1
 from .voting import Candidate
 
 WAYS = ("bundles", "pairs")
+STARTS = 4
+"""Candidates that are improved by moves; the best of what they become is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,33 +47,62 @@ class Consensus:
         counts = Counter(frozenset(answer.bundles) for answer in answers if answer.bundles)
         if not counts:
             return greedy.bundles
-        chosen = sorted(counts.keys() | clusterings(counts), key=_order)
-        agreement = (bundle_agreement if self.by == "bundles" else pair_agreement)(chosen)
-        weights = np.array([counts[candidate] for candidate in chosen]) / counts.total()
-        score = agreement @ weights + self.exact_weight * weights
-        return tuple(sorted(chosen[int(score.argmax())], key=sorted))
+        items = {n for candidate in counts for bundle in candidate for n in bundle}
+        candidates = sorted(counts.keys() | clusterings(counts), key=_order)
+        scores = self._scores(candidates, counts)
+        starts = np.argsort(-scores, kind="stable")[:STARTS]
+        improved = [self._improved(candidates[k], float(scores[k]), items, counts) for k in starts]
+        best, _ = max(improved, key=lambda found: found[1])
+        return tuple(sorted(best, key=sorted))
+
+    def _improved(
+        self, best: Candidate, score: float, items: Iterable[int], counts: Counter[Candidate]
+    ) -> tuple[Candidate, float]:
+        """The candidate after all moves that help, the best one first, and its score."""
+        while moved := sorted(neighbours(best, items), key=_order):
+            scores = self._scores(moved, counts)
+            if scores.max() <= score + 1e-9:
+                break
+            best, score = moved[int(scores.argmax())], float(scores.max())
+        return best, score
+
+    def _scores(self, candidates: Sequence[Candidate], counts: Counter[Candidate]) -> np.ndarray:
+        """Mean agreement of each candidate with all samples, and what it is worth to be one of them."""
+        agreement = (bundle_agreement if self.by == "bundles" else pair_agreement)(candidates, list(counts))
+        weights = np.array(list(counts.values())) / counts.total()
+        exact = np.array([counts[candidate] for candidate in candidates]) / counts.total()
+        return agreement @ weights + self.exact_weight * exact
 
 
-def bundle_agreement(candidates: Sequence[Candidate]) -> np.ndarray:
-    """Strict F1 of each candidate as the answer where another is the truth.
+def bundle_agreement(candidates: Sequence[Candidate], truths: Sequence[Candidate] | None = None) -> np.ndarray:
+    """Strict F1 of each candidate as the answer where another is the truth; by default each against each.
 
     Shapes:
-        → (C answers, C truths)
+        → (C answers, T truths)
     """
-    masks = np.zeros((len(candidates), max(map(len, candidates), default=0)), dtype=object)  # any number of items
+    masks, others = _masks(candidates), None if truths is None else _masks(truths)
+    return mutual_f1(masks, others)
+
+
+def _masks(candidates: Sequence[Candidate]) -> np.ndarray:
+    """Each bundle's items as bits; Python integers, which have any number of them, where 63 are too few."""
+    highest = max((n for candidate in candidates for bundle in candidate for n in bundle), default=0)
+    width = max(map(len, candidates), default=0)
+    masks = np.zeros((len(candidates), width), dtype=object if highest > 62 else np.int64)
     for row, candidate in enumerate(candidates):
         masks[row, : len(candidate)] = [sum(1 << n for n in bundle) for bundle in candidate]
-    return mutual_f1(masks if masks.size and masks.max() >= 1 << 62 else masks.astype(np.int64))
+    return masks
 
 
-def pair_agreement(candidates: Sequence[Candidate]) -> np.ndarray:
-    """F1 of the pairs that share a bundle, of each candidate against each other; symmetric.
+def pair_agreement(candidates: Sequence[Candidate], truths: Sequence[Candidate] | None = None) -> np.ndarray:
+    """F1 of the pairs that share a bundle, of each candidate against others; by default each against each.
 
     Shapes:
-        → (C, C)
+        → (C, T)
     """
-    every = [pairs_in(candidate) for candidate in candidates]
-    return np.array([[2 * len(a & b) / max(len(a) + len(b), 1) for b in every] for a in every])
+    rows = [pairs_in(candidate) for candidate in candidates]
+    columns = rows if truths is None else [pairs_in(truth) for truth in truths]
+    return np.array([[2 * len(a & b) / max(len(a) + len(b), 1) for b in columns] for a in rows])
 
 
 def pairs_in(bundles: Iterable[Bundle]) -> frozenset[tuple[int, int]]:
@@ -102,6 +134,36 @@ def clusterings(counts: Mapping[Candidate, int]) -> Collection[Candidate]:
         groups = (frozenset(n for n, label in zip(items, labels, strict=True) if label == g) for g in np.unique(labels))
         found.add(frozenset(group for group in groups if len(group) > 1))
     return found
+
+
+def neighbours(candidate: Candidate, items: Iterable[int]) -> Collection[Candidate]:
+    """What one move makes of disjoint bundles: an item goes to another bundle, to a free item or away from all, or two
+    bundles become one.
+
+    Of bundles that overlap, nothing: there is no telling which of its bundles an item leaves.
+
+    Args:
+        candidate: a set of bundles.
+        items: all items that may stand in bundles.
+    """
+    bundles = sorted(candidate, key=sorted)
+    used = frozenset().union(*bundles)
+    if sum(map(len, bundles)) != len(used):
+        return set()
+    groups = bundles + [frozenset({item}) for item in sorted(set(items) - used)]
+    found = set()
+    for place, group in enumerate(groups):
+        rest = groups[:place] + groups[place + 1 :]
+        for item in group:
+            left = group - {item}
+            found.add(_real([*rest, left]))
+            found |= {_real([*rest[:k], other | {item}, *rest[k + 1 :], left]) for k, other in enumerate(rest)}
+        found |= {_real([*rest[:k], other | group, *rest[k + 1 :]]) for k, other in enumerate(rest)}
+    return found - {frozenset(), candidate}
+
+
+def _real(groups: Iterable[Bundle]) -> Candidate:
+    return frozenset(group for group in groups if len(group) > 1)
 
 
 def _order(candidate: Candidate) -> list[list[int]]:

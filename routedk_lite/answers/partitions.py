@@ -179,21 +179,22 @@ def expected_f1(labels: np.ndarray) -> np.ndarray:
     return mutual_f1(masks)
 
 
-def mutual_f1(masks: np.ndarray) -> np.ndarray:
+def mutual_f1(masks: np.ndarray, truths: np.ndarray | None = None) -> np.ndarray:
     """Strict F1 of each set of bundles as the answer where another is the truth.
 
     Args:
         masks: a bundle's items as bits, 0 where a set has fewer bundles. A set without any scores 0.
+        truths: likewise; by default the same sets.
 
     Shapes:
-        masks: (C, bundles) → (C answers, C truths)
+        masks: (C, bundles); truths: (T, bundles) → (C answers, T truths)
     """
-    real = masks > 0
-    inside = (masks[:, :, None, None] & ~masks[None, None]) == 0  # (C, b, C, b): is one within the other
-    inside &= real[:, :, None, None] & real[None, None]
-    n_bundles = np.maximum(real.sum(1), 1)
-    precision = inside.any(3).sum(1) / n_bundles[:, None]
-    recall = inside.any(1).sum(2) / n_bundles[None]
+    truths = masks if truths is None else truths
+    real, real_truths = masks > 0, truths > 0
+    inside = (masks[:, :, None, None] & ~truths[None, None]) == 0  # (C, b, T, b): is one within the other
+    inside &= real[:, :, None, None] & real_truths[None, None]
+    precision = inside.any(3).sum(1) / np.maximum(real.sum(1), 1)[:, None]
+    recall = inside.any(1).sum(2) / np.maximum(real_truths.sum(1), 1)[None]
     return np.divide(2 * precision * recall, precision + recall, out=np.zeros_like(precision), where=recall > 0)
 
 

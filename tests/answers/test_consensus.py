@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite.answers.choosing import CHOOSERS, choice_curve, majority
-from routedk_lite.answers.consensus import Consensus, bundle_agreement, clusterings, pair_agreement
+from routedk_lite.answers.consensus import Consensus, bundle_agreement, clusterings, neighbours, pair_agreement
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.answers.verifier import FEATURES, candidate_features, fit_verifier
 from routedk_lite.data.metrics import per_session
@@ -54,11 +54,23 @@ def test_no_candidate_agrees_better_than_the_chosen_one(sampled, by):
     if not counts:
         assert chosen == {frozenset({1, 2})}
         return
-    candidates = list({*counts, *clusterings(counts), chosen})
+    items = {n for candidate in counts for bundle in candidate for n in bundle}
+    candidates = list({*counts, *clusterings(counts), *neighbours(chosen, items), chosen})
     agreement = (bundle_agreement if by == "bundles" else pair_agreement)(candidates)
     weights = np.array([counts[c] for c in candidates]) / sum(counts.values())
     scores = agreement @ weights + 0.5 * weights
     assert scores[candidates.index(chosen)] == pytest.approx(scores.max())
+
+
+def test_neighbours_are_one_move_away():
+    found = neighbours(frozenset({frozenset({1, 2, 3}), frozenset({4, 5})}), range(1, 8))
+    assert frozenset({frozenset({1, 2}), frozenset({3, 4, 5})}) in found  # 3 changes its bundle
+    assert frozenset({frozenset({1, 2}), frozenset({4, 5})}) in found  # 3 leaves
+    assert frozenset({frozenset({1, 2, 3, 4, 5})}) in found  # two become one
+    assert frozenset({frozenset({1, 2, 3})}) in found  # 4 leaves, and 5 is alone
+    assert frozenset({frozenset({1, 2, 3}), frozenset({4, 5}), frozenset({6, 7})}) in found  # free items meet
+    assert frozenset({frozenset({1, 2}), frozenset({3, 6}), frozenset({4, 5})}) in found  # 3 goes to a free item
+    assert neighbours(frozenset({frozenset({1, 2}), frozenset({2, 3})}), range(1, 4)) == set()
 
 
 def test_a_flat_distribution_has_a_better_answer_than_its_mode():
