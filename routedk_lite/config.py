@@ -128,11 +128,15 @@ class PairConfig:
     """1: items in session order. 2: once more from the last to the first, and the mean."""
     centre_sessions: int = 60
     """Training sessions on which the mean state of titles is measured."""
+    at: str = _later("titles")
+    """Whose states: the `titles` in the prompt, or the `lines` of an answer in letters, each where its letter is
+    chosen. Lines have read the whole session, but exist in training only: no pairs are read from them at test time."""
 
     def __post_init__(self) -> None:
         for name in ("layer", "centre_sessions"):
             _require_count(self, name)
         _require(self.orders in (1, 2), self, "orders", "1 or 2")
+        _require(self.at in ("titles", "lines"), self, "at", "titles or lines")
         _require(self.scale > 0, self, "scale", "above 0")
 
 

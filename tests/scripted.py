@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from routedk_lite.data.domains import load_domain
-from routedk_lite.data.prompts import FORMATS
+from routedk_lite.data.formats import FORMATS
 
 HAS_OPENAI = importlib.util.find_spec("openai")
 

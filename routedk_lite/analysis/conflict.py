@@ -26,7 +26,7 @@ from ..statistics import bootstrap_interval
 from ..student.backbone import LOST_BACKWARD, Student, lost_backward
 from ..student.batches import AnswerCollator
 from ..student.examples import encode_example
-from ..student.pairs import PairReader
+from ..student.pairs import PairReader, pairs_at
 from ..student.training import answer_loss
 from ..teacher.knowledge import Knowledge
 
@@ -140,7 +140,8 @@ def knowledge_losses(
     losses = {}
     for kind, (knowledge, where) in told.items():
         options = {"max_length": config.max_length, "knowledge": knowledge, "told": where}
-        rows = [encode_example(s, student.tokenizer, prompt or PromptConfig(), **options)._asdict() for s in chosen]
+        options["pairs_at"] = pairs_at(config, reader)
+        rows = [encode_example(s, student.tokenizer, prompt or PromptConfig(), **options).row() for s in chosen]
         batches = [collate(rows[start : start + batch_size]) for start in range(0, wanted, batch_size)]
         losses[kind] = [partial(_batch_loss, model, batch, config, reader) for batch in batches]
     return losses

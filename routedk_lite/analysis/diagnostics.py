@@ -136,7 +136,7 @@ def answer_nats(
     from ..student.examples import encode_example
 
     prompt, model = prompt or PromptConfig(), model or student.model
-    rows = [encode_example(s, student.tokenizer, prompt, max_length=10**6)._asdict() for s in sessions]
+    rows = [encode_example(s, student.tokenizer, prompt, max_length=10**6).row() for s in sessions]
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
     collate = AnswerCollator(student.tokenizer.pad_token_id, prompt_mask=hasattr(model, "weigher"))
     nats = np.zeros(len(rows))

@@ -6,18 +6,20 @@ sample costs a row of its own only from the token on at which it differs from al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..config import DecodeConfig, PromptConfig
-from ..data.prompts import ContextOf, Problem, parse_answer, prompt_batches
+from ..data.formats import get_format
+from ..data.prompts import ContextOf, Problem, encode_slots, parse_answer, prompt_batches, shorten
 from ..data.sessions import Bundle, Session
+from .drawing import draw_texts
+from .slots import Asked, draw_choices
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ROWS = {"cpu": 528, "cuda": 72}
@@ -32,6 +34,7 @@ class Answer(NamedTuple):
     id: int
     """The session's."""
     text: str
+    """What was written; of an answer in letters, the letters alone, since everything else is given."""
     bundles: tuple[Bundle, ...]
     """What the parser read in it."""
     problems: tuple[Problem, ...]
@@ -133,6 +136,7 @@ def greedy_answers(
     from transformers import GenerationConfig
 
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
+    slots = get_format(prompt.fmt).slots
     settings = GenerationConfig(
         do_sample=False,
         max_new_tokens=decode.max_new_tokens,
@@ -146,13 +150,17 @@ def greedy_answers(
         for batch in batches:
             if any(s.id not in done for s, _, _ in batch):
                 # A batch that is only partly done is computed whole, so that its padding is what it always was.
-                ids = {"input_ids": [ids for _, _, ids in batch]}
-                padded = tokenizer.pad(ids, return_tensors="pt").to(model.device)
-                given = model.override(np.stack([alpha[s.id] for s, _, _ in batch])) if alpha else nullcontext()
-                with torch.inference_mode(), given:
-                    output = model.generate(**padded, generation_config=settings)
-                new = output[:, padded["input_ids"].shape[1] :].cpu()
-                found = [_answer(s, t, tokenizer, prompt.fmt) for (s, _, _), t in zip(batch, new, strict=True)]
+                weights = [alpha[s.id] for s, _, _ in batch] if alpha else None
+                if slots:
+                    with torch.inference_mode():
+                        found = [one[0] for one in _choices(model, tokenizer, batch, prompt, 0, 0, alpha=weights)]
+                else:
+                    ids = {"input_ids": [ids for _, _, ids in batch]}
+                    padded = tokenizer.pad(ids, return_tensors="pt").to(model.device)
+                    with torch.inference_mode(), model.override(np.stack(weights)) if weights else nullcontext():
+                        output = model.generate(**padded, generation_config=settings)
+                    new = output[:, padded["input_ids"].shape[1] :].cpu()
+                    found = [_answer(s, t, tokenizer, prompt.fmt) for (s, _, _), t in zip(batch, new, strict=True)]
                 found = [answer for answer in found if answer.id not in done]
                 on_batch(found)
                 answers += found
@@ -174,6 +182,7 @@ def sample_bundles(
     seed: int = 0,
     prompt: PromptConfig | None = None,
     context: ContextOf | None = None,
+    alpha: Mapping[int, np.ndarray] | None = None,
     decode: DecodeConfig | None = None,
     done: Collection[int] = (),
     on_batch: Callable[[list[Samples]], object] = lambda samples: None,
@@ -192,7 +201,7 @@ def sample_bundles(
         temperature: above 1 more varied, below 1 closer to the greedy answer.
         top_p: draw among the most likely tokens that together hold this much probability; 1 is all of them.
         seed: of the draws.
-        prompt, context, decode, done, on_batch, progress: as for `greedy_answers`.
+        prompt, context, alpha, decode, done, on_batch, progress: as for `greedy_answers`.
 
     Returns:
         Samples, longest prompt first.
@@ -218,114 +227,27 @@ def sample_bundles(
     with tqdm(total=sum(map(len, batches)), unit="session", desc=f"{n} draws", disable=not progress) as bar:
         for batch in batches:
             if any(s.id not in done for s, _, _ in batch):
-                each = [np.random.default_rng([seed, session.id % 2**32]) for session, _, _ in batch]
-                chance = np.stack([one.random((n, decode.max_new_tokens)) for one in each])
+                settings = {"temperature": temperature, "top_p": top_p}
+                given = [alpha[session.id] for session, _, _ in batch] if alpha else None
                 with torch.inference_mode():
-                    rows = _draw(model, tokenizer, [ids for _, _, ids in batch], chance, temperature, top_p)
-                found = []
-                for (session, _, _), drawn in zip(batch, rows, strict=True):
-                    answers = [_answer(session, t, tokenizer, prompt.fmt, log_prob=p) for t, p in drawn]
-                    found.append(Samples(session.id, answers[0], tuple(answers[1:])))
+                    if get_format(prompt.fmt).slots:
+                        rows = _choices(model, tokenizer, batch, prompt, n, seed, alpha=given, **settings)
+                    else:
+                        each = [np.random.default_rng([seed, session.id % 2**32]) for session, _, _ in batch]
+                        chance = np.stack([one.random((n, decode.max_new_tokens)) for one in each])
+                        texts = draw_texts(
+                            model, tokenizer, [ids for _, _, ids in batch], chance, alpha=given, **settings
+                        )
+                        rows = [
+                            [_answer(session, t, tokenizer, prompt.fmt, log_prob=p) for t, p in drawn]
+                            for (session, _, _), drawn in zip(batch, texts, strict=True)
+                        ]
+                found = [Samples(answers[0].id, answers[0], tuple(answers[1:])) for answers in rows]
                 found = [samples for samples in found if samples.id not in done]
                 on_batch(found)
                 result += found
             bar.update(len(batch))
     return result
-
-
-def _draw(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: list[list[int]],
-    chance: np.ndarray,
-    temperature: float,
-    top_p: float,
-) -> list[list[tuple[torch.Tensor, float]]]:
-    """Tokens and mean log-probability of one greedy and N sampled answers to each prompt.
-
-    Every row of the batch is one distinct beginning of an answer; `row[sample]` says on which of them a sample is.
-
-    Shapes:
-        chance: (B, N, steps), uniform in [0, 1)
-    """
-    import torch
-    from transformers import DynamicCache
-
-    n_prompts, n, n_steps = chance.shape
-    samples = n_prompts * (n + 1)  # the first of each prompt is the greedy one
-    uniform = torch.full((n_prompts, n + 1, n_steps), -1.0)
-    uniform[:, 1:] = torch.from_numpy(chance)
-    uniform = uniform.flatten(0, 1)  # (samples, steps); -1 marks greedy
-
-    padded = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
-    mask, cache = padded["attention_mask"], DynamicCache(config=model.config)
-    inputs, positions = padded["input_ids"], (mask.cumsum(1) - 1).clamp(min=0)
-    row = torch.arange(n_prompts).repeat_interleave(n + 1)  # (samples,)
-    live = torch.arange(samples)
-    tokens = torch.full((samples, n_steps), tokenizer.pad_token_id)
-    log_prob, length = torch.zeros(samples), torch.zeros(samples)
-    ends = _end_tokens(model, tokenizer)
-    for step in range(n_steps):
-        output = model(
-            input_ids=inputs,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        log_p = output.logits[:, -1].float().log_softmax(-1).cpu()  # (rows, V)
-        chosen = _choose(log_p, row[live], uniform[live, step], temperature, top_p)
-        tokens[live, step] = chosen
-        log_prob[live] += log_p[row[live], chosen]
-        length[live] += 1
-        going = ~torch.isin(chosen, ends)
-        live, chosen = live[going], chosen[going]
-        if not len(live):
-            break
-        pairs, inverse = torch.stack([row[live], chosen], 1).unique(dim=0, return_inverse=True)
-        parents, row[live] = pairs[:, 0].to(model.device), inverse
-        if not torch.equal(pairs[:, 0], torch.arange(len(mask))):
-            cache.batch_select_indices(parents)
-            mask = mask[parents]
-            if hasattr(model, "select_alpha"):
-                model.select_alpha(parents)
-        inputs = pairs[:, 1:].to(model.device)  # (rows, 1)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        positions = mask.sum(1, keepdim=True) - 1
-    answers = list(zip(tokens, (log_prob / length).tolist(), strict=True))
-    return [answers[k : k + n + 1] for k in range(0, samples, n + 1)]
-
-
-def _choose(
-    log_p: torch.Tensor, row: torch.Tensor, uniform: torch.Tensor, temperature: float, top_p: float
-) -> torch.Tensor:
-    """One token per sample: where its uniform number falls in the cumulated probabilities of its row.
-
-    Shapes:
-        log_p: (rows, V); row, uniform: (samples,), uniform below 0 for the most likely token → (samples,)
-    """
-    import torch
-
-    chosen = log_p.argmax(-1)[row]
-    for r in row.unique().tolist():
-        mine = ((row == r) & (uniform >= 0)).nonzero()[:, 0]
-        if not len(mine):
-            continue
-        p, order = (log_p[r] / temperature).softmax(-1).double(), None
-        if top_p < 1:
-            p, order = p.sort(descending=True, stable=True)
-            p = torch.where(p.cumsum(-1) - p < top_p, p, 0.0)
-        below = p.cumsum(-1)
-        index = torch.searchsorted(below, uniform[mine].double() * below[-1], right=True).clamp(max=len(p) - 1)
-        chosen[mine] = index if order is None else order[index]
-    return chosen
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    import torch
-
-    return torch.tensor(model.generation_config.eos_token_id or tokenizer.eos_token_id).flatten()
 
 
 def _answer(
@@ -336,3 +258,31 @@ def _answer(
     text = tokenizer.decode(tokens[:n_tokens], skip_special_tokens=True)
     bundles, problems = parse_answer(text, len(session), fmt)
     return Answer(session.id, text, bundles, problems, n_tokens, log_prob)
+
+
+def _choices(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batch: Sequence[tuple[Session, str, list[int]]],
+    prompt: PromptConfig,
+    n: int,
+    seed: int,
+    **how: Any,
+) -> list[list[Answer]]:
+    """One greedy and N sampled answers to each session, in a format of which only choices are the student's."""
+    asked, uniform = [], []
+    for session, _, ids in batch:
+        slots = get_format(prompt.fmt).slots(shorten(session.titles, prompt.max_title_words))
+        asked.append(Asked(ids, slots, encode_slots(slots, tokenizer)))
+        each = [np.random.default_rng([seed, session.id % 2**32, k]) for k in range(n)]
+        uniform.append(np.array([one.random(len(session)) for one in each]).reshape(n, len(session)))
+    answers = []
+    for (session, _, _), one, drawn in zip(batch, asked, draw_choices(model, asked, uniform, **how), strict=True):
+        texts = [one.slots.text(chosen.choices) for chosen in drawn]
+        letters = [" ".join(one.slots.choices[c].strip() for c in chosen.choices) for chosen in drawn]
+        read = [parse_answer(text, len(session), prompt.fmt) for text in texts]
+        answers.append([
+            Answer(session.id, short, found.bundles, found.problems, chosen.n_tokens, chosen.log_prob)
+            for short, found, chosen in zip(letters, read, drawn, strict=True)
+        ])  # fmt: skip
+    return answers

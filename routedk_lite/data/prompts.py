@@ -1,26 +1,19 @@
 """Sessions to prompt text, bundles to answer text, and answer text back to bundles (the only parser).
 
-Two answer formats: `compact`, one line of item numbers per bundle, short enough for a small student; and `aicl`, the
-dictionary form of the published AICL prompt (arXiv 2312.16262). The wording of the instructions is ours.
+What an answer looks like is said by its format (`formats`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import PromptConfig
+from .formats import Slots, get_format
 from .sessions import Bundle, Session
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-TASK = (
-    "A bundle is a set of at least two products that one shopper wants together, as alternatives or because they "
-    "complement each other. Find the bundles among the numbered products of one shopping session. "
-)
-"""What students and teachers alike are told."""
 
 PRODUCTS_MARK = "Products:\n"
 ANSWER_MARK = "Bundles:\n"
@@ -42,17 +35,6 @@ class ParsedAnswer(NamedTuple):
     bundles: tuple[Bundle, ...]
     """Bundles of two or more items in the order of the answer; a bundle given twice stands here twice."""
     problems: tuple[Problem, ...]
-
-
-class AnswerFormat(NamedTuple):
-    """How sessions and bundles are written."""
-
-    instruction: str
-    """What a chat model is told; a student without a chat template learns the task from examples alone."""
-    write_titles: Callable[[Sequence[str]], str]
-    write_bundles: Callable[[list[list[int]]], str]
-    read_groups: Callable[[str], Iterable[str | list[str]]]
-    """Answer text to groups: a list of item references, or the text of a group that cannot be read."""
 
 
 class Context(NamedTuple):
@@ -93,16 +75,19 @@ def build_prompt(
     2. tea cup
     Bundles:
     """
-    style = _format(fmt)
+    style = get_format(fmt)
 
     def question(asked: Sequence[str]) -> str:
         return f"{PRODUCTS_MARK}{style.write_titles(shorten(asked, max_title_words))}\n"
 
-    shown = [(question(d.titles), format_answer(d.bundles, fmt=fmt)) for d in demonstrations]
+    shown = [
+        (question(d.titles), format_answer(d.bundles, fmt=fmt, titles=shorten(d.titles, max_title_words)))
+        for d in demonstrations
+    ]
     body = question(titles) + (f"Hints:\n{hints}\n" if hints else "")
     if tokenizer is None or not tokenizer.chat_template:
         return "".join(f"{asked}{ANSWER_MARK}{answer}\n\n" for asked, answer in shown) + body + ANSWER_MARK
-    turns = [{"role": "system", "content": TASK + style.instruction}]
+    turns = [{"role": "system", "content": style.task + style.instruction}]
     for asked, answer in shown:
         turns += [{"role": "user", "content": asked.rstrip()}, {"role": "assistant", "content": answer}]
     turns.append({"role": "user", "content": body.rstrip()})
@@ -157,15 +142,55 @@ def encode_answer(answer: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
-def format_answer(bundles: Iterable[Iterable[int]], *, fmt: str = "compact", reasoning: str = "") -> str:
+class SlotTokens(NamedTuple):
+    """`formats.Slots` in the tokens of a student."""
+
+    given: list[list[int]]
+    """Tokens before each choice."""
+    choices: list[int]
+    """The token of each choice."""
+
+    def ids(self, chosen: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Tokens of a whole answer, and where among them the choices stand."""
+        ids, places = [], []
+        for given, choice in zip(self.given, chosen, strict=True):
+            ids += given
+            places.append(len(ids))
+            ids.append(self.choices[choice])
+        return ids, places
+
+
+def encode_slots(slots: Slots, tokenizer: PreTrainedTokenizerBase) -> SlotTokens:
+    """What is given of an answer, and what may be chosen, in tokens.
+
+    Raises:
+        ValueError: a choice takes more than one token, whatever stands before it.
+    """
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    choices = [encode(choice) for choice in slots.choices]
+    same = 0  # tokens with which all of them begin: a tokenizer may keep the space apart
+    while all(len(ids) > same + 1 for ids in choices) and len({ids[same] for ids in choices}) == 1:
+        same += 1
+    if long := [text for text, ids in zip(slots.choices, choices, strict=True) if len(ids) != same + 1]:
+        raise ValueError(f"{long[0]!r} is more than one token for this student: it cannot choose among {slots.choices}")
+    given = [encode(text) + choices[0][:same] for text in slots.given]
+    return SlotTokens(given, [ids[same] for ids in choices])
+
+
+def format_answer(
+    bundles: Iterable[Iterable[int]], *, fmt: str = "compact", titles: Sequence[str] = (), reasoning: str = ""
+) -> str:
     """Bundles as answer text: each distinct bundle once, items and bundles sorted, so that one answer has one text.
 
-    With `reasoning`, that stands before the bundles.
+    With `reasoning`, that stands before the bundles. The format `letters` repeats the first words of `titles`.
 
     >>> format_answer([{5, 2}, {3, 1}, {1, 3}])
     '1 3\\n2 5'
     """
-    answer = _format(fmt).write_bundles(sorted(sorted(b) for b in {frozenset(b) for b in bundles}))
+    answer = get_format(fmt).write_bundles(sorted(sorted(b) for b in {frozenset(b) for b in bundles}), titles)
     return f"{reasoning}\n{ANSWER_MARK}{answer}" if reasoning else answer
 
 
@@ -188,7 +213,7 @@ def parse_answer(text: str, n_items: int, fmt: str = "compact") -> ParsedAnswer:
     """
     bundles: list[Bundle] = []
     problems: list[Problem] = []
-    for group in _format(fmt).read_groups(text.rpartition(ANSWER_MARK)[2]):
+    for group in get_format(fmt).read_groups(text.rpartition(ANSWER_MARK)[2]):
         if isinstance(group, str):
             problems.append(Problem("unreadable", group[:60]))
             continue
@@ -206,68 +231,3 @@ def parse_answer(text: str, n_items: int, fmt: str = "compact") -> ParsedAnswer:
     if not bundles and not problems:
         problems.append(Problem("unreadable", text.strip()[:60]))
     return ParsedAnswer(tuple(bundles), tuple(problems))
-
-
-# --- the formats --------------------------------------------------------------------------------------------------
-
-_LABEL = re.compile(r"^\s*(?:[-*•]|bundle\s*[0-9]*\s*[:.)=-])\s*", re.IGNORECASE)
-_ITEM_LIST = re.compile(
-    r"(?:item|product)?s?\s*[0-9]+(?:(?:\s|,|;|&|\+|and|item|product)+[0-9]+)*[\s.,;]*", re.IGNORECASE
-)
-_NUMBER = re.compile(r"[0-9]+")
-_PYTHON_LIST = re.compile(r"\[([^\[\]]*)\]?")
-
-
-def _numbered_lines(titles: Sequence[str]) -> str:
-    return "\n".join(f"{number}. {title}" for number, title in enumerate(titles, start=1))
-
-
-def _compact_bundles(bundles: list[list[int]]) -> str:
-    return "\n".join(" ".join(map(str, bundle)) for bundle in bundles)
-
-
-def _compact_groups(text: str) -> Iterable[str | list[str]]:
-    """One group per line that is not blank."""
-    for line in text.splitlines():
-        if line.strip():
-            content = _LABEL.sub("", line)
-            yield _NUMBER.findall(content) if _ITEM_LIST.fullmatch(content) else line.strip()
-
-
-def _product_dict(titles: Sequence[str]) -> str:
-    return str({f"product{number}": title for number, title in enumerate(titles, start=1)})
-
-
-def _aicl_bundles(bundles: list[list[int]]) -> str:
-    return str({f"bundle{i}": [f"product{n}" for n in b] for i, b in enumerate(bundles, start=1)})
-
-
-def _aicl_groups(text: str) -> Iterable[str | list[str]]:
-    """One group per bracketed list; the last may have lost its closing bracket when the answer was cut."""
-    for content in _PYTHON_LIST.findall(text):
-        entries = [entry.strip(" \t\n'\"") for entry in content.split(",") if entry.strip()]
-        numbers = [_NUMBER.search(entry) for entry in entries]
-        yield [n.group() for n in numbers] if all(numbers) else content.strip()
-
-
-FORMATS = {
-    "compact": AnswerFormat(
-        instruction="Answer with one line per bundle, item numbers only.",
-        write_titles=_numbered_lines,
-        write_bundles=_compact_bundles,
-        read_groups=_compact_groups,
-    ),
-    "aicl": AnswerFormat(
-        instruction="Answer with a dictionary only: {'bundle number': ['product number', ...]}.",
-        write_titles=_product_dict,
-        write_bundles=_aicl_bundles,
-        read_groups=_aicl_groups,
-    ),
-}
-"""The answer formats by name."""
-
-
-def _format(name: str) -> AnswerFormat:
-    if name not in FORMATS:
-        raise ValueError(f"unknown answer format {name!r}: choose one of {', '.join(FORMATS)}")
-    return FORMATS[name]

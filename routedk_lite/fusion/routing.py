@@ -25,7 +25,7 @@ from ..data.sessions import Session
 from ..files import atomic_folder, sha256_json, write_json
 from ..student.backbone import Student
 from ..student.examples import Example, SessionExamples, encode_example
-from ..student.pairs import PairReader
+from ..student.pairs import PairReader, pairs_at
 from ..student.training import SessionTrainer, finished_summary, make_trainer, one_at_a_time, run_trainer
 from .fusion import Dynamic, Static
 from .routed import RoutedModel
@@ -237,7 +237,8 @@ def train_fusion(
     _check_fusion(model)
 
     def encode(session: Session, order: Sequence[int] | None) -> Example:
-        return encode_example(session, student.tokenizer, prompt, max_length=config.max_length, order=order)
+        options = {"max_length": config.max_length, "pairs_at": pairs_at(config, reader)}
+        return encode_example(session, student.tokenizer, prompt, order=order, **options)
 
     train = SessionExamples(sessions, encode, permute=config.permute, seed=seed)
     valid = SessionExamples(validation, encode)

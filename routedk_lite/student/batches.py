@@ -15,11 +15,12 @@ IGNORE = -100
 
 
 class AnswerCollator:
-    """Pad examples on the left, so that all answers end together and logits are needed at the last positions only.
+    """Pad examples on the left, so that all answers end together, and ask for logits only where something is learned.
 
     Shapes:
-        input_ids, attention_mask, position_ids: (B, T); labels: (B, K) for the last K = longest answer + 1 positions;
-        logits_to_keep: (K,), their positions. The first label is never an answer token: shifting by one loses none.
+        input_ids, attention_mask, position_ids: (B, T); logits_to_keep: (K,), the positions before tokens that any row
+        learns, and the last one; labels: (B, K), shifted: labels[:, k + 1] is what the k-th of them should predict.
+        The first label is never a token: shifting by one loses none.
         prompt_mask: (B, T), on demand: 1 at the tokens that a router may see.
         spans, together: (B, N, 2), (B, N, N), on demand: what `pairs.PairReader.loss` takes.
     """
@@ -29,26 +30,28 @@ class AnswerCollator:
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         width = max(len(row["input_ids"]) for row in rows)
-        keep = max(len(row["input_ids"]) - row["n_prompt"] for row in rows) + 1
+        starts = [width - len(row["input_ids"]) for row in rows]
+        learned = [row.get("learned") or range(row["n_prompt"], len(row["input_ids"])) for row in rows]
+        keep = sorted({start + k - 1 for start, places in zip(starts, learned, strict=True) for k in places})
+        column = {position: k for k, position in enumerate(keep, start=1)}
         ids = torch.full((len(rows), width), self.pad_token_id)
         mask = torch.zeros((len(rows), width), dtype=torch.long)
-        labels = torch.full((len(rows), width), IGNORE)
+        labels = torch.full((len(rows), len(keep) + 1), IGNORE)
         prompt = torch.zeros_like(mask)
-        for i, row in enumerate(rows):
+        for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
             tokens = torch.tensor(row["input_ids"])
-            start = width - len(tokens)
             ids[i, start:] = tokens
             mask[i, start:] = 1
             prompt[i, start : start + row["n_prompt"]] = 1
-            labels[i, start + row["n_prompt"] :] = tokens[row["n_prompt"] :]
+            labels[i, [column[start + k - 1] for k in learned[i]]] = tokens[list(learned[i])]
         batch = {
             "input_ids": ids,
             "attention_mask": mask,
             "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-            "labels": labels[:, -keep:],
+            "labels": labels,
             # Positions instead of their number: an index copies the hidden states, a slice would leave them strided,
             # and the product with the vocabulary would first copy the whole embedding for every row.
-            "logits_to_keep": torch.arange(width - keep, width),
+            "logits_to_keep": torch.tensor([*keep, width - 1]),
         }
         if self.prompt_mask:
             batch["prompt_mask"] = prompt

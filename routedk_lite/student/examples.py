@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import KnowledgeConfig, PromptConfig
-from ..data.prompts import PRODUCTS_MARK, Context, encode_answer, encode_prompt, format_answer, session_prompt, shorten
+from ..data.formats import get_format, letters_of
+from ..data.prompts import (
+    PRODUCTS_MARK,
+    Context,
+    encode_answer,
+    encode_prompt,
+    encode_slots,
+    format_answer,
+    session_prompt,
+    shorten,
+)
 from ..data.sessions import Session
 from ..teacher.knowledge import Knowledge, mask_references, rewrite_references
 
@@ -26,6 +36,12 @@ class Example(NamedTuple):
     """First token of each title, and the one behind its last."""
     together: list[list[int]]
     """(items, items): 1 where two items share a bundle."""
+    learned: list[int] | None = None
+    """Places of the tokens that are learned, in an answer of which the rest is given; `None`: the whole answer."""
+
+    def row(self) -> dict[str, Any]:
+        """As the collator takes it, and as the digest of a training counts it."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 def encode_example(
@@ -37,6 +53,7 @@ def encode_example(
     knowledge: Knowledge | None = None,
     told: KnowledgeConfig | None = None,
     order: Sequence[int] | None = None,
+    pairs_at: str = "titles",
 ) -> Example:
     """A session's prompt and its annotated answer as tokens, with what a teacher knows about it if that is asked for.
 
@@ -48,10 +65,11 @@ def encode_example(
         knowledge: a teacher's knowledge of the training sessions.
         told: which part of it stands where.
         order: show the items in this order (indices from 0); texts that name items are rewritten.
+        pairs_at: where the states of items are read, as `PairConfig.at`; `spans` are these places.
 
     Raises:
         KeyError: the teacher knows nothing about this session, which is no training session.
-        ValueError: the text is longer than `max_length` tokens.
+        ValueError: the text is longer than `max_length` tokens, or the format has no lines, or no room for reasoning.
     """
     hints = reasoning = ""
     if knowledge is not None and told is not None:
@@ -67,14 +85,27 @@ def encode_example(
         session = session.permuted(order)
     text = session_prompt(session, tokenizer, prompt, Context(hints))
     prompt_ids = encode_prompt(text, tokenizer)
-    ids = prompt_ids + encode_answer(format_answer(session.bundles, fmt=prompt.fmt, reasoning=reasoning), tokenizer)
+    titles, learned = shorten(session.titles, prompt.max_title_words), None
+    if slots := get_format(prompt.fmt).slots:
+        if reasoning:
+            raise ValueError(f"fmt = {prompt.fmt!r} has no room for reasoning before the answer: tell it in the prompt")
+        answer, places = encode_slots(slots(titles), tokenizer).ids(letters_of(session.bundles, len(session)))
+        learned = [len(prompt_ids) + place for place in places]
+    else:
+        answer = encode_answer(format_answer(session.bundles, fmt=prompt.fmt, reasoning=reasoning), tokenizer)
+    ids = prompt_ids + answer
     if len(ids) > max_length:
         raise ValueError(
             f"session {session.id}: {len(ids)} tokens, more than max_length = {max_length}. "
             "Raise it, or shorten titles with PromptConfig.max_title_words."
         )
-    spans = title_spans(text, session.titles, tokenizer, prompt)
-    return Example(ids, len(prompt_ids), spans, session.together().astype(int).tolist())
+    if pairs_at == "lines":
+        if learned is None:
+            raise ValueError(f"pairs_at = 'lines': an answer in the format {prompt.fmt!r} has no line for each item")
+        spans = [(place - 1, place) for place in learned]
+    else:
+        spans = title_spans(text, session.titles, tokenizer, prompt)
+    return Example(ids, len(prompt_ids), spans, session.together().astype(int).tolist(), learned)
 
 
 def title_spans(
@@ -124,7 +155,7 @@ class SessionExamples(Sequence):
         seed: int = 0,
     ) -> None:
         self.sessions, self.encode, self.permute, self.seed = tuple(sessions), encode, permute, seed
-        self.plain = [encode(session, None)._asdict() for session in self.sessions]
+        self.plain = [encode(session, None).row() for session in self.sessions]
         """The examples with their items in session order."""
         self.epoch = 0
         """Set at the beginning of each epoch."""
@@ -137,7 +168,7 @@ class SessionExamples(Sequence):
             return self.plain[index]
         session = self.sessions[index]
         chance = random.Random(f"{self.seed}-{self.epoch}-{session.id}")
-        return self.encode(session, chance.sample(range(len(session)), len(session)))._asdict()
+        return self.encode(session, chance.sample(range(len(session)), len(session))).row()
 
     @property
     def lengths(self) -> list[int]:

@@ -19,7 +19,7 @@ from ..files import atomic_folder, sha256_json, write_json
 from ..teacher.knowledge import Knowledge
 from .backbone import Student
 from .examples import Example, SessionExamples, encode_example
-from .pairs import PairReader
+from .pairs import PairReader, pairs_at
 from .training import SessionTrainer, finished_summary, low_precision, make_trainer, one_at_a_time, run_trainer
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def train_expert(
 
     def examples(part: Iterable[Session], permute: bool, **extra: Any) -> SessionExamples:
         def encode(session: Session, order: Sequence[int] | None) -> Example:
-            limit = config.max_length
-            return encode_example(session, student.tokenizer, prompt, max_length=limit, order=order, **extra)
+            options = {"max_length": config.max_length, "pairs_at": pairs_at(config, reader), **extra}
+            return encode_example(session, student.tokenizer, prompt, order=order, **options)
 
         return SessionExamples(part, encode, permute=permute, seed=seed)
 

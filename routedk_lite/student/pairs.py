@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..config import PairConfig, PromptConfig
+from ..config import OptimizerConfig, PairConfig, PromptConfig
 from ..data.prompts import ContextOf, prompt_batches
 from ..data.sessions import Session
-from .examples import title_spans
+from .examples import encode_example, title_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -85,12 +85,22 @@ def make_reader(
     if config.layer > n_layers:
         raise ValueError(f"PairConfig.layer = {config.layer}: this student has {n_layers} layers")
     total, count = torch.zeros(student.model.config.hidden_size), 0
-    for batch, _ in _batches(list(sessions)[: config.centre_sessions], student.tokenizer, prompt or PromptConfig(), 8):
+    chosen, prompt = list(sessions)[: config.centre_sessions], prompt or PromptConfig()
+    if config.at == "lines":
+        batches = _answered(chosen, student.tokenizer, prompt, 8)
+    else:
+        batches = (batch for batch, _ in _batches(chosen, student.tokenizer, prompt, 8))
+    for batch in batches:
         spans = batch.pop("spans")
         means = title_means(_hidden(student.model, batch, config.layer).cpu(), spans)
         total += means.sum((0, 1))  # places without a title hold zeros
         count += int((spans[..., 0] >= 0).sum())
     return PairReader(config, total / max(count, 1))
+
+
+def pairs_at(config: OptimizerConfig, reader: PairReader | None) -> str:
+    """Where a training reads the states of items (`PairConfig.at`)."""
+    return reader.config.at if reader is not None and config.pair_weight else "titles"
 
 
 def title_means(hidden: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
@@ -133,9 +143,14 @@ def read_pairs(
 
     Returns:
         Session id → (items, items), symmetric.
+
+    Raises:
+        ValueError: the reader reads the lines of answers, which are not there yet.
     """
     from tqdm.auto import tqdm
 
+    if reader.config.at != "titles":
+        raise ValueError(f"PairConfig.at = {reader.config.at!r}: these states exist in training only; read the titles'")
     sessions, prompt = list(sessions), prompt or PromptConfig()
     total = {s.id: np.zeros((len(s), len(s))) for s in sessions}
     model.eval()
@@ -185,6 +200,20 @@ def _batches(
         batch["spans"] = pad_spans(spans)
         batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
         yield batch, [session for session, _, _ in rows]
+
+
+def _answered(
+    sessions: Sequence[Session], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, size: int
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Padded prompts with their annotated answers and the places where letters are chosen."""
+    for start in range(0, len(sessions), size):
+        options = {"max_length": 10**6, "pairs_at": "lines"}
+        rows = [encode_example(s, tokenizer, prompt, **options) for s in sessions[start : start + size]]
+        batch = dict(tokenizer.pad({"input_ids": [row.input_ids for row in rows]}, return_tensors="pt"))
+        width = batch["input_ids"].shape[1]
+        batch["spans"] = pad_spans([(row.spans, width - len(row.input_ids)) for row in rows])
+        batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        yield batch
 
 
 def pad_spans(rows: Sequence[tuple[Sequence[tuple[int, int]], int]]) -> torch.Tensor:

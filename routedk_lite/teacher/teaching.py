@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..data.prompts import FORMATS, TASK
+from ..data.formats import FORMATS, TASK
 from ..data.sessions import Bundle, Session
 from ..data.toyshop import items_text
 from .knowledge import Reasoning, Rule, item_references

@@ -1,0 +1,112 @@
+"""Draw free answers token by token. Shared are prompts, and beginnings on which samples agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def draw_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[list[int]],
+    chance: np.ndarray,
+    temperature: float,
+    top_p: float,
+    alpha: Sequence[np.ndarray] | None = None,
+) -> list[list[tuple[torch.Tensor, float]]]:
+    """Tokens and mean log-probability of one greedy and N sampled answers to each prompt.
+
+    Args:
+        model, tokenizer: the student's, plain, with an expert, or routed.
+        prompts: tokens of each.
+        chance: numbers that decide on the samples.
+        temperature, top_p: as for `decoding.sample_bundles`.
+        alpha: weights (L, E) of each prompt that a routed model uses instead of its fusion's.
+
+    Every row of the batch is one distinct beginning of an answer; `row[sample]` says on which of them a sample is.
+
+    Shapes:
+        chance: (B, N, steps), uniform in [0, 1)
+    """
+    import torch
+    from transformers import DynamicCache
+
+    n_prompts, n, n_steps = chance.shape
+    samples = n_prompts * (n + 1)  # the first of each prompt is the greedy one
+    uniform = torch.full((n_prompts, n + 1, n_steps), -1.0)
+    uniform[:, 1:] = torch.from_numpy(chance)
+    uniform = uniform.flatten(0, 1)  # (samples, steps); -1 marks greedy
+
+    padded = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
+    mask, cache = padded["attention_mask"], DynamicCache(config=model.config)
+    inputs, positions = padded["input_ids"], (mask.cumsum(1) - 1).clamp(min=0)
+    row = torch.arange(n_prompts).repeat_interleave(n + 1)  # (samples,)
+    live = torch.arange(samples)
+    tokens = torch.full((samples, n_steps), tokenizer.pad_token_id)
+    log_prob, length = torch.zeros(samples), torch.zeros(samples)
+    ends = torch.tensor(model.generation_config.eos_token_id or tokenizer.eos_token_id).flatten()
+    for step in range(n_steps):
+        # Once read, a prompt keeps its α: later steps have a cache.
+        with nullcontext() if alpha is None or step else model.override(np.stack(alpha)):
+            output = model(
+                input_ids=inputs,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        log_p = output.logits[:, -1].float().log_softmax(-1).cpu()  # (rows, V)
+        chosen = _choose(log_p, row[live], uniform[live, step], temperature, top_p)
+        tokens[live, step] = chosen
+        log_prob[live] += log_p[row[live], chosen]
+        length[live] += 1
+        going = ~torch.isin(chosen, ends)
+        live, chosen = live[going], chosen[going]
+        if not len(live):
+            break
+        pairs, inverse = torch.stack([row[live], chosen], 1).unique(dim=0, return_inverse=True)
+        parents, row[live] = pairs[:, 0].to(model.device), inverse
+        if not torch.equal(pairs[:, 0], torch.arange(len(mask))):
+            cache.batch_select_indices(parents)
+            mask = mask[parents]
+            if hasattr(model, "select_alpha"):
+                model.select_alpha(parents)
+        inputs = pairs[:, 1:].to(model.device)  # (rows, 1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        positions = mask.sum(1, keepdim=True) - 1
+    answers = list(zip(tokens, (log_prob / length).tolist(), strict=True))
+    return [answers[k : k + n + 1] for k in range(0, samples, n + 1)]
+
+
+def _choose(
+    log_p: torch.Tensor, row: torch.Tensor, uniform: torch.Tensor, temperature: float, top_p: float
+) -> torch.Tensor:
+    """One token per sample: where its uniform number falls in the cumulated probabilities of its row.
+
+    Shapes:
+        log_p: (rows, V); row, uniform: (samples,), uniform below 0 for the most likely token → (samples,)
+    """
+    import torch
+
+    chosen = log_p.argmax(-1)[row]
+    for r in row.unique().tolist():
+        mine = ((row == r) & (uniform >= 0)).nonzero()[:, 0]
+        if not len(mine):
+            continue
+        p, order = (log_p[r] / temperature).softmax(-1).double(), None
+        if top_p < 1:
+            p, order = p.sort(descending=True, stable=True)
+            p = torch.where(p.cumsum(-1) - p < top_p, p, 0.0)
+        below = p.cumsum(-1)
+        index = torch.searchsorted(below, uniform[mine].double() * below[-1], right=True).clamp(max=len(p) - 1)
+        chosen[mine] = index if order is None else order[index]
+    return chosen

@@ -1,0 +1,158 @@
+"""Answers of which only letters are chosen: against a plain loop without cache or padding, plain and routed."""
+
+import numpy as np
+import pytest
+import torch
+from adapted import learned, make_adapter
+
+from routedk_lite.answers.decoding import Samples, greedy_answers, sample_bundles
+from routedk_lite.config import DecodeConfig, PromptConfig
+from routedk_lite.data.formats import letter_slots, letters_of
+from routedk_lite.data.prompts import build_prompt, encode_prompt, encode_slots
+from routedk_lite.fusion.fusion import Average, Dynamic
+from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.student.batches import IGNORE, AnswerCollator
+from routedk_lite.student.examples import encode_example
+
+LETTERS = PromptConfig(fmt="letters")
+SETTINGS = DecodeConfig(batch_size=4)
+
+
+def draw(student, sessions, model=None, n=6, **options):
+    options = {"prompt": LETTERS, "decode": SETTINGS, "progress": False, "seed": 3} | options
+    found = sample_bundles(model or student.model, student.tokenizer, sessions, n, **options)
+    return {one.id: one for one in found}
+
+
+def plainly(student, session, uniform, model=None, **routing):
+    """One answer by a loop that reads everything anew for each letter: its letters, mean log-probability and length."""
+    model, tokenizer = model or student.model, student.tokenizer
+    slots = letter_slots(session.titles)
+    tokens = encode_slots(slots, tokenizer)
+    prompt = encode_prompt(build_prompt(session.titles, fmt="letters", tokenizer=tokenizer), tokenizer)
+    ids, chosen, nats = list(prompt), [], 0.0
+    for place, given in enumerate(tokens.given):
+        ids += given
+        legal = slots.legal(chosen)
+        if routing:
+            mask = torch.tensor([[1] * len(prompt) + [0] * (len(ids) - len(prompt))])
+            routing["prompt_mask"] = mask
+        with torch.no_grad():
+            logits = model(torch.tensor([ids]), use_cache=False, **routing).logits[0, -1]
+        log_p = logits[[tokens.choices[c] for c in legal]].log_softmax(-1).double()
+        below = log_p.exp().cumsum(0)
+        k = int(log_p.argmax()) if uniform is None else int((below <= float(uniform[place]) * below[-1]).sum())
+        chosen.append(legal[k])
+        nats += float(log_p[k])
+        ids.append(tokens.choices[legal[k]])
+    return " ".join(slots.choices[c].strip() for c in chosen), nats / len(chosen), len(ids) - len(prompt)
+
+
+def check(student, sessions, found, model=None, **routing):
+    for session in sessions:
+        text, log_prob, n_tokens = plainly(student, session, None, model, **routing)
+        greedy = found[session.id].greedy
+        assert (greedy.text, greedy.n_tokens) == (text, n_tokens)
+        assert greedy.log_prob == pytest.approx(log_prob, abs=1e-4)
+        for k, answer in enumerate(found[session.id].drawn):
+            uniform = np.random.default_rng([3, session.id, k]).random(len(session))
+            text, log_prob, _ = plainly(student, session, uniform, model, **routing)
+            assert answer.text == text and answer.log_prob == pytest.approx(log_prob, abs=1e-4)
+
+
+def test_samples_equal_those_of_a_plain_loop(tiny_student, sessions):
+    found = draw(tiny_student, sessions)
+    check(tiny_student, sessions, found)
+    assert len({answer.text for one in found.values() for answer in one.drawn}) > 10
+
+
+def test_greedy_answers_are_the_greedy_ones_of_a_draw(tiny_student, sessions):
+    drawn = draw(tiny_student, sessions, n=2)
+    for answer in greedy_answers(
+        tiny_student.model, tiny_student.tokenizer, sessions, prompt=LETTERS, decode=SETTINGS, progress=False
+    ):
+        assert answer.bundles == drawn[answer.id].greedy.bundles and answer.text == drawn[answer.id].greedy.text
+
+
+def test_a_longer_draw_begins_with_the_shorter_one_whatever_the_batches(tiny_student, sessions):
+    long = draw(tiny_student, sessions, n=8)
+    short = draw(tiny_student, sessions[:5], n=3, decode=DecodeConfig(batch_size=1, max_new_tokens=3))
+    for id_, one in short.items():
+        assert [a.text for a in one.drawn] == [a.text for a in long[id_].drawn[:3]]
+
+
+def test_only_legal_letters_are_chosen_and_all_of_them_can_be(tiny_student, sessions):
+    found = draw(tiny_student, sessions, n=40, temperature=5.0)
+    for session in sessions:
+        texts = {answer.text for answer in found[session.id].drawn}
+        for text in texts:
+            letters = list(dict.fromkeys(c for c in text.split() if c != "-"))
+            assert letters == list("AB"[: max(len(session) // 2, 1)])[: len(letters)]
+    assert {answer.text for answer in found[0].drawn} == {"A A", "A -", "- A", "- -"}
+
+
+def test_a_cold_draw_and_a_small_top_p_are_greedy(tiny_student, sessions):
+    for options in ({"temperature": 1e-4}, {"top_p": 1e-6}):
+        for one in draw(tiny_student, sessions, n=3, **options).values():
+            assert {answer.text for answer in one.drawn} == {one.greedy.text}
+
+
+def test_samples_survive_their_file(tiny_student, sessions):
+    for one in draw(tiny_student, sessions[:3]).values():
+        again = Samples.from_json(one.to_json())
+        assert [a.bundles for a in again.drawn] == [a.bundles for a in one.drawn] and again.greedy.text == one.greedy.text
+
+
+# --- routed ---
+
+
+@pytest.fixture
+def routed(tiny_student, tiny_llama, tmp_path):
+    folders = [make_adapter(tiny_llama, tmp_path / f"e{k}", r=2, targets="all-linear", seed=k + 1) for k in range(2)]
+    model = learned(RoutedModel(tiny_student.model, folders, Dynamic()), size=0.5)
+    yield model
+    model.unload()
+
+
+def test_the_router_sees_the_prompt_and_not_what_is_given_of_the_answer(tiny_student, routed, sessions):
+    check(tiny_student, sessions, draw(tiny_student, sessions, routed), routed, prompt_mask=None)
+
+
+def test_given_weights_replace_those_of_the_router(tiny_student, routed, sessions):
+    even = {s.id: np.full((2, 2), 0.5, dtype=np.float32) for s in sessions}
+    found = draw(tiny_student, sessions, routed, alpha=even)
+    own = draw(tiny_student, sessions, routed)
+    assert any(found[i].greedy.log_prob != pytest.approx(own[i].greedy.log_prob, abs=1e-3) for i in found)
+    folders = routed.adapters
+    routed.unload()
+    average = RoutedModel(tiny_student.model, folders, Average())
+    same = draw(tiny_student, sessions, average)
+    for id_, one in found.items():
+        assert [a.text for a in one.drawn] == [a.text for a in same[id_].drawn]
+    average.unload()
+
+
+# --- in training ---
+
+
+def test_only_letters_are_learned_and_their_logits_alone_are_computed(tiny_student, sessions):
+    rows = [encode_example(s, tiny_student.tokenizer, LETTERS, max_length=1024) for s in sessions[:4]]
+    batch = AnswerCollator(0)([row.row() for row in rows])
+    tokenizer, width = tiny_student.tokenizer, batch["input_ids"].shape[1]
+    keep = batch["logits_to_keep"].tolist()
+    assert keep == sorted(set(keep)) and keep[-1] == width - 1
+    for row, ids, labels, session in zip(rows, batch["input_ids"], batch["labels"], sessions, strict=False):
+        assert labels[0] == IGNORE
+        wanted = [int(ids[k + 1]) for k, y in zip(keep[:-1], labels[1:].tolist(), strict=True) if y != IGNORE]
+        assert wanted == [label for label in labels.tolist() if label != IGNORE]
+        slots = letter_slots(session.titles)
+        choices = encode_slots(slots, tokenizer).choices
+        assert wanted == [choices[c] for c in letters_of(session.bundles, len(session))]
+        assert tokenizer.decode(row.input_ids).endswith(slots.text(letters_of(session.bundles, len(session))))
+
+
+def test_states_of_lines_are_those_before_their_letters(tiny_student, sessions):
+    row = encode_example(sessions[3], tiny_student.tokenizer, LETTERS, max_length=1024, pairs_at="lines")
+    assert row.spans == [(place - 1, place) for place in row.learned] and len(row.spans) == len(sessions[3])
+    with pytest.raises(ValueError, match="pairs_at = 'lines': an answer in the format 'compact'"):
+        encode_example(sessions[3], tiny_student.tokenizer, PromptConfig(), max_length=1024, pairs_at="lines")
