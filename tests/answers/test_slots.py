@@ -1,18 +1,23 @@
 """Answers of which only letters are chosen: against a plain loop without cache or padding, plain and routed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from adapted import learned, make_adapter
 
+from routedk_lite.analysis.diagnostics import answer_nats
 from routedk_lite.answers.decoding import Samples, greedy_answers, sample_bundles
-from routedk_lite.config import DecodeConfig, PromptConfig
+from routedk_lite.config import DecodeConfig, PairConfig, PromptConfig
 from routedk_lite.data.formats import letter_slots, letters_of
 from routedk_lite.data.prompts import build_prompt, encode_prompt, encode_slots
 from routedk_lite.fusion.fusion import Average, Dynamic
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.student.batches import IGNORE, AnswerCollator
 from routedk_lite.student.examples import encode_example
+from routedk_lite.student.experts import load_expert, train_expert
+from routedk_lite.student.pairs import make_reader, read_pairs
 
 LETTERS = PromptConfig(fmt="letters")
 SETTINGS = DecodeConfig(batch_size=4)
@@ -100,7 +105,8 @@ def test_a_cold_draw_and_a_small_top_p_are_greedy(tiny_student, sessions):
 def test_samples_survive_their_file(tiny_student, sessions):
     for one in draw(tiny_student, sessions[:3]).values():
         again = Samples.from_json(one.to_json())
-        assert [a.bundles for a in again.drawn] == [a.bundles for a in one.drawn] and again.greedy.text == one.greedy.text
+        assert [a.bundles for a in again.drawn] == [a.bundles for a in one.drawn]
+        assert again.greedy.text == one.greedy.text
 
 
 # --- routed ---
@@ -143,7 +149,8 @@ def test_only_letters_are_learned_and_their_logits_alone_are_computed(tiny_stude
     assert keep == sorted(set(keep)) and keep[-1] == width - 1
     for row, ids, labels, session in zip(rows, batch["input_ids"], batch["labels"], sessions, strict=False):
         assert labels[0] == IGNORE
-        wanted = [int(ids[k + 1]) for k, y in zip(keep[:-1], labels[1:].tolist(), strict=True) if y != IGNORE]
+        places = zip(keep[:-1], labels[1:].tolist(), strict=True)
+        wanted = [int(ids[k + 1]) for k, label in places if label != IGNORE]
         assert wanted == [label for label in labels.tolist() if label != IGNORE]
         slots = letter_slots(session.titles)
         choices = encode_slots(slots, tokenizer).choices
@@ -156,3 +163,18 @@ def test_states_of_lines_are_those_before_their_letters(tiny_student, sessions):
     assert row.spans == [(place - 1, place) for place in row.learned] and len(row.spans) == len(sessions[3])
     with pytest.raises(ValueError, match="pairs_at = 'lines': an answer in the format 'compact'"):
         encode_example(sessions[3], tiny_student.tokenizer, PromptConfig(), max_length=1024, pairs_at="lines")
+
+
+def test_an_expert_learns_letters_with_the_states_of_its_lines(tiny_student, tiny_profile, sessions, tmp_path):
+    reader = make_reader(tiny_student, sessions, PairConfig(layer=1, at="lines"), LETTERS)
+    config = replace(tiny_profile.train, pair_weight=0.5, epochs=8, permute=True)
+    before = answer_nats(tiny_student, sessions, prompt=LETTERS, progress=False).sum()
+    options = {"config": config, "prompt": LETTERS, "reader": reader, "validation": sessions[:4], "progress": False}
+    result = train_expert(tiny_student, sessions, tmp_path / "letters", **options)
+    pairs = [row["eval_pair_loss"] for row in result.history if "eval_pair_loss" in row]
+    assert pairs[-1] < pairs[0]
+    model = load_expert(tiny_student, result.folder)
+    assert answer_nats(tiny_student, sessions, model=model, prompt=LETTERS, progress=False).sum() < before - 15
+    with pytest.raises(ValueError, match="at = 'lines': these states exist in training only"):
+        read_pairs(model, tiny_student.tokenizer, sessions, reader, prompt=LETTERS)
+    model.unload()
