@@ -228,11 +228,15 @@ class DecodeConfig:
     max_new_tokens: int = 64
     """Longest answer; a longer one is cut and read as far as it goes."""
     exact_weight: float = 0.75
-    """Where bundles are decoded from pairs: what an exact match is worth beside a strict F1 of one."""
+    """Where bundles are decoded from pairs or by consensus: what an exact match is worth beside a strict F1 of one."""
+    choose: str = _later("likeliest")
+    """`likeliest`: bundles decoded from pairs where a profile reads them, else the greedy answer. `consensus`: the
+    answer that agrees best with `VoteConfig.n` sampled ones."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_new_tokens"):
             _require_count(self, name)
+        _require(self.choose in ("likeliest", "consensus"), self, "choose", "likeliest or consensus")
         _require(self.exact_weight >= 0, self, "exact_weight", "0 or more")
 
 
@@ -279,6 +283,13 @@ class Profile:
     """Approximate number of weights; the estimates of `routedk run --dry-run` rest on it."""
     needs: str = ""
     """The machine it is meant for, in words."""
+
+    @property
+    def answers(self) -> str:
+        """Where a session's one answer comes from: `pairs`, `consensus` of samples, or `greedy`."""
+        if self.decode.choose == "consensus":
+            return "consensus"
+        return "pairs" if self.pairs is not None else "greedy"
 
 
 def get_profile(profile: str | Profile) -> Profile:

@@ -14,7 +14,8 @@ from ..config import DecodeConfig, Profile
 from ..data.prompts import ContextOf
 from ..data.sessions import Bundle, Session
 from ..student.pairs import PairReader, make_reader, read_pairs
-from .decoding import greedy_answers
+from .consensus import Consensus
+from .decoding import greedy_answers, sample_bundles
 from .partitions import PartitionDecoder, fit_decoder
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def answer_sessions(
         sessions: what is to be answered.
         profile: prompt and settings of decoding.
         student: its tokenizer is used.
-        reader: from `profile_reader`; `None` for greedy answers.
+        reader: from `profile_reader`; used where the profile's answers are decoded from pairs.
         train, validation: sessions of these splits; the decoder of pairs is fitted on them.
         context: what stands in each prompt beside the session, of the validation sessions too; nothing by default.
         alpha: session id → weights (L, E) that a routed model uses instead of its fusion's; of the validation sessions
@@ -164,9 +165,15 @@ def answer_sessions(
         progress: show progress bars.
     """
     sessions = list(sessions)
+    options = {"context": context, "alpha": alpha, "progress": progress}
+    options |= {"prompt": profile.prompt, "decode": profile.decode}
+    if profile.answers == "consensus":
+        draw = {"temperature": profile.vote.temperature, "top_p": profile.vote.top_p}
+        samples = sample_bundles(model, student.tokenizer, sessions, profile.vote.n, **draw, **options)
+        consensus = Consensus(exact_weight=profile.decode.exact_weight)
+        return {one.id: consensus(one.drawn, one.greedy) for one in samples}
     if reader is None:
-        options = {"prompt": profile.prompt, "decode": profile.decode, "progress": progress}
-        answers = greedy_answers(model, student.tokenizer, sessions, context=context, alpha=alpha, **options)
+        answers = greedy_answers(model, student.tokenizer, sessions, **options)
         return {a.id: a.bundles for a in answers}
     read = pairs_of(model, profile, student, reader, context=context, alpha=alpha, progress=progress)
     weight = profile.decode.exact_weight

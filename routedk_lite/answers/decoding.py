@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..config import DecodeConfig, PromptConfig
-from ..data.formats import get_format
+from ..data.formats import get_format, read_letters
 from ..data.prompts import ContextOf, Problem, encode_slots, parse_answer, prompt_batches, shorten
 from ..data.sessions import Bundle, Session
 from .drawing import draw_texts
@@ -83,8 +83,16 @@ class Samples(NamedTuple):
     """N sampled answers, in the order of the draw: the first n of them are a draw of n."""
 
     def to_json(self) -> dict[str, Any]:
-        """As a line of a samples file, each distinct answer once."""
+        """As a line of a samples file, each distinct answer once; of answers in letters, the letters alone."""
         distinct = list(dict.fromkeys(self.drawn))
+        if distinct and all(read_letters(a.text) == a.bundles and a.log_prob is not None for a in distinct):
+            return {
+                "id": self.id,
+                "greedy": self.greedy.to_json(),
+                "letters": [[answer.text, round(answer.log_prob, 4)] for answer in distinct],
+                "n_tokens": distinct[0].n_tokens,
+                "drawn": [distinct.index(answer) for answer in self.drawn],
+            }
         return {
             "id": self.id,
             "greedy": self.greedy.to_json(),
@@ -95,7 +103,14 @@ class Samples(NamedTuple):
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Samples:
         """Back from a line of a samples file."""
-        distinct = [Answer.from_json(answer) for answer in row["answers"]]
+        if "letters" in row:
+            known = {"problems": (), "n_tokens": row["n_tokens"]}
+            distinct = [
+                Answer(id=row["id"], text=text, bundles=read_letters(text), log_prob=log_prob, **known)
+                for text, log_prob in row["letters"]
+            ]
+        else:
+            distinct = [Answer.from_json(answer) for answer in row["answers"]]
         return cls(row["id"], Answer.from_json(row["greedy"]), tuple(distinct[k] for k in row["drawn"]))
 
 

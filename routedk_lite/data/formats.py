@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from string import ascii_uppercase
 from typing import NamedTuple
 
+from .sessions import Bundle
+
 TASK = (
     "A bundle is a set of at least two products that one shopper wants together, as alternatives or because they "
     "complement each other. Find the bundles among the numbered products of one shopping session. "
@@ -157,6 +159,22 @@ def _letter_groups(text: str) -> Iterable[str | list[str]]:
         if found[2] != _NO_BUNDLE:
             groups.setdefault(found[2], []).append(found[1])
     yield from groups.values()
+
+
+def read_letters(text: str) -> tuple[Bundle, ...] | None:
+    """The bundles of the letters alone, one per item, as records keep an answer; `None` if it is something else.
+
+    >>> read_letters("A - A B")
+    (frozenset({1, 3}),)
+    """
+    letters = text.split(" ")
+    if not all(letter == _NO_BUNDLE or (len(letter) == 1 and letter in ascii_uppercase) for letter in letters):
+        return None
+    groups: dict[str, set[int]] = {}
+    for item, letter in enumerate(letters, start=1):
+        if letter != _NO_BUNDLE:
+            groups.setdefault(letter, set()).add(item)
+    return tuple(frozenset(group) for group in groups.values() if len(group) > 1)
 
 
 FORMATS = {

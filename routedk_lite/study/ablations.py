@@ -18,6 +18,7 @@ from ..answers.decoding import greedy_answers
 from ..data.sessions import Session
 from ..fusion.routing import routing_statistics
 from .experiments import decoded, fusions, routed, traced
+from .votes import sampled, voted
 
 if TYPE_CHECKING:
     from ..fusion.routed import RoutedModel
@@ -50,7 +51,7 @@ def about(settings: Mapping[str, Any]) -> str:
 def run_ablation(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The trained router with other weights, or with fewer experts: the fields of its record."""
     with routed(study, FUSION) as (model, _):
-        made = _controlled(study, model, config["control"]) if "control" in config else _lesioned(study, model, config)
+        made = _controlled(study, model, config, key) if "control" in config else _lesioned(study, model, config, key)
         return {
             **made,
             "student": asdict(study.student.info),
@@ -58,33 +59,38 @@ def run_ablation(study: Study, config: Mapping[str, Any], key: str) -> dict[str,
         }
 
 
-def _controlled(study: Study, model: RoutedModel, kind: str) -> dict[str, Any]:
-    splits = ["test"] if study.reader is None else ["validation", "test"]  # a decoder is fitted on validation sessions
+def _controlled(study: Study, model: RoutedModel, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    # A decoder of pairs is fitted on validation sessions.
+    splits = ["validation", "test"] if study.profile.answers == "pairs" else ["test"]
     given: dict[int, np.ndarray] = {}
     for split in splits:
         traced = _trace(study, model, study.split(split))
-        given |= control_alpha(kind, traced, seed=study.seed)
-    made = _answers(study, model, given)
+        given |= control_alpha(config["control"], traced, seed=study.seed)
+    made = _answers(study, model, f"control-{config['control']}-{key}", given)
     made["analysis"] |= _statistics(model, np.stack([given[s.id] for s in study.split("test")]))
     return made
 
 
-def _lesioned(study: Study, model: RoutedModel, config: Mapping[str, Any]) -> dict[str, Any]:
+def _lesioned(study: Study, model: RoutedModel, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     layers = model.layer_numbers if config["where"] == "all" else layer_thirds(model.layer_numbers)[config["where"]]
     off = f"{config['off']}-seed{study.seed}"
     with knocked_out(model, [off], layers):
-        made = _answers(study, model)
+        made = _answers(study, model, f"knockout-{key}")
         traced = _trace(study, model, study.split("test"))
     made["analysis"] |= {"off": off, "off_in": list(layers)}
     made["analysis"] |= _statistics(model, np.stack(list(traced.values())))
     return made
 
 
-def _answers(study: Study, model: RoutedModel, alpha: Mapping[int, np.ndarray] | None = None) -> dict[str, Any]:
+def _answers(
+    study: Study, model: RoutedModel, name: str, alpha: Mapping[int, np.ndarray] | None = None
+) -> dict[str, Any]:
     """As `experiments.answers_of`, without greedy answers beside decoded ones: an ablation is compared once."""
-    if study.reader is not None:
+    if study.profile.answers == "pairs":
         options = {"alpha": alpha, "progress": study.progress}
         return decoded(study, pairs_of(model, study.profile, study.student, study.reader, **options))
+    if study.profile.answers == "consensus":
+        return voted(study, sampled(study, model, name, alpha=alpha))
     answers = greedy_answers(
         model,
         study.student.tokenizer,

@@ -36,6 +36,8 @@ UTILISATION = {"cpu": 0.5, "cuda": 0.3}
 STARTING = {"train": 7e-3, "answer": 3e-3}
 """Seconds in which the processor starts the kernels of one layer with experts, per pass of a batch, however small it
 is; rounded from what `benchmarks/gpu.py` measured beside an H200 with both profiles for GPUs."""
+SAMPLED_ANSWERS = 2.5
+"""What a draw of 32 costs, in greedy answers: prompts are read once, and samples that agree are one row."""
 EXPLORED_ANSWERS = 15
 """The router explorer's grid, in evaluations of the whole test split: some 80 settings, on a sixth of the sessions."""
 T4 = (65e12, 3.0e11)
@@ -92,19 +94,22 @@ def estimate(study: Study, stage: Stage) -> Estimate:
         rules = load_knowledge(study.domain).rules.values()
         asked += sum(len(rule.text) for rule in rules) / CHARACTERS_PER_WORD_TOKEN
     questions = n_test  # in words; pairs are read of the sessions on which the decoder is fitted, too
-    if profile.pairs is not None and stage.pairs:
+    if profile.answers == "pairs" and stage.pairs:
         questions += profile.pairs.orders * (n_validation + n_test)
     read = questions * asked * 2 * profile.parameters / (speed * utilisation)
     steps = -(-n_test // profile.decode.batch_size) * min(profile.decode.max_new_tokens, 2 * ANSWER_TOKENS)
     token = weights / bandwidth + profile.decode.batch_size * 2 * profile.parameters / speed
     answer = read + steps * max(token, layers * STARTING["answer"])
+    if profile.answers == "consensus":
+        answer *= SAMPLED_ANSWERS
     memory = (1.0 if basis else 0) + weights / 1e9
     if stage.kind == "answer":
         return Estimate(answer, memory + 0.3, 0.1, basis)
     if stage.kind == "explore":
         return Estimate(answer * EXPLORED_ANSWERS, memory + 0.3, 0.2, basis)
     if stage.kind == "sample":  # while samples agree they are one row; in the end every one may stand alone
-        return Estimate(2.5 * answer, memory + 1.0 + (2 * _cache_gb(profile, prompt) if is_gpu else 0), 1.0, basis)
+        memory += 1.0 + (2 * _cache_gb(profile, prompt) if is_gpu else 0)
+        return Estimate(SAMPLED_ANSWERS * answer, memory, 1.0, basis)
     passes = 3 if profile.train.gradient_checkpointing else 2  # forward and backward; checkpointing, forward again
     computing = training_tokens(study, stage) * 2 * passes * profile.parameters / (speed * utilisation)
     train = max(computing, micro_batches(study, stage) * passes * layers * STARTING["train"])

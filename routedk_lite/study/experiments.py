@@ -6,7 +6,6 @@ Every function here gives the fields of a run record that differ between runs (`
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,13 +17,13 @@ import numpy as np
 
 from ..analysis.diagnostics import pair_auc
 from ..answers.answering import ReadPairs, decode_pairs, pairs_of
-from ..answers.decoding import Answer, Samples, greedy_answers, sample_bundles
-from ..answers.voting import diversity, reliability, vote_all, voting_curve
+from ..answers.decoding import Answer, greedy_answers
+from ..answers.voting import vote_all, voting_curve
 from ..config import DecodeConfig, KnowledgeConfig
 from ..data.habits import HABITS, habit_bundles
 from ..data.metrics import evaluate
 from ..data.prompts import ContextOf
-from ..files import locked, read_lines, sha256_folder
+from ..files import locked, sha256_folder
 from ..fusion.fusion import Average, Dynamic, Fusion, Static, Ties
 from ..fusion.routed import RoutedModel
 from ..fusion.routing import FusionResult, routing_statistics, trace_alpha, train_fusion
@@ -32,6 +31,7 @@ from ..fusion.shipping import unpack_expert, unpack_fusion
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..teacher.knowledge import load_knowledge
 from .records import measure
+from .votes import resumed, sampled, vote_facts, voted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -227,12 +227,12 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     if name in experts(study):
         model = load_expert(study.student, train(study, name).folder)
         try:
-            samples = _sampled(study, model, f"voting-{name}-{key}")
+            samples = sampled(study, model, f"voting-{name}-{key}")
         finally:
             model.unload()
     else:
         with routed(study, name) as (model, _):
-            samples = _sampled(study, model, f"voting-{name}-{key}")
+            samples = sampled(study, model, f"voting-{name}-{key}")
     votes = vote_all(samples)
     settings = study.profile.vote
     curves = {}
@@ -240,15 +240,12 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
         chance = np.random.default_rng(study.seed)
         points = voting_curve(samples, test, settings.sizes, generator=chance, metric=metric)
         curves[metric] = [{**p._asdict(), "resampled": list(p.resampled)} for p in points]
-    spread = [diversity(s.drawn)._asdict() for s in samples]
     return {
         "answers": [Answer.of_bundles(id_, v.bundles) for id_, v in votes.items()],
         "student": asdict(study.student.info),
         "analysis": {
             "curves": curves,
-            "diversity": {k: round(float(np.mean([d[k] for d in spread])), 4) for k in spread[0]},
-            "reliability": [b._asdict() for b in reliability(votes, test)],
-            "fallbacks": sum(v.fallback for v in votes.values()),
+            **vote_facts(study, samples, votes),
         },
         "attachments": {"samples": (s.to_json() for s in samples)},
     }
@@ -265,12 +262,14 @@ def answers_of(
     *,
     more_tokens: int = 0,
 ) -> dict[str, Any]:
-    """The study's deterministic answers: decoded from pairs where the profile says so, with greedy ones beside them.
+    """The study's answers, as its profile says: consensus of samples, decoded from pairs, or greedy ones.
 
     `more_tokens` are for what a student writes before its answer.
     """
+    if study.profile.answers == "consensus":
+        return voted(study, sampled(study, model, name, context))
     greedy = _greedy(study, model, name, context, more_tokens=more_tokens)
-    if study.reader is None:
+    if study.profile.answers == "greedy":
         return {"answers": greedy, "analysis": {}, "attachments": {}}
     made = _from_pairs(study, model, context)
     made["analysis"]["greedy"] = measure({a.id: a.bundles for a in greedy}, study.split("test"))
@@ -321,36 +320,4 @@ def _greedy(
         decode = replace(decode, max_new_tokens=decode.max_new_tokens + more_tokens)
         return greedy_answers(model, study.student.tokenizer, context=context, decode=decode, **how)
 
-    return _resumed(study, name, Answer, ask)
-
-
-def _sampled(study: Study, model: PreTrainedModel | RoutedModel, name: str) -> list[Samples]:
-    """Sampled answers to the test sessions, likewise."""
-    settings = study.profile.vote
-    draw = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": study.seed}
-
-    def ask(*, sessions, **how):
-        return sample_bundles(model, study.student.tokenizer, sessions, settings.n, **draw, **how)
-
-    return _resumed(study, name, Samples, ask)
-
-
-def _resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> list:
-    partial = study.work / f"{name}.partial.jsonl"
-    known = [kind.from_json(row) for row in read_lines(partial)]
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    with open(partial, "a", encoding="utf-8") as file:
-
-        def keep(found: Sequence) -> None:
-            file.writelines(json.dumps(one.to_json()) + "\n" for one in found)
-            file.flush()
-
-        new = ask(
-            sessions=study.split("test"),
-            prompt=study.profile.prompt,
-            decode=study.profile.decode,
-            done={one.id for one in known},
-            on_batch=keep,
-            progress=study.progress,
-        )
-    return known + new
+    return resumed(study, name, Answer, ask)

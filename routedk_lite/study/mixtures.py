@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 from ..answers.decoding import greedy_answers
 from ..answers.partitions import PartitionDecoder, SizePrior
 from ..data.metrics import per_session
-from ..data.prompts import format_answer, prompt_batches
+from ..data.prompts import format_answer
 from ..data.sessions import Bundle, Domain, Session
 from ..files import read_lines
 from ..student.pairs import read_pairs
@@ -129,8 +129,8 @@ def answers_under(
     """
     profile, tokenizer = study.profile, study.student.tokenizer
     weights = {session.id: one for session, one in zip(sessions, alpha, strict=True)}
-    found: dict[int, Sequence[Bundle]] = {}
     if decoder is not None:  # one session at a time: a batch would be sorted anew for each order of its items
+        found: dict[int, Sequence[Bundle]] = {}
         for session in sessions:
             with overridden(model, weights[session.id]):
                 pairs = read_pairs(
@@ -138,24 +138,14 @@ def answers_under(
                 )
             found[session.id] = decoder.decode(pairs[session.id])
         return found
-    for rows in prompt_batches(sessions, tokenizer, profile.prompt, profile.decode.batch_size):
-        batch = [session for session, _, _ in rows]
-        with overridden(model, np.stack([weights[s.id] for s in batch])):
-            answers = greedy_answers(
-                model,
-                tokenizer,
-                batch,
-                prompt=profile.prompt,
-                decode=replace(profile.decode, batch_size=len(batch)),
-                progress=False,
-            )
-        found |= {answer.id: answer.bundles for answer in answers}
-    return found
+    options = {"prompt": profile.prompt, "decode": profile.decode, "progress": False}
+    answers = greedy_answers(model, tokenizer, sessions, alpha=weights, **options)
+    return {answer.id: answer.bundles for answer in answers}
 
 
 def decoder_of(study: Study, run: RunRecord) -> PartitionDecoder | None:
     """The decoder of a recorded run, or `None` where a profile reads bundles from text."""
-    if study.reader is None:
+    if study.profile.answers != "pairs":
         return None
     return PartitionDecoder(prior=SizePrior(study.split("train")), **run.analysis["decoder"])
 

@@ -128,7 +128,7 @@ def _without_student(study: Study) -> Iterator[Planned]:
             continue
         config = {"similarity": name}
         yield Planned(f"cluster-{name}", "clusters of titles", "floor", None, config, preliminaries.clustering)
-        if study.profile.pairs is not None:
+        if study.profile.answers == "pairs":
             about = "similarities of titles, decoded as a student's pairs are"
             config = {"similarity": name, "exact_weight": study.profile.decode.exact_weight}
             yield Planned(f"decode-{name}", about, "floor", None, config, preliminaries.decoded_similarity)
@@ -142,7 +142,7 @@ def _without_student(study: Study) -> Iterator[Planned]:
 def _asked_only(study: Study) -> Iterator[Planned]:
     about, ask = "the student as it is", experiments.zero_shot
     yield Planned("zero-shot", about, "answer", None, _asked(study), ask, pairs=False)
-    if study.profile.pairs:
+    if study.profile.answers == "pairs":
         about = "pairs read from the student as it is"
         yield Planned("zero-shot-pairs", about, "answer", None, _read(study), experiments.zero_shot_pairs)
     for hints in HINTS:
@@ -200,6 +200,8 @@ def _fusions(study: Study) -> Iterator[Planned]:
 
 
 def _votes(study: Study) -> Iterator[Planned]:
+    if study.profile.answers == "consensus":  # every run samples its answers, and holds their votes
+        return
     seed, routed = study.seed, _routed(study)
     vote = settings(study.profile.vote)
     for name in VOTERS:

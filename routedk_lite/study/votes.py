@@ -1,0 +1,127 @@
+"""Sampled answers as runs: drawn once, kept as they come, and looked at as votes and as consensus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..answers.consensus import Consensus
+from ..answers.decoding import Answer, Samples, sample_bundles
+from ..answers.voting import Vote, diversity, reliability, vote, vote_all
+from ..data.metrics import per_session
+from ..data.prompts import ContextOf
+from ..data.sessions import Bundle
+from ..files import read_lines
+from ..statistics import bootstrap_interval
+from .records import measure
+from .study import Study
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ..fusion.routed import RoutedModel
+
+CURVES = ("f1", "exact_match")
+SUBSETS = 2
+"""Of the draw, at each number of answers below all."""
+
+
+def resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> list:
+    """Answers to the test sessions; those of an interrupted run are not made again.
+
+    Args:
+        study: whose sessions are asked about.
+        name: of the file in which answers are kept as they come.
+        kind: `Answer` or `Samples`.
+        ask: takes `sessions`, `prompt`, `decode`, `done`, `on_batch` and `progress`.
+    """
+    partial = study.work / f"{name}.partial.jsonl"
+    known = [kind.from_json(row) for row in read_lines(partial)]
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with open(partial, "a", encoding="utf-8") as file:
+
+        def keep(found: Sequence) -> None:
+            file.writelines(json.dumps(one.to_json()) + "\n" for one in found)
+            file.flush()
+
+        new = ask(
+            sessions=study.split("test"),
+            prompt=study.profile.prompt,
+            decode=study.profile.decode,
+            done={one.id for one in known},
+            on_batch=keep,
+            progress=study.progress,
+        )
+    return known + new
+
+
+def sampled(
+    study: Study,
+    model: PreTrainedModel | RoutedModel,
+    name: str,
+    context: ContextOf | None = None,
+    alpha: Mapping[int, np.ndarray] | None = None,
+) -> list[Samples]:
+    """Sampled answers to the test sessions, the greedy ones with them."""
+    settings = study.profile.vote
+    draw = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": study.seed}
+
+    def ask(*, sessions, **how):
+        more = {"context": context, "alpha": alpha, **draw, **how}
+        return sample_bundles(model, study.student.tokenizer, sessions, settings.n, **more)
+
+    return resumed(study, name, Samples, ask)
+
+
+def voted(study: Study, samples: Sequence[Samples]) -> dict[str, Any]:
+    """The fields of a run whose answers are the consensus of samples: votes and greedy answers stand beside."""
+    test, votes = study.split("test"), vote_all(samples)
+    consensus = Consensus(exact_weight=study.profile.decode.exact_weight)
+    answers = [Answer.of_bundles(one.id, consensus(one.drawn, one.greedy)) for one in samples]
+    made = {
+        "greedy": measure({one.id: one.greedy.bundles for one in samples}, test),
+        "majority": measure({id_: vote.bundles for id_, vote in votes.items()}, test),
+        "curves": {
+            "majority": _curves(study, samples, lambda one, answers: vote(answers, one.greedy).bundles),
+            "consensus": _curves(study, samples, lambda one, answers: consensus(answers, one.greedy)),
+        },
+        **vote_facts(study, samples, votes),
+    }
+    return {"answers": answers, "analysis": made, "attachments": {"samples": (s.to_json() for s in samples)}}
+
+
+def vote_facts(study: Study, samples: Sequence[Samples], votes: Mapping[int, Vote]) -> dict[str, Any]:
+    """How much samples differ, and whether a winner's share says how right it is."""
+    spread = [diversity(s.drawn)._asdict() for s in samples]
+    return {
+        "diversity": {k: round(float(np.mean([d[k] for d in spread])), 4) for k in spread[0]},
+        "reliability": [b._asdict() for b in reliability(votes, study.split("test"))],
+        "fallbacks": sum(v.fallback for v in votes.values()),
+    }
+
+
+def _curves(
+    study: Study, samples: Sequence[Samples], choose: Callable[[Samples, Sequence[Answer]], Sequence[Bundle]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Strict scores against the number of answers that are chosen from, means over `SUBSETS` subsets of one draw.
+
+    Few subsets, since 180 sessions average out what they leave to chance, and every choice takes its time.
+    """
+    test, chance = study.split("test"), np.random.default_rng(study.seed)
+    curves: dict[str, list[dict[str, Any]]] = {metric: [] for metric in CURVES}
+    for n in study.profile.vote.sizes:
+        scores = []
+        for _ in range(1 if n == study.profile.vote.n else SUBSETS):
+            chosen = {}
+            for one in samples:
+                picked = chance.choice(len(one.drawn), n, replace=False)
+                chosen[one.id] = choose(one, [one.drawn[k] for k in picked])
+            scores.append(per_session(chosen, test, "strict"))
+        for metric, points in curves.items():
+            values = np.mean([np.asarray(getattr(s, metric), dtype=float) for s in scores], axis=0)
+            interval = bootstrap_interval(values, generator=np.random.default_rng(0))
+            points.append({"n": n, "score": [round(float(value), 5) for value in interval]})
+    return curves
