@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..fusion.routed import RoutedModel
 
 CURVES = ("f1", "exact_match")
-SUBSETS = 2
+SUBSETS = 5
 """Of the draw, at each number of answers below all."""
 
 
