@@ -18,7 +18,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="The public data: fetch, verify, describe.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-ProfileName = Annotated[str, typer.Option(help="toy, control, smol, t4 or paper.")]
+ProfileName = Annotated[str, typer.Option(help="toy, smol, qwen, t4 or paper; control, qwen-1.5b.")]
 DomainName = Annotated[str | None, typer.Option(help="electronic, clothing, food, toyshop or habits.")]
 Results = Annotated[Path, typer.Option(help="Folder of the run records.")]
 

@@ -1,4 +1,4 @@
-"""What can be set, and the profiles: toy, smol, t4, paper, and control.
+"""What can be set, and the profiles: toy, smol, qwen, t4 and paper; beside them control and qwen-1.5b.
 
 Everything is a frozen dataclass that checks itself. `digest` names a configuration by its content: a stage whose
 digest is known has been run before.
@@ -300,7 +300,7 @@ def get_profile(profile: str | Profile) -> Profile:
     """
     if isinstance(profile, Profile):
         return profile
-    known = {**PROFILES, CONTROL.name: CONTROL}
+    known = {**PROFILES, **{beside.name: beside for beside in (CONTROL, LARGER)}}
     if profile not in known:
         raise ValueError(f"unknown profile {profile!r}: choose one of {', '.join(known)}")
     return known[profile]
@@ -362,8 +362,25 @@ PROFILES = {
             needs="two CPU cores, 8 GB of memory",
         ),
         Profile(
+            name="qwen",
+            student=StudentConfig(
+                source="gguf",
+                id="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+                file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+                file_sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+            ),
+            prompt=PromptConfig(fmt="letters", max_title_words=10),
+            train=TrainConfig(lora_dropout=0.0, first_layer=7, epochs=5, permute=True, pair_weight=1.0),
+            router=RouterConfig(normalize=True, permute=True),
+            pairs=PairConfig(layer=14, at="lines"),
+            decode=DecodeConfig(choose="consensus", exact_weight=0.5),
+            parameters=4.94e8,
+            needs="two CPU cores, 16 GB of memory",
+        ),
+        Profile(
             name="t4",
-            student=StudentConfig(source="hub", id="Qwen/Qwen2.5-1.5B-Instruct", load_in_4bit=True),
+            # The weights of `qwen-1.5b`, which runs on a CPU: what either machine finds can be held against the other.
+            student=StudentConfig(source="hub", id="Qwen/Qwen2.5-Coder-1.5B-Instruct", load_in_4bit=True),
             # Without checkpointing, two of the longest texts take more memory than a T4 has (`memory.memory_plan`).
             train=TrainConfig(learning_rate=2e-4, gradient_checkpointing=True, **_GPU),
             router=RouterConfig(normalize=True, gradient_checkpointing=True, **_GPU),
@@ -386,7 +403,7 @@ PROFILES = {
         ),
     )
 }
-"""The profiles by name: toy to learn with, smol for the recorded results, t4 and paper for GPUs."""
+"""The profiles by name: toy to learn with, smol and qwen for recorded results, t4 and paper for GPUs."""
 
 # Its router has two experts to tell apart and little time: it learns three times as fast.
 CONTROL = Profile(
@@ -402,3 +419,19 @@ CONTROL = Profile(
     needs="any CPU; no network",
 )
 """The profile of the positive control, a task in which routing must win (`data.habits`)."""
+
+LARGER = replace(
+    PROFILES["qwen"],
+    name="qwen-1.5b",
+    student=StudentConfig(
+        source="gguf",
+        id="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+        file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        file_sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    ),
+    train=replace(PROFILES["qwen"].train, first_layer=9),
+    pairs=PairConfig(layer=16, at="lines"),
+    parameters=1.54e9,
+    needs="two CPU cores, 16 GB of memory, three times the time of qwen",
+)
+"""The larger student of the same family, with the recipe of `qwen` at the same relative depth."""

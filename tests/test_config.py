@@ -36,10 +36,10 @@ def test_a_bad_setting_names_itself_and_its_value(make, message):
 
 
 def test_profiles_are_known_by_name_and_cannot_be_changed():
-    assert list(PROFILES) == ["toy", "smol", "t4", "paper"]
+    assert list(PROFILES) == ["toy", "smol", "qwen", "t4", "paper"]
     assert get_profile("smol") is PROFILES["smol"]
     assert get_profile(PROFILES["toy"]) is PROFILES["toy"]
-    with pytest.raises(ValueError, match="'big'.*toy, smol, t4, paper, control"):
+    with pytest.raises(ValueError, match="'big'.*toy, smol, qwen, t4, paper, control, qwen-1.5b"):
         get_profile("big")
     with pytest.raises(FrozenInstanceError):
         PROFILES["toy"].name = "other"

