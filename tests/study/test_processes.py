@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
 from subprocess import PIPE
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, load_script
 from safetensors.torch import load_file
 
+from routedk_lite.config import get_profile
 from routedk_lite.study.pipeline import Pipeline
+from routedk_lite.study.records import load_all
 
 SCRIPT = """
 import os, sys
@@ -96,3 +103,51 @@ def test_two_processes_that_want_the_same_expert_train_it_once(tmp_path) -> None
 def on_a_cpu() -> dict[str, str]:
     """The environment of a process that shares its machine with others."""
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+# --- on a machine that is lent for a while ---
+
+
+@pytest.fixture
+def lent():
+    return load_script("lent_machine")
+
+
+def test_what_ends_in_time_is_packed_and_goes_on_elsewhere(lent, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--minutes", "5", "--profile", "toy", "--only", "floor-*", "--out", f"{tmp_path}/out",
+                      "--work", f"{tmp_path}/runs"],
+    )  # fmt: skip
+    folder = tmp_path / "runs" / "toy" / "toyshop"
+    for name in ("base-seed0", ".rules-seed0.x.training"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "training.json").write_text("{}")
+    lent.main()
+    records = load_all(tmp_path / "out" / "results")
+    assert {r.run for r in records} == {"floor-all_pairs", "floor-pairs", "floor-random", "floor-whole"}
+    with tarfile.open(tmp_path / "out" / "adapters.tar") as archive:
+        assert {Path(name).parts[:3] for name in archive.getnames()} == {("toy", "toyshop", "base-seed0")}
+
+
+def test_when_the_time_is_up_what_has_ended_is_kept(lent, tmp_path):
+    study = Pipeline("toy", results=tmp_path / "results", work=tmp_path / "runs", progress=False)
+    slow = study.chosen(["floor-pairs", "floor-whole"])
+    slow[-1] = slow[-1]._replace(run=lambda: time.sleep(60), is_done=lambda: False)
+    study.chosen = lambda only, part: slow
+    ended = lent.run(study, [], "method", 0.05)
+    assert ended[-1] == slow[-2].name and slow[-1].name not in ended
+    assert [r.run for r in load_all(tmp_path / "results")] == [slow[-2].name]
+
+
+def test_pieces_become_the_file_or_nothing(lent, tmp_path, monkeypatch):
+    (tmp_path / "pieces").mkdir()
+    for name, content in (("b", b"456"), ("a", b"123")):
+        (tmp_path / "pieces" / name).write_bytes(content)
+    with pytest.raises(SystemExit, match="together they have SHA-256"):
+        lent.put_together(tmp_path / "pieces", "qwen", tmp_path)
+    qwen = get_profile("qwen")
+    right = replace(qwen, student=replace(qwen.student, file_sha256=hashlib.sha256(b"123456").hexdigest()))
+    monkeypatch.setattr(lent, "get_profile", lambda name: right)
+    assert lent.put_together(tmp_path / "pieces", "qwen", tmp_path).read_bytes() == b"123456"
+    with pytest.raises(SystemExit, match="student of toy is not one file"):
+        monkeypatch.undo() or lent.put_together(tmp_path / "pieces", "toy", tmp_path)
