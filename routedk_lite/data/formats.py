@@ -110,7 +110,7 @@ def letter_slots(titles: Sequence[str]) -> Slots:
     """The lines of an answer in letters: number, first words of the title, and room for a letter.
 
     >>> letter_slots(["Norva linen kitchen apron", "Orbis watch"]).text([0, 0])
-    '1. Norva linen kitchen: A\n2. Orbis watch: A'
+    '1. Norva linen kitchen: A\\n2. Orbis watch: A'
     """
     given = [f"{number}. {' '.join(title.split()[:ECHO_WORDS])}:" for number, title in enumerate(titles, start=1)]
     letters = ascii_uppercase[: min(max(len(titles) // 2, 1), len(ascii_uppercase))]

@@ -64,7 +64,7 @@ def test_commands_were_found_at_all() -> None:
 def messages_of_the_package() -> str:
     """All texts in its source, with … for what is put in."""
     found = []
-    for path in (ROOT / "routedk_lite").glob("*.py"):
+    for path in (ROOT / "routedk_lite").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
