@@ -2,11 +2,14 @@
 has read RouteDK.
 
 >>> import peft, tempfile, routedk_lite as rdk
->>> folder, new = tempfile.mkdtemp(), lambda: rdk.load_student("toy", device="cpu").model
->>> lora = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
->>> for name in ("rules", "reasoning"): peft.get_peft_model(new(), lora).save_pretrained(f"{folder}/{name}")
->>> routed = rdk.RoutedModel(new(), [f"{folder}/rules", f"{folder}/reasoning"], rdk.Dynamic())
->>> _ = routed(new().dummy_inputs["input_ids"])
->>> routed.alpha[0, 0]  # of the first text, in the first layer: a router that has not learned gives even weights
+>>> student = lambda: rdk.load_student("toy", device="cpu").model
+>>> folder = tempfile.mkdtemp()
+>>> experts = [f"{folder}/{name}" for name in ("rules", "reasoning")]
+>>> lora = peft.LoraConfig(r=4, target_modules="all-linear")
+>>> for path in experts:
+...     peft.get_peft_model(student(), lora).save_pretrained(path)
+>>> routed = rdk.RoutedModel(student(), experts, rdk.Dynamic())
+>>> _ = routed(student().dummy_inputs["input_ids"])
+>>> routed.alpha[0, 0]  # the first layer: a new router gives even weights
 array([0.5, 0.5], dtype=float32)
 """

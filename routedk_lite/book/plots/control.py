@@ -68,22 +68,16 @@ def _draw_scores(axes: Axes, found: dict[str, list[RunRecord]]) -> None:
 def _draw_weights(axes: Axes, runs: list[RunRecord]) -> None:
     test = load_domain("habits", "test")
     compares = np.array([right_habit(session.titles) == "by_kind" for session in test])
-    for place, (label, chosen) in enumerate((("who compare", compares), ("who equip a phone", ~compares))):
-        for number, run in enumerate(runs):
+    groups = (("shoppers who compare", compares, 0.93), ("shoppers who equip a phone", ~compares, 0.16))
+    for place, (label, chosen, height) in enumerate(groups):
+        axes.text(0.97, height, label, color=palette()[place], fontsize=9, ha="right", transform=axes.transAxes)
+        for run in runs:
             rows = {row["id"]: row["alpha"] for row in load_attachment(run, "alpha")}
             alpha = np.array([rows[session.id] for session in test])  # (sessions, L, 2)
             kind = [without_seed(name) for name in run.analysis["experts"]].index("by_kind")
             layers = np.array(run.analysis["layers"]) + 1
-            axes.plot(
-                layers,
-                alpha[chosen][:, :, kind].mean(0),
-                "os"[place] + "-",
-                color=palette()[place],
-                alpha=0.8,
-                markersize=5,
-                label=f"shoppers {label}" if number == 0 else None,
-            )
+            look = {"color": palette()[place], "alpha": 0.8, "markersize": 5}
+            axes.plot(layers, alpha[chosen][:, :, kind].mean(0), "os"[place] + "-", **look)
     axes.set(ylim=(0, 1), xlabel="layer", ylabel="α of the expert by kind")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title("the router tells them apart", fontsize=10)
-    axes.legend(frameon=False, fontsize=8.5, loc="lower left")
