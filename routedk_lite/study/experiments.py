@@ -119,10 +119,16 @@ def expert(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """One expert, trained and asked alone."""
     name, started = config["expert"], time.perf_counter()
     result = train(study, name)
-    spent = time.perf_counter() - started
+    return asked_alone(study, name, key, result, time.perf_counter() - started)
+
+
+def asked_alone(
+    study: Study, name: str, key: str, result: ExpertResult, spent: float, context: ContextOf | None = None, **more: Any
+) -> dict[str, Any]:
+    """The record's fields of an expert that was trained in `spent` seconds of this run; `more`: of `answers_of`."""
     model = load_expert(study.student, result.folder)
     try:
-        answered = answers_of(study, model, f"{name}-{key}")
+        answered = answers_of(study, model, f"{name}-{key}", context, **more)
     finally:
         model.unload()
     return {

@@ -29,16 +29,13 @@ class RecordError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRecord:
-    """One run on one test split."""
+class Provenance:
+    """Where and from what something was made: what run records and measurements have in common."""
 
     profile: str
     domain: str
-    run: str
-    """Name of the run, unique within profile and domain, for example `base-seed0`."""
     seed: int | None
     """`None` where nothing is left to chance."""
-    split: str
     config: Mapping[str, Any]
     """Every setting."""
     config_hash: str
@@ -51,16 +48,28 @@ class RunRecord:
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
     data_sha256: str
+    """Of the sessions: of a run the test split, of a measurement the training split."""
     student: Mapping[str, Any] | None
     """`backbone.StudentInfo`; `None` for floors."""
     adapter_sha256: Mapping[str, str] = field(default_factory=dict)
     """Expert name to the hash of its weights."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """Seconds, tokens per second and the loss curve."""
     wall_seconds: float
     """Training and evaluation together."""
     peak_memory_mb: float
     """Largest resident memory of the process; on a GPU, of the device."""
+    path: Path | None = field(default=None, compare=False)
+    """Where it was read from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Provenance):
+    """One run on one test split, beside its `Provenance`."""
+
+    run: str
+    """Name of the run, unique within profile and domain, for example `base-seed0`."""
+    split: str
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Seconds, tokens per second and the loss curve."""
     n_sessions: int
     n_invalid: int
     """Answers with no bundle that could be read."""
@@ -74,12 +83,10 @@ class RunRecord:
     """File name of the predictions, beside the record."""
     predictions_sha256: str
     analysis: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers of a fusion (what α does) or a vote (curves, diversity), where there are any."""
+    """Numbers of a fusion (what α does) or of votes (curves, diversity), where there are any."""
     attachments: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Further files beside the record: what → `file`, `sha256`. `alpha`: weights of every test session. `samples`:
     all sampled answers."""
-    path: Path | None = field(default=None, compare=False)
-    """Where the record was read from."""
 
 
 def record_path(folder: str | Path, profile: str, domain: str, name: str, *, measured: bool = False) -> Path:
@@ -164,32 +171,15 @@ def write_record(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """Something that was measured on students and that no answers belong to, in `<folder>/<profile>/<domain>/measured`.
+class Measurement(Provenance):
+    """Something that was measured on students and that no answers belong to, beside its `Provenance`.
 
-    Fields that a `RunRecord` has too mean the same.
+    It lies in `<folder>/<profile>/<domain>/measured`.
     """
 
-    profile: str
-    domain: str
     name: str
-    seed: int | None
-    config: Mapping[str, Any]
-    config_hash: str
-    created: str
-    commit: str | None
-    dirty: bool | None
-    versions: Mapping[str, str]
-    hardware: Mapping[str, Any]
-    data_sha256: str
-    """Of the training sessions."""
-    student: Mapping[str, Any]
-    adapter_sha256: Mapping[str, str] = field(default_factory=dict)
-    wall_seconds: float
-    peak_memory_mb: float
     values: Mapping[str, Any]
     """What was found."""
-    path: Path | None = field(default=None, compare=False)
 
 
 def write_measurement(

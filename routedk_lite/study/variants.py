@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,13 @@ from ..analysis.diagnostics import answer_nats
 from ..config import KNOWLEDGE_KINDS, KNOWLEDGE_PLACES, KnowledgeConfig
 from ..data.domains import load_domain
 from ..data.sessions import PUBLIC_DOMAINS, Domain, Session
-from ..files import sha256_folder
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..teacher.incontext import in_context
 from ..teacher.kinds import fit_kinds
 from ..teacher.knowledge import Knowledge, Reasoning, load_knowledge
 from ..teacher.patterns import mine_patterns, pattern_knowledge
 from ..teacher.selection import STRATEGIES, accumulate_domains, accumulate_formats, difficulty_of, select
-from .experiments import answers_of, train, training_fields
+from .experiments import asked_alone, train
 
 if TYPE_CHECKING:
     from .study import Study
@@ -239,17 +238,7 @@ def run_variant(study: Study, config: Mapping[str, Any], key: str) -> dict[str, 
         context = in_context(study.split("train"), study.split("test"), hints=lambda session: every)
     if variant.place == "target":  # the answer begins with knowledge: let it come to its end
         room = _longest_text(study, knowledge, variant.kind)
-    model = load_expert(study.student, result.folder)
-    try:
-        answered = answers_of(study, model, f"{name}-{key}", context, more_tokens=room)
-    finally:
-        model.unload()
-    return {
-        **answered,
-        "student": asdict(study.student.info),
-        "adapter_sha256": {name: sha256_folder(result.folder)},
-        "training": training_fields(result, spent),
-    }
+    return asked_alone(study, name, key, result, spent, context, more_tokens=room)
 
 
 def _longest_text(study: Study, knowledge: Knowledge, kind: str) -> int:
