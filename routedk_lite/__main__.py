@@ -60,17 +60,25 @@ def run(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where to write the model; replaced if it exists.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write the model: a new folder, or one exported before.")],
     profile: ProfileName = "toy",
     domain: DomainName = None,
     seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
     fusion: Annotated[str, typer.Option(help="average, ties, static, dynamic or dynamic-k2.")] = "dynamic",
     work: Annotated[Path, typer.Option(help="Folder of adapters and unfinished work.")] = Path("runs"),
+    force: Annotated[bool, typer.Option(help="Replace a folder that holds something else, after showing it.")] = False,
 ) -> None:
     """Write experts and fusion of a study as safetensors with hashes; what is not trained yet is trained first."""
+    from .files import check_ours, foreign_files
+    from .fusion.routed import ROUTED_FILES
     from .study.pipeline import Pipeline
 
-    written = Pipeline(profile, domain, seed, work=work).export(folder, fusion)
+    check_ours(folder, ROUTED_FILES, force=force)
+    if doomed := foreign_files(folder, ROUTED_FILES):
+        typer.echo(f"{folder} holds what is not ours and would be deleted:")
+        typer.echo("".join(f"  {name}\n" for name in doomed), nl=False)
+        typer.confirm("Delete it?", abort=True)
+    written = Pipeline(profile, domain, seed, work=work).export(folder, fusion, force=force)
     for path in sorted(path for path in written.rglob("*") if path.is_file()):
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 

@@ -12,8 +12,9 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +28,10 @@ class DownloadError(RuntimeError):
     """A file could not be had, or is not the file that was asked for."""
 
 
+class OccupiedError(ValueError):
+    """Something that is not ours stands where a folder should go."""
+
+
 def cache_dir(*parts: str) -> Path:
     """The folder for things that can be fetched or computed again.
 
@@ -37,7 +42,7 @@ def cache_dir(*parts: str) -> Path:
         from platformdirs import user_cache_dir
 
         root = user_cache_dir("routedk-lite")
-    return Path(root, *parts)
+    return Path(root, *parts).expanduser()
 
 
 def asset(*parts: str) -> Path:
@@ -80,7 +85,10 @@ def sha256_folder(folder: Path, pattern: str = "*.safetensors") -> str:
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
-    """Open a temporary file that takes the place of `path` only when the block ends without an error."""
+    """Open a temporary file that takes the place of `path` only when the block ends without an error.
+
+    A link in its place is replaced; what it leads to stays as it is.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding = None if "b" in mode else "utf-8"
@@ -88,30 +96,116 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     try:
         with os.fdopen(handle, mode, encoding=encoding) as file:
             yield file
-        # mkstemp makes files that only their owner can read; use what a plain open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
+def _umask() -> int:
+    """What the user takes away from new files' permissions."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `path` only when the block ends without an error."""
+def atomic_folder(path: Path, *, ours: Collection[str] = (), force: bool = False) -> Iterator[Path]:
+    """A temporary folder that takes the place of `path` only when the block ends without an error.
+
+    What is replaced must be ours: a folder with anything else in it is refused before the block begins. A link in its
+    place is replaced; what it leads to stays as it is.
+
+    Args:
+        path: where the folder goes.
+        ours: names of what we write there, as patterns; a folder that holds nothing else may be replaced.
+        force: replace it whatever it holds. For a user who has seen the list.
+
+    Raises:
+        OccupiedError: something else stands there.
+    """
     path = Path(path)
+    check_ours(path, ours, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield work
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(work, path)
+        mask = _umask()
+        for made in (work, *work.rglob("*")):  # libraries write some files for their owner alone
+            if not made.is_symlink():
+                made.chmod((0o777 if made.is_dir() else 0o666) & ~mask)
+        check_ours(path, ours, force=force)  # the block may have taken hours
+        _replace_folder(work, path)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+@contextmanager
+def written_beside(folder: Path, *, last: str) -> Iterator[Path]:
+    """A temporary folder whose files come to lie in `folder`, beside what else is there, when the block ends.
+
+    Each file is replaced whole. `last`, which names the others by their hashes, comes last: a reader who finds an old
+    one beside new files can tell.
+
+    Args:
+        folder: made if it does not exist.
+        last: name of that file.
+
+    Raises:
+        OccupiedError: `folder` is a file.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise OccupiedError(f"{folder} is a file: give the name of a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing.") as work:
+        yield Path(work)
+        for made in sorted(Path(work).iterdir(), key=lambda path: path.name == last):
+            made.chmod(0o666 & ~_umask())
+            os.replace(made, folder / made.name)
+
+
+def _replace_folder(work: Path, path: Path) -> None:
+    if not path.exists() and not path.is_symlink():
+        os.replace(work, path)
+        return
+    before = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.before."))
+    os.replace(path, before / path.name)
+    os.replace(work, path)
+    shutil.rmtree(before)  # of a link, the link
+
+
+def check_ours(path: Path, ours: Collection[str], *, force: bool = False) -> None:
+    """Make sure that nothing of a user's would be lost if a folder were replaced.
+
+    Args:
+        path: the folder, which need not exist.
+        ours: names of what we write there, as patterns.
+        force: allow it whatever the folder holds, as long as nobody stands in it.
+
+    Raises:
+        OccupiedError: it is a file, holds something else, or is the working folder or one above it.
+    """
+    path = Path(path)
+    if path.exists() and Path.cwd().resolve().is_relative_to(path.resolve()):
+        raise OccupiedError(f"{path} is the folder that you work in, or one above it: give another one")
+    if path.is_file():
+        raise OccupiedError(f"{path} is a file: give the name of a folder")
+    if force:
+        return
+    if foreign := foreign_files(path, ours):
+        shown = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
+        raise OccupiedError(f"{path} holds {shown}, which is not ours to replace: give another folder, or empty it")
+
+
+def foreign_files(path: Path, ours: Collection[str]) -> list[str]:
+    """What stands in a folder that we did not write, sorted."""
+    if not Path(path).is_dir():
+        return []
+    names = sorted(entry.name for entry in Path(path).iterdir())
+    return [name for name in names if not any(fnmatch(name, pattern) for pattern in ours)]
 
 
 @contextmanager

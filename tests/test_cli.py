@@ -13,12 +13,14 @@ from routedk_lite.config import PROFILES
 run = CliRunner().invoke
 
 
-def command(*words, **environment):
+def command(*words, cwd=ROOT, said="", **environment):
     return subprocess.run(
         [sys.executable, "-m", "routedk_lite", *words],
         capture_output=True,
         text=True,
-        env=os.environ | environment,
+        cwd=cwd,
+        input=said,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
     )
 
 
@@ -102,3 +104,14 @@ def test_pages_show_what_the_records_say(script, page, shows):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert filler.filled(text) == text, f"run: python scripts/{script}.py"
     assert shows in text
+
+
+def test_export_never_deletes_what_it_did_not_write(tmp_path):
+    (tmp_path / "thesis.txt").write_text("dear to me")
+    here = command("export", ".", cwd=tmp_path)
+    assert here.returncode == 1 and "the folder that you work in" in here.stderr
+    done = command("export", str(tmp_path))
+    assert done.returncode == 1 and f"{tmp_path} holds thesis.txt, which is not ours to replace" in done.stderr
+    asked = command("export", str(tmp_path), "--force", said="n\n")
+    assert asked.returncode == 1 and "would be deleted:\n  thesis.txt" in asked.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -1,6 +1,8 @@
 import hashlib
 import http.server
+import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -132,7 +134,7 @@ def test_atomic_folder_keeps_the_old_folder_on_failure(tmp_path):
     target = tmp_path / "adapter"
     with files.atomic_folder(target) as work:
         (work / "a").write_text("old")
-    with pytest.raises(RuntimeError), files.atomic_folder(target) as work:
+    with pytest.raises(RuntimeError), files.atomic_folder(target, ours=["a"]) as work:
         (work / "a").write_text("new")
         raise RuntimeError
     assert (target / "a").read_text() == "old"
@@ -142,3 +144,108 @@ def test_atomic_folder_keeps_the_old_folder_on_failure(tmp_path):
 def test_json_hash_ignores_the_order_of_keys():
     assert files.sha256_json({"a": 1, "b": [2]}) == files.sha256_json({"b": [2], "a": 1})
     assert files.sha256_json({"a": 1}) != files.sha256_json({"a": 2})
+
+
+# --- nothing of a user's is ever deleted ---
+
+OURS = ("model.json", "*.safetensors")
+
+
+def write(folder, text="new", **options):
+    with files.atomic_folder(folder, ours=OURS, **options) as work:
+        (work / "model.json").write_text(text)
+
+
+def test_a_folder_of_ours_is_replaced_and_an_empty_one_is_filled(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "empty"):
+        write(folder)
+        (folder / "a.safetensors").touch()
+        write(folder, "newer")
+        assert [p.name for p in folder.iterdir()] == ["model.json"] and (folder / "model.json").read_text() == "newer"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "new"]
+
+
+@pytest.mark.parametrize("foreign", ["thesis.txt", ".hidden", "tokenizer.json"])
+def test_a_folder_with_anything_else_in_it_is_refused_before_any_work(tmp_path, foreign):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / foreign).write_text("dear to me")
+    with pytest.raises(files.OccupiedError, match=rf"mine holds {foreign}, which is not ours to replace"):
+        write(tmp_path / "mine")
+    assert (tmp_path / "mine" / foreign).read_text() == "dear to me"
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_appears_while_the_work_is_done_is_kept_too(tmp_path):
+    with (
+        pytest.raises(files.OccupiedError, match="holds late.txt"),
+        files.atomic_folder(tmp_path / "out", ours=OURS) as work,
+    ):
+        (work / "model.json").touch()
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "late.txt").write_text("late")
+    assert (tmp_path / "out" / "late.txt").read_text() == "late"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_force_replaces_a_folder_but_never_the_one_that_somebody_works_in(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "deep").mkdir(parents=True)
+    (tmp_path / "mine" / "old.txt").touch()
+    monkeypatch.chdir(tmp_path / "mine" / "deep")
+    for folder in (".", "..", tmp_path / "mine"):
+        with pytest.raises(files.OccupiedError, match="the folder that you work in, or one above it"):
+            write(folder, force=True)
+    monkeypatch.chdir(tmp_path)
+    write("mine", force=True)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["model.json"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_kept(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(files.OccupiedError, match="out is a file: give the name of a folder"):
+        write(tmp_path / "out", force=True)
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_no_write_follows_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "model.json").write_text("theirs")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    write(tmp_path / "link")
+    with files.atomic_write(tmp_path / "file.json") as file:
+        file.write("x")
+    (tmp_path / "file.json").unlink()
+    (tmp_path / "file.json").symlink_to(tmp_path / "elsewhere" / "model.json")
+    with files.atomic_write(tmp_path / "file.json") as file:
+        file.write("ours")
+    assert (tmp_path / "elsewhere" / "model.json").read_text() == "theirs"
+    assert (tmp_path / "file.json").read_text() == "ours" and (tmp_path / "link" / "model.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_permissions_follow_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with files.atomic_folder(tmp_path / "out") as work:
+            (work / "inner").mkdir(mode=0o700)
+            (work / "inner" / "private").touch(mode=0o600)
+        with files.written_beside(tmp_path / "beside", last="z") as work:
+            (work / "z").touch(mode=0o600)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "out", tmp_path / "out" / "inner"):
+        assert path.stat().st_mode & 0o777 == 0o777 & ~umask
+    for path in (tmp_path / "out" / "inner" / "private", tmp_path / "beside" / "z"):
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_files_are_written_beside_others_and_the_one_that_names_them_comes_last(tmp_path, monkeypatch):
+    (tmp_path / "tokenizer.json").write_text("kept")
+    moved, replace = [], os.replace
+    monkeypatch.setattr(files.os, "replace", lambda a, b: moved.append(Path(b).name) or replace(a, b))
+    with files.written_beside(tmp_path, last="routed.json") as work:
+        for name in ("routed.json", "a.safetensors", "z.safetensors"):
+            (work / name).write_text(name)
+    assert moved == ["a.safetensors", "z.safetensors", "routed.json"]
+    assert {p.name for p in tmp_path.iterdir()} == {*moved, "tokenizer.json"}
+    assert (tmp_path / "tokenizer.json").read_text() == "kept"

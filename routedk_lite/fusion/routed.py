@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..files import atomic_folder, sha256_file, write_json
+from ..files import sha256_file, write_json, written_beside
 from ..student.adapters import Adapter, LowRank, read_adapter
 from .fusion import Dynamic, Fusion, Ties, fusion_from_json
 from .layers import LAYER, Gate, RoutedLinear, ShiftedLinear, find_layers, set_module
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _FILES = ("experts.safetensors", "fusion.safetensors")
+ROUTED_FILES = (*_FILES, "routed.json", "routing.json", "trainings")
+"""What we write into the folder of a routed model: its files, and the notes on its trainings."""
 
 
 class RoutedModel(nn.Module):
@@ -262,8 +264,12 @@ class RoutedModel(nn.Module):
     # --- files --------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write experts and fusion, not the student: `routed.json` and two safetensors files."""
-        with atomic_folder(Path(folder)) as target:
+        """Write experts and fusion, not the student: `routed.json` and two safetensors files, beside what is there.
+
+        Raises:
+            OccupiedError: `folder` is a file.
+        """
+        with written_beside(Path(folder), last="routed.json") as target:
             self.write(target)
 
     def write(self, folder: Path) -> None:

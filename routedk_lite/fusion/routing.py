@@ -22,13 +22,13 @@ import torch
 from ..config import PromptConfig, RouterConfig, digest
 from ..data.prompts import prompt_batches
 from ..data.sessions import Session
-from ..files import atomic_folder, sha256_json, write_json
+from ..files import atomic_folder, check_ours, sha256_json, write_json
 from ..student.backbone import Student
 from ..student.examples import Example, SessionExamples, encode_example
 from ..student.pairs import PairReader, pairs_at
 from ..student.training import SessionTrainer, finished_summary, make_trainer, one_at_a_time, run_trainer
 from .fusion import Dynamic, Static
-from .routed import RoutedModel
+from .routed import ROUTED_FILES, RoutedModel
 
 UNIFORM_ENTROPY, UNIFORM_VARIANCE = 0.99, 1e-4
 """Share of the largest possible entropy, and variance between sessions, that look like a router that does nothing."""
@@ -250,6 +250,7 @@ def train_fusion(
     if (done := _finished(model, folder, run_id)) is not None:
         return done
 
+    check_ours(folder, ROUTED_FILES)
     with one_at_a_time(folder, run_id):
         if (done := _finished(model, folder, run_id)) is not None:  # by another process, while this one waited
             return done
@@ -285,7 +286,7 @@ def train_fusion(
             "history": history,
         }
         model.eval()
-        with atomic_folder(folder) as target:
+        with atomic_folder(folder, ours=ROUTED_FILES) as target:
             model.write(target)
             write_json(target / "routing.json", summary)
         shutil.rmtree(work, ignore_errors=True)

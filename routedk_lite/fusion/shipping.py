@@ -14,22 +14,33 @@ from pathlib import Path
 from ..files import atomic_folder
 from ..student.adapters import peft_tensors, read_adapter
 from .fusion import Fusion
-from .routed import RoutedModel, saved_adapters, saved_settings
+from .routed import ROUTED_FILES, RoutedModel, saved_adapters, saved_settings
 
 _EXPERT_NOTES = ("adapter_config.json", "training.json")
 _FUSION_NOTES = "routing.json"
 
 
-def write_shipped(model: RoutedModel, folder: Path, experts: Iterable[Path], fusion: Path | None = None) -> None:
-    """Write a routed model with the notes on its trainings; replaces what was there.
+def write_shipped(
+    model: RoutedModel,
+    folder: Path,
+    experts: Iterable[Path],
+    fusion: Path | None = None,
+    *,
+    force: bool = False,
+) -> None:
+    """Write a routed model with the notes on its trainings; replaces one that was there.
 
     Args:
         model: trained.
         folder: to write.
         experts: their PEFT folders, from `train_expert`, in the model's order.
         fusion: the folder of `train_fusion`, where the fusion has learned.
+        force: replace the folder whatever it holds.
+
+    Raises:
+        OccupiedError: the folder holds something else than a routed model.
     """
-    with atomic_folder(folder) as target:
+    with atomic_folder(folder, ours=ROUTED_FILES, force=force) as target:
         model.write(target)
         for name, source in zip(model.expert_names, experts, strict=True):
             notes = target / "trainings" / name

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from ..config import KnowledgeConfig, PromptConfig, TrainConfig, digest
 from ..data.sessions import Session
-from ..files import atomic_folder, sha256_json, write_json
+from ..files import atomic_folder, check_ours, sha256_json, write_json
 from ..teacher.knowledge import Knowledge
 from .backbone import Student
 from .examples import Example, SessionExamples, encode_example
@@ -24,6 +24,10 @@ from .training import SessionTrainer, finished_summary, low_precision, make_trai
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
+
+
+EXPERT_FILES = ("adapter_config.json", "adapter_model.safetensors", "training.json")
+"""What we write into the folder of an expert."""
 
 
 class ExpertResult(NamedTuple):
@@ -95,6 +99,7 @@ def train_expert(
     if (done := _finished(folder, run_id)) is not None:
         return done
 
+    check_ours(folder, EXPERT_FILES)
     with one_at_a_time(folder, run_id):
         if (done := _finished(folder, run_id)) is not None:  # by another process, while this one waited
             return done
@@ -127,7 +132,7 @@ def train_expert(
                 "history": history,
             }
             if trainer.is_world_process_zero():  # under `accelerate launch`, one of several processes writes
-                with atomic_folder(folder) as target:
+                with atomic_folder(folder, ours=EXPERT_FILES) as target:
                     _write_adapter(model, student, target)
                     write_json(target / "training.json", summary)
                 shutil.rmtree(work, ignore_errors=True)
@@ -149,14 +154,14 @@ class _AfterEpoch(TrainerCallback):
 
 
 def save_expert(model: PeftModel, student: Student, folder: str | Path) -> None:
-    """Save the adapter that stands on a student, trained or in training, for `load_expert`; replaces what was there.
+    """Save the adapter that stands on a student, trained or in training, for `load_expert`; replaces one there.
 
     Args:
         model: the student with its adapter, as `train_expert` shows it to `on_epoch`.
         student: the bare student.
         folder: where the adapter goes.
     """
-    with atomic_folder(Path(folder)) as target:
+    with atomic_folder(Path(folder), ours=EXPERT_FILES) as target:
         _write_adapter(model, student, target)
 
 

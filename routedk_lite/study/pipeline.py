@@ -15,6 +15,8 @@ from typing import NamedTuple
 from ..config import digest
 from ..data.domains import domain_is_cached
 from ..data.public import fetch_all
+from ..files import check_ours
+from ..fusion.routed import ROUTED_FILES
 from ..fusion.shipping import write_shipped
 from ..student.backbone import is_cached, student_files
 from ..student.experts import ExpertResult
@@ -143,22 +145,25 @@ class Pipeline(Study):
         """Train the base expert (raw sessions only), or find it trained."""
         return experiments.train(self, "base")
 
-    def export(self, folder: str | Path, fusion: str = "dynamic") -> Path:
+    def export(self, folder: str | Path, fusion: str = "dynamic", *, force: bool = False) -> Path:
         """Write a fusion and its experts, trained now or before, for `RoutedModel.from_pretrained`.
 
         Args:
-            folder: must not exist, or is replaced.
+            folder: a new one, an empty one, or one that holds an exported model, which is replaced.
             fusion: name of one of the study's fusions.
+            force: replace the folder whatever it holds.
 
         Raises:
             ValueError: no such fusion.
+            OccupiedError: the folder holds something else.
         """
         if fusion not in fusions(self):
             raise ValueError(f"fusion = {fusion!r}: choose among {', '.join(fusions(self))}")
+        check_ours(Path(folder), ROUTED_FILES, force=force)
         _, names = fusions(self)[fusion]
         with experiments.routed(self, fusion) as (model, result):
             experts = [experiments.expert_folder(self, name, self.seed) for name in names]
-            write_shipped(model, Path(folder), experts, result and result.folder)
+            write_shipped(model, Path(folder), experts, result and result.folder, force=force)
         return Path(folder)
 
     # --- how a stage works --------------------------------------------------------------------------------------

@@ -665,3 +665,12 @@ def test_a_copy_has_gates_of_its_own(load, folders):
     routed = learned(RoutedModel(load(), folders, Static()))
     merged = copy.deepcopy(routed).merge()
     close(logits(merged), logits(routed), 1e-4)
+
+
+def test_a_saved_model_lies_beside_what_else_is_there(load, folders, tmp_path):
+    (tmp_path / "tokenizer.json").write_text("mine")
+    routed = RoutedModel(load(), folders, Average())
+    for _ in range(2):
+        routed.save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer.json").read_text() == "mine"
+    assert RoutedModel.from_pretrained(tmp_path, load()).expert_names == routed.expert_names
