@@ -320,7 +320,7 @@ def pretrain(out: Path, *, seed: int, steps: int) -> None:
             state.update(step=step + 1, seconds=time.perf_counter() - started)
             with atomic_write(checkpoint, "wb") as file:
                 torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, file)
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, ours=("*.json", "*.jinja", "*.safetensors")) as folder:
         model.generation_config = GenerationConfig(do_sample=False, **ids)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
