@@ -289,7 +289,7 @@ class Profile:
         """Where a session's one answer comes from: `pairs`, `consensus` of samples, or `greedy`."""
         if self.decode.choose == "consensus":
             return "consensus"
-        return "pairs" if self.pairs is not None else "greedy"
+        return "pairs" if self.pairs is not None and self.pairs.at == "titles" else "greedy"
 
 
 def get_profile(profile: str | Profile) -> Profile:
@@ -300,7 +300,7 @@ def get_profile(profile: str | Profile) -> Profile:
     """
     if isinstance(profile, Profile):
         return profile
-    known = {**PROFILES, **{beside.name: beside for beside in (CONTROL, LARGER)}}
+    known = {**PROFILES, CONTROL.name: CONTROL, LARGER.name: LARGER}
     if profile not in known:
         raise ValueError(f"unknown profile {profile!r}: choose one of {', '.join(known)}")
     return known[profile]
@@ -311,25 +311,22 @@ _RECIPE = {"permute": True, "pair_weight": 1.0, "answer_weight": 0.25}
 # A GPU waits for the processor that starts its kernels: two texts take it nearly as long as four. Four still fit.
 _GPU = {"micro_batch_size": 4, "accumulation_steps": 4, "max_length": 2048, **_RECIPE}
 
-_TOY = StudentConfig(source="package", id="toy_student", dtype="float32", attention="sdpa")
-_TOY_TRAIN = TrainConfig(
-    r=8,
-    lora_alpha=16,
-    learning_rate=3e-3,
-    lora_dropout=0.0,
-    epochs=6,
-    micro_batch_size=16,
-    accumulation_steps=1,
-    max_length=512,
-)
-
 PROFILES = {
     p.name: p
     for p in (
         Profile(
             name="toy",
-            student=_TOY,
-            train=_TOY_TRAIN,
+            student=StudentConfig(source="package", id="toy_student", dtype="float32", attention="sdpa"),
+            train=TrainConfig(
+                r=8,
+                lora_alpha=16,
+                learning_rate=3e-3,
+                lora_dropout=0.0,
+                epochs=6,
+                micro_batch_size=16,
+                accumulation_steps=1,
+                max_length=512,
+            ),
             router=RouterConfig(micro_batch_size=16, accumulation_steps=1, max_length=512),
             decode=DecodeConfig(batch_size=64, max_new_tokens=32),
             domains=("toyshop",),
@@ -406,17 +403,12 @@ PROFILES = {
 """The profiles by name: toy to learn with, smol and qwen for recorded results, t4 and paper for GPUs."""
 
 # Its router has two experts to tell apart and little time: it learns three times as fast.
-CONTROL = Profile(
+CONTROL = replace(
+    PROFILES["toy"],
     name="control",
-    student=_TOY,
-    train=replace(_TOY_TRAIN, epochs=10),
-    router=RouterConfig(
-        micro_batch_size=16, accumulation_steps=1, max_length=512, learning_rate=3e-3, epochs=6
-    ),
-    decode=DecodeConfig(batch_size=64, max_new_tokens=32),
+    train=replace(PROFILES["toy"].train, epochs=10),
+    router=replace(PROFILES["toy"].router, learning_rate=3e-3, epochs=6),
     domains=("habits",),
-    parameters=1e6,
-    needs="any CPU; no network",
 )
 """The profile of the positive control, a task in which routing must win (`data.habits`)."""
 

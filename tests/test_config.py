@@ -68,3 +68,9 @@ def test_a_newer_setting_changes_a_digest_only_where_it_is_set():
 
     assert digest(Old()) == digest(New()) and settings(New()) == {"rank": 4}
     assert digest(New(words=5)) != digest(New()) and settings(New(words=5)) == {"rank": 4, "words": 5}
+
+
+def test_answers_come_from_pairs_only_where_they_can_be_read_at_test_time():
+    smol, qwen = PROFILES["smol"], PROFILES["qwen"]
+    assert (PROFILES["toy"].answers, smol.answers, qwen.answers) == ("greedy", "pairs", "consensus")
+    assert replace(qwen, decode=DecodeConfig()).answers == "greedy"  # the states of lines exist in training only

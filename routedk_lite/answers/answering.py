@@ -172,7 +172,7 @@ def answer_sessions(
         samples = sample_bundles(model, student.tokenizer, sessions, profile.vote.n, **draw, **options)
         consensus = Consensus(exact_weight=profile.decode.exact_weight)
         return {one.id: consensus(one.drawn, one.greedy) for one in samples}
-    if reader is None:
+    if reader is None or profile.answers == "greedy":
         answers = greedy_answers(model, student.tokenizer, sessions, **options)
         return {a.id: a.bundles for a in answers}
     read = pairs_of(model, profile, student, reader, context=context, alpha=alpha, progress=progress)

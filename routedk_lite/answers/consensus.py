@@ -132,7 +132,7 @@ def clusterings(counts: Mapping[Candidate, int]) -> Collection[Candidate]:
     for height in np.unique(tree[:, 2]):
         labels = fcluster(tree, height + 1e-9, "distance")
         groups = (frozenset(n for n, label in zip(items, labels, strict=True) if label == g) for g in np.unique(labels))
-        found.add(frozenset(group for group in groups if len(group) > 1))
+        found.add(_real(groups))
     return found
 
 

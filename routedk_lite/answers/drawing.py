@@ -95,18 +95,27 @@ def _choose(
     Shapes:
         log_p: (rows, V); row, uniform: (samples,), uniform below 0 for the most likely token → (samples,)
     """
-    import torch
 
     chosen = log_p.argmax(-1)[row]
     for r in row.unique().tolist():
         mine = ((row == r) & (uniform >= 0)).nonzero()[:, 0]
-        if not len(mine):
-            continue
-        p, order = (log_p[r] / temperature).softmax(-1).double(), None
-        if top_p < 1:
-            p, order = p.sort(descending=True, stable=True)
-            p = torch.where(p.cumsum(-1) - p < top_p, p, 0.0)
-        below = p.cumsum(-1)
-        index = torch.searchsorted(below, uniform[mine].double() * below[-1], right=True).clamp(max=len(p) - 1)
-        chosen[mine] = index if order is None else order[index]
+        if len(mine):
+            chosen[mine] = draw_from(log_p[r], uniform[mine], temperature, top_p)
     return chosen
+
+
+def draw_from(log_p: torch.Tensor, uniform: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
+    """Where uniform numbers fall in the cumulated probabilities of one distribution.
+
+    Shapes:
+        log_p: (V,); uniform: (samples,), in [0, 1) → (samples,)
+    """
+    import torch
+
+    p, order = (log_p / temperature).softmax(-1).double(), None
+    if top_p < 1:
+        p, order = p.sort(descending=True, stable=True)
+        p = torch.where(p.cumsum(-1) - p < top_p, p, 0.0)
+    below = p.cumsum(-1)
+    index = torch.searchsorted(below, uniform.double() * below[-1], right=True).clamp(max=len(p) - 1)
+    return index if order is None else order[index]

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..data.formats import Slots
 from ..data.prompts import SlotTokens
+from .drawing import draw_from
 
 if TYPE_CHECKING:
     import torch
@@ -82,18 +83,20 @@ def draw_choices(
         with given:
             logits, mask = _read(model, pieces, mask, cache, seen)
         rows: dict[tuple[int, int], int] = {}
-        options: dict[int, tuple[list[int], np.ndarray]] = {}  # of each row: legal choices and their log-probabilities
+        options: dict[int, tuple[list[int], torch.Tensor]] = {}  # row → legal choices, their log-probabilities
         for k in range(len(session_of)):
             one = asked[session_of[k]]
             if step >= len(one.slots.given):
                 continue
             if row[k] not in options:
                 legal = one.slots.legal(made[k])
-                options[row[k]] = legal, logits[row[k], [one.tokens.choices[c] for c in legal]].log_softmax(-1).numpy()
+                tokens = [one.tokens.choices[c] for c in legal]
+                options[row[k]] = legal, logits[row[k], tokens].log_softmax(-1)
             legal, log_p = options[row[k]]
-            place = _pick(log_p, chance[session_of[k]][k % (n + 1), step], temperature, top_p)
+            u = chance[session_of[k]][k % (n + 1), step]
+            place = int(log_p.argmax() if u < 0 else draw_from(log_p, torch.tensor([u]), temperature, top_p))
             made[k].append(legal[place])
-            nats[k] += log_p[place]
+            nats[k] += float(log_p[place])
             if step + 1 < len(one.slots.given):
                 row[k] = rows.setdefault((int(row[k]), legal[place]), len(rows))
         if not rows:
@@ -158,17 +161,3 @@ def _read(
         **routed,
     )
     return output.logits[:, -1].float().cpu(), mask
-
-
-def _pick(log_p: np.ndarray, uniform: float, temperature: float, top_p: float) -> int:
-    """Where a uniform number falls in the cumulated probabilities; below 0: the most likely."""
-    if uniform < 0:
-        return int(log_p.argmax())
-    p = np.exp((log_p - log_p.max()) / temperature).astype(float)
-    p /= p.sum()
-    order = np.argsort(-p, kind="stable") if top_p < 1 else np.arange(len(p))
-    p = p[order]
-    if top_p < 1:
-        p = np.where(p.cumsum() - p < top_p, p, 0.0)
-    below = p.cumsum()
-    return int(order[min(np.searchsorted(below, uniform * below[-1], side="right"), len(p) - 1)])
