@@ -70,7 +70,7 @@ def export(
 ) -> None:
     """Write experts and fusion of a study as safetensors with hashes; what is not trained yet is trained first."""
     from .files import check_ours, foreign_files
-    from .fusion.routed import ROUTED_FILES
+    from .fusion.saved import ROUTED_FILES
     from .study.pipeline import Pipeline
 
     check_ours(folder, ROUTED_FILES, force=force)

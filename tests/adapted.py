@@ -1,4 +1,4 @@
-"""Random adapters and learned fusions for the tiny student."""
+"""Random adapters and learned fusions for the tiny student, prompts, and how answers are compared."""
 
 from __future__ import annotations
 
@@ -28,3 +28,22 @@ def learned(routed, *, seed=0, size=1.0):
         for parameter in routed.weigher.parameters():
             parameter.normal_(0, size)
     return routed
+
+
+PROMPTS = [[1, 40, 50, 60, 70, 80], [1, 90, 100], [1, 33, 44, 55]]
+
+
+def padded(prompts, *, width=None):
+    """Left-padded ids and mask."""
+    width = width or max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in prompts])
+    return {"input_ids": ids, "attention_mask": torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])}
+
+
+def logits(model, prompts=PROMPTS, **options):
+    with torch.no_grad():
+        return model(**padded(prompts), **options).logits
+
+
+def close(a, b, tolerance=2e-5):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)

@@ -166,3 +166,28 @@ def sessions():
         )
 
     return tuple(make(number) for number in range(12))
+
+
+@pytest.fixture(scope="session")
+def folders(tiny_llama, tmp_path_factory):
+    """Three experts that differ in rank, scale and target modules; one of them rsLoRA."""
+    from adapted import make_adapter
+
+    targets = ("all-linear", ["q_proj", "v_proj", "down_proj"], ["q_proj", "k_proj", "gate_proj"])
+    top = tmp_path_factory.mktemp("experts")
+    return [
+        make_adapter(tiny_llama, top / f"expert{i}", r=2 + i, targets=targets[i], seed=i + 1, use_rslora=i == 2)
+        for i in range(3)
+    ]
+
+
+@pytest.fixture
+def load(tiny_llama):
+    """Loads the random Llama afresh."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def load(**options):
+        return AutoModelForCausalLM.from_pretrained(tiny_llama, **{"dtype": torch.float32} | options).eval()
+
+    return load

@@ -21,7 +21,7 @@ import torch
 
 from ..config import KnowledgeConfig, OptimizerConfig, PromptConfig
 from ..data.sessions import Session
-from ..fusion.layers import LAYER
+from ..fusion.placing import LAYER
 from ..statistics import bootstrap_interval
 from ..student.backbone import LOST_BACKWARD, Student, lost_backward
 from ..student.batches import AnswerCollator

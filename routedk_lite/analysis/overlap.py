@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..fusion.layers import LAYER
+from ..fusion.placing import LAYER
 from ..student.adapters import Adapter, LowRank
 
 RANDOM_DRAWS = 20

@@ -46,6 +46,9 @@ class Fusion:
 class Weigher(nn.Module):
     """Gives α of each layer; every expert the same share unless a subclass says otherwise."""
 
+    once = False
+    """Whether there is one α for all layers, made from what enters the lowest."""
+
     def __init__(self, n_layers: int, n_experts: int) -> None:
         super().__init__()
         self.n_layers, self.n_experts = n_layers, n_experts
@@ -159,17 +162,9 @@ class Router(Weigher):
         self.bias = nn.Parameter(torch.zeros(n_routers, n_experts))  # b
         if options.pool == "attention":
             self.query = nn.Parameter(torch.zeros(n_routers, hidden_size))  # zero: start from the mean
-        self._of_lowest: torch.Tensor | None = None
+        self.once = options.scope == "global"
 
     def alpha(self, layer, hidden, mask):
-        if self.options.scope == "global":
-            if layer > 0:
-                return self._of_lowest
-            self._of_lowest = self._alpha(0, hidden, mask)
-            return self._of_lowest
-        return self._alpha(layer, hidden, mask)
-
-    def _alpha(self, layer: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         z = self.pooled(layer, hidden.float(), mask)  # (B, D) or (B, T, D)
         logits = z @ self.weight[layer].float().T + self.bias[layer].float()  # (B, E) or (B, T, E)
         alpha = (logits / self.options.temperature).softmax(-1)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from ..student.adapters import Adapter, LowRank
+from ..student.adapters import LowRank
 from ..student.backbone import LOST_BACKWARD, lost_backward
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-LAYER = re.compile(r"^(?P<layers>(?:.+\.)?[A-Za-z_]+)\.(?P<number>\d+)\.")
-"""A module's name: the list of decoder layers it is in, and its layer's number."""
 
 
 class Gate:
@@ -25,8 +18,14 @@ class Gate:
     def __init__(self) -> None:
         self.alpha: torch.Tensor | None = None
         """(B, E), or (B, T, E) where every token has its own."""
+        self.of_prompt: torch.Tensor | None = None
+        """(B, E): α of the last prompt; its mean over the prompt where every token has its own."""
         self.experts: list[int] | None = None
         """The experts with any weight in this batch; `None`: all of them, without looking."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Gate:
+        """α belongs to what was read, and may be part of a graph that cannot be copied: a copy has none."""
+        return Gate()
 
 
 class RoutedLinear(nn.Module):
@@ -54,13 +53,20 @@ class RoutedLinear(nn.Module):
         if x.requires_grad and torch.is_grad_enabled() and lost_backward(self.base):
             raise RuntimeError(LOST_BACKWARD)
         y = self.base(x)
+        alpha = self.gate.alpha
+        if alpha is None or x.ndim != 3 or len(x) != len(alpha):
+            raise RuntimeError(
+                f"a module with experts got an input of {tuple(x.shape)} where (rows, tokens, features) were expected, "
+                f"for {'no' if alpha is None else len(alpha)} prompts: it is called outside its decoder layer, or "
+                "tokens of several rows are mixed, as in a mixture of experts"
+            )
         a, b, owner, scale = self.a, self.b, self.owner, self.scale
         if self.gate.experts is not None:
             rows = torch.isin(owner, torch.tensor(self.gate.experts, device=owner.device)).nonzero()[:, 0]
             if not len(rows):
                 return y
             a, b, owner, scale = a[rows], b[:, rows], owner[rows], scale[rows]
-        weights = (self.gate.alpha[..., owner] * scale).to(a.dtype)  # (B, R) or (B, T, R)
+        weights = (alpha[..., owner] * scale).to(a.dtype)  # (B, R) or (B, T, R)
         if weights.ndim == 2:
             weights = weights[:, None]
         update = nn.functional.linear(nn.functional.linear(x.to(a.dtype), a) * weights, b)
@@ -81,35 +87,6 @@ class ShiftedLinear(nn.Module):
         return y + nn.functional.linear(x.to(self.delta.dtype), self.delta).to(y.dtype)
 
 
-def find_layers(
-    model: PreTrainedModel, modules: Sequence[str], adapters: Sequence[Adapter]
-) -> tuple[str, tuple[int, ...]]:
-    """Name of the list of decoder layers, and the numbers of those that have experts."""
-    owners = {name: adapter.name for adapter in adapters for name in adapter.modules}
-    stacks, numbers = set(), set()
-    for name in modules:
-        try:
-            base = model.get_submodule(name)
-        except AttributeError:
-            raise ValueError(f"the expert {owners[name]!r} adapts {name}, which this student does not have") from None
-        place = LAYER.match(name)
-        if place is None:
-            raise ValueError(f"the expert {owners[name]!r} adapts {name}, which is not inside a decoder layer")
-        for adapter in adapters:
-            update = adapter.modules.get(name)
-            shape = None if update is None else (update.b.shape[0], update.a.shape[1])
-            if shape and shape != (base.out_features, base.in_features):
-                raise ValueError(
-                    f"the expert {adapter.name!r} has a ΔW of {shape} for {name}, which is "
-                    f"{(base.out_features, base.in_features)}"
-                )
-        stacks.add(place["layers"])
-        numbers.add(int(place["number"]))
-    if len(stacks) != 1:
-        raise ValueError(f"the experts adapt more than one stack of layers: {', '.join(sorted(stacks))}")
-    return stacks.pop(), tuple(sorted(numbers))
-
-
 def _device_and_dtype(base: nn.Module) -> tuple[torch.device, torch.dtype]:
     """Where an update is computed, and in what: in the weights' type, or what quantised weights are unpacked to."""
     weight = base.weight
@@ -117,9 +94,3 @@ def _device_and_dtype(base: nn.Module) -> tuple[torch.device, torch.dtype]:
     if not weight.is_floating_point():
         dtype = getattr(base, "compute_dtype", None) or torch.float16
     return weight.device, dtype
-
-
-def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Replace the module of that name."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

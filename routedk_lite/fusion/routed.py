@@ -2,16 +2,16 @@
 
 Three things happen in a forward pass. A hook on the decoder notes which tokens are prompt. A hook on every layer asks
 the fusion for the layer's α and lays it in the layer's `Gate`. Every linear module that has experts adds their updates,
-weighed by its layer's gate. Once a prompt is in the KV cache, α stays as it is: pooling over the one new token of a
-decoding step would change the output silently.
+weighed by its layer's gate. α belongs to a prompt (see `reading`): once it is made, it stays as it is for the answer.
+Pooling over the one new token of a decoding step would change the output silently.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +19,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..files import sha256_file, write_json, written_beside
-from ..student.adapters import Adapter, LowRank, read_adapter
+from ..files import written_beside
+from ..student.adapters import Adapter, read_adapter
 from .fusion import Dynamic, Fusion, Ties, fusion_from_json
-from .layers import LAYER, Gate, RoutedLinear, ShiftedLinear, find_layers, set_module
+from .layers import Gate, RoutedLinear, ShiftedLinear
+from .placing import LAYER, find_layers, replacements, set_module
+from .reading import Reading
+from .recomputing import check_recomputing, recomputing
+from .saved import adapters_of, saved_settings, write_saved
 from .ties import merge_adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_FILES = ("experts.safetensors", "fusion.safetensors")
-ROUTED_FILES = (*_FILES, "routed.json", "routing.json", "trainings")
-"""What we write into the folder of a routed model: its files, and the notes on its trainings."""
 
 
 class RoutedModel(nn.Module):
@@ -68,26 +68,27 @@ class RoutedModel(nn.Module):
                     f"the expert {adapter.name!r} was trained on {adapter.student!r}, this student is {student!r}"
                 )
         self.fusion = fusion
-        self.model = model.requires_grad_(False)
         modules = list(dict.fromkeys(name for adapter in self.adapters for name in adapter.modules))
         stack, self.layer_numbers = find_layers(model, modules, self.adapters)
         self.gates = {number: Gate() for number in self.layer_numbers}
-        self.truncation_error: dict[str, float] = {}
+        hidden_size = model.config.get_text_config().hidden_size
+        weigher = fusion.weigher(len(self.layer_numbers), len(self.adapters), hidden_size)
+        merged = {}
+        if isinstance(fusion, Ties):
+            merged = merge_adapters(self.adapters, fusion.density, fusion.trim, fusion.rank)
+        self.truncation_error = {name: one.error for name, one in merged.items() if one.low_rank is not None}
         """TIES with a rank: the relative error of each module's truncated ΔW."""
-        self._hooks: list[Any] = []
-        self._insert(modules)
-        weigher = fusion.weigher(len(self.layer_numbers), len(self.adapters), model.config.hidden_size)
+        made = replacements(model, self.adapters, merged, self.gates)
+        # Nothing of the student has been touched so far, and from here on nothing is refused.
+        self.model = model.requires_grad_(False)
+        for name, module in made.items():
+            set_module(model, name, module)
         self.weigher = weigher.to(model.device)
-        self._prompt_mask: torch.Tensor | None = None
-        self._mask: torch.Tensor | None = None
-        self._routing = True
-        self._override: dict[int, torch.Tensor] = {}
-        decoder = model.get_submodule(stack.rpartition(".")[0])
-        self._hooks.append(decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True))
-        layers = model.get_submodule(stack)
-        for index, number in enumerate(self.layer_numbers):
-            hook = self._layer_hook(index, self.gates[number])
-            self._hooks.append(layers[number].register_forward_pre_hook(hook, with_kwargs=True))
+        by_token = isinstance(fusion, Dynamic) and fusion.pool == "token"
+        self.reading = Reading(whole=fusion.depends_on_input, by_token=by_token)
+        self._once = Gate()  # the α that a fusion with one for all layers has made in the lowest
+        self._stack = stack
+        self._hooks = [*self._hooked(model)]
 
     # --- use ----------------------------------------------------------------------------------------------------
 
@@ -122,31 +123,46 @@ class RoutedModel(nn.Module):
         Shapes:
             input_ids, prompt_mask: (B, T)
         """
-        self._prompt_mask = prompt_mask
+        self.reading.said = prompt_mask
         try:
             return self.model(input_ids=input_ids, **kwargs)
         finally:
-            self._prompt_mask = None
+            self.reading.said = None
 
     def generate(self, *args, **kwargs):
-        """As the student's `generate`: greedy, sampled, several sequences per prompt, or beams."""
-        return self.model.generate(*args, **kwargs)
+        """As the student's `generate`: greedy, sampled, several sequences per prompt, beams, with guesses that are
+        checked, with or without a cache.
+
+        Where α depends on the prompt, the prompt is read in one piece, whatever `prefill_chunk_size` says.
+
+        Raises:
+            ValueError: `past_key_values` holds a part of the prompt already, and α depends on the whole.
+        """
+        if not self.fusion.depends_on_input:
+            return self.model.generate(*args, **kwargs)
+        with self.reading.generation(self.model, args, kwargs) as named:
+            return self.model.generate(**named)
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Mapping | None = None, **options
     ) -> None:
-        """Recompute activations in the backward pass; non-reentrant only, the reentrant kind would crash.
+        """Recompute activations in the backward pass, with the α of the forward pass that they are of.
+
+        Non-reentrant only: the reentrant kind would crash.
 
         Args:
             activation_checkpointing_kwargs: of `torch.utils.checkpoint`.
             options: what the student's method of this name takes beside them, for example `every_n_layers`.
 
         Raises:
-            ValueError: `use_reentrant` is asked for.
+            ValueError: `use_reentrant` or a `context_fn` is asked for.
         """
-        if (activation_checkpointing_kwargs or {}).get("use_reentrant"):
+        kwargs = dict(activation_checkpointing_kwargs or {})
+        if kwargs.get("use_reentrant"):
             raise ValueError("use_reentrant=True: a routed model needs use_reentrant=False, since α comes from outside")
-        kwargs = {**(activation_checkpointing_kwargs or {}), "use_reentrant": False}
+        if "context_fn" in kwargs:
+            raise ValueError("context_fn: a routed model needs it for α; give none")
+        kwargs |= {"use_reentrant": False, "context_fn": self._recomputing}
         if hasattr(self.model, "activation_checkpointing_enable"):
             self.model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs, **options)
         else:  # transformers called it so at first
@@ -170,13 +186,9 @@ class RoutedModel(nn.Module):
         """
         layers = []
         for gate in self.gates.values():
-            if gate.alpha is None:
+            if gate.of_prompt is None:
                 raise RuntimeError("no α yet: run the model on a prompt first (TIES has none at all)")
-            alpha = gate.alpha.detach().float()
-            if alpha.ndim == 3:
-                seen = self._mask.to(alpha.dtype)[..., None]
-                alpha = (alpha * seen).sum(1) / seen.sum(1) if alpha.shape[1] == seen.shape[1] else alpha.mean(1)
-            layers.append(alpha.cpu())
+            layers.append(gate.of_prompt.detach().float().cpu())
         return torch.stack(layers, 1).numpy()
 
     @contextmanager
@@ -202,13 +214,13 @@ class RoutedModel(nn.Module):
         numbers = self.layer_numbers if layer is None else [layer]
         if weights.ndim == 3 and weights.shape[1] != len(numbers):
             raise ValueError(f"alpha has {weights.shape[1]} layers: give one for each of {list(numbers)}")
-        before = dict(self._override)
+        before = self.reading.override
         by_layer = weights.unbind(1) if weights.ndim == 3 else [weights] * len(numbers)
-        self._override |= dict(zip(numbers, by_layer, strict=True))
+        self.reading.override = before | dict(zip(numbers, by_layer, strict=True))
         try:
             yield
         finally:
-            self._override = before
+            self.reading.override = before
 
     def select_alpha(self, rows: torch.Tensor) -> None:
         """Keep, repeat or reorder the rows of α as those of the KV cache were.
@@ -218,7 +230,7 @@ class RoutedModel(nn.Module):
         """
         for gate in self.gates.values():
             if gate.alpha is not None:
-                gate.alpha = gate.alpha[rows]
+                gate.alpha, gate.of_prompt = gate.alpha[rows], gate.of_prompt[rows]
 
     def merge(self) -> PreTrainedModel:
         """An ordinary model with the fused experts in its weights; this one stays as it is.
@@ -229,11 +241,12 @@ class RoutedModel(nn.Module):
         if self.fusion.depends_on_input:
             name = type(self.fusion).__name__
             raise ValueError(f"{name}: α depends on the input, so no single set of weights equals it")
-        merged = copy.deepcopy(self.model)
+        # The hooks lead to this model and the gates to the graph of the last forward pass: neither is copied.
+        merged = copy.deepcopy(self.model, {id(self): self} | {id(gate): gate for gate in self.gates.values()})
         for hooked in merged.modules():
             hooked._forward_pre_hooks.clear()
             hooked._forward_pre_hooks_with_kwargs.clear()
-        probe = torch.zeros(1, 1, self.config.hidden_size, device=self.device)
+        probe = torch.zeros(1, 1, self.config.get_text_config().hidden_size, device=self.device)
         with torch.no_grad():
             for name, module in list(merged.named_modules()):
                 if not isinstance(module, RoutedLinear | ShiftedLinear):
@@ -274,18 +287,7 @@ class RoutedModel(nn.Module):
 
     def write(self, folder: Path) -> None:
         """As `save_pretrained`, into a folder that exists."""
-        from safetensors.torch import save_file
-
-        tensors, experts = {}, []
-        for i, adapter in enumerate(self.adapters):
-            experts.append({"name": adapter.name, "student": adapter.student, "scales": {}})
-            for module, update in adapter.modules.items():
-                tensors[f"{i}.{module}.a"], tensors[f"{i}.{module}.b"] = update.a.contiguous(), update.b.contiguous()
-                experts[-1]["scales"][module] = update.scale
-        save_file(tensors, folder / "experts.safetensors")
-        save_file({k: v.contiguous() for k, v in self.weigher.state_dict().items()}, folder / "fusion.safetensors")
-        hashes = {name: sha256_file(folder / name) for name in _FILES}
-        write_json(folder / "routed.json", {**self.fusion.to_json(), "experts": experts, "sha256": hashes})
+        write_saved(folder, self.adapters, self.fusion, self.weigher)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, model: PreTrainedModel, *, student: str | None = None) -> RoutedModel:
@@ -300,110 +302,71 @@ class RoutedModel(nn.Module):
         folder = Path(folder)
         settings = saved_settings(folder)
         fusion = fusion_from_json({k: v for k, v in settings.items() if k not in ("experts", "sha256")})
-        routed = cls(model, _adapters(folder, settings["experts"]), fusion, student=student)
+        routed = cls(model, adapters_of(folder, settings), fusion, student=student)
         routed.weigher.load_state_dict(load_file(folder / "fusion.safetensors"))
         return routed
 
     # --- how it works -------------------------------------------------------------------------------------------
 
-    def _insert(self, modules: Sequence[str]) -> None:
-        """Replace linear modules by routed ones."""
-        merged = {}
-        if isinstance(self.fusion, Ties):
-            merged = merge_adapters(self.adapters, self.fusion.density, self.fusion.trim, self.fusion.rank)
-        for name in modules:
-            base = self.model.get_submodule(name)
-            gate = self.gates[int(LAYER.match(name)["number"])]
-            if name not in merged:
-                updates = {i: a.modules[name] for i, a in enumerate(self.adapters) if name in a.modules}
-                set_module(self.model, name, RoutedLinear(base, updates, gate))
-            elif merged[name].low_rank is not None:
-                self.truncation_error[name] = merged[name].error
-                set_module(self.model, name, RoutedLinear(base, {0: merged[name].low_rank}, gate))
-            else:
-                set_module(self.model, name, ShiftedLinear(base, merged[name].delta))
+    def _hooked(self, model: PreTrainedModel) -> Iterator[Any]:
+        """Hooks on the decoder and on its layers that have experts; a copy of this model takes them along."""
+        decoder, layers = model.get_submodule(self._stack.rpartition(".")[0]), model.get_submodule(self._stack)
+        yield decoder.register_forward_pre_hook(self._before_decoder, with_kwargs=True)
+        yield decoder.register_forward_hook(self._after_decoder)
+        for index, number in enumerate(self.layer_numbers):
+            yield layers[number].register_forward_pre_hook(partial(self._before_layer, index), with_kwargs=True)
 
     def _before_decoder(self, decoder: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Tell a prefill from a later step, and prompt from the rest."""
         inputs = args[0] if args else kwargs.get("input_ids")
         inputs = kwargs.get("inputs_embeds") if inputs is None else inputs
-        cache = kwargs.get("past_key_values")
-        self._routing = cache is None or cache.get_seq_length() == 0
-        if not self._routing:
-            return
-        mask = self._prompt_mask
-        if mask is None:
-            mask = kwargs.get("attention_mask")
-        if mask is None:
-            mask = inputs.new_ones(inputs.shape[:2], dtype=torch.int64)
-        if mask.ndim != 2 or mask.shape != inputs.shape[:2]:
-            raise ValueError(
-                f"the mask has shape {tuple(mask.shape)}, the prompt {tuple(inputs.shape[:2])}: give an attention_mask "
-                "or prompt_mask with one 0 or 1 per token"
-            )
-        self._mask = mask
+        if self.fusion.depends_on_input and decoder.training and torch.is_grad_enabled():
+            check_recomputing(self.model.get_submodule(self._stack), self._recomputing)
+        self.reading.enter(inputs, kwargs.get("past_key_values"), kwargs.get("attention_mask"))
 
-    def _layer_hook(self, index: int, gate: Gate):
+    def _after_decoder(self, decoder: nn.Module, args: tuple, output: Any) -> None:
+        self.reading.leave(getattr(output, "past_key_values", None))
+
+    def _before_layer(self, index: int, layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Lay the layer's α in its gate."""
         number = self.layer_numbers[index]
+        gate, overridden = self.gates[number], self.reading.override.get(number)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if overridden is not None:
+            gate.alpha = overridden.expand(hidden.shape[0], -1)
+        elif self.reading.begins or self.reading.by_token or not self.fusion.depends_on_input:
+            gate.alpha = self._made(index, hidden)
+        elif gate.alpha.shape[0] != hidden.shape[0]:
+            raise RuntimeError(
+                f"{hidden.shape[0]} rows are decoded, but α was made for {gate.alpha.shape[0]}: call select_alpha "
+                "after selecting rows of the KV cache"
+            )
+        if self.reading.begins:
+            gate.of_prompt = self._of_prompt(gate.alpha)
+        gate.experts = None
         sparse = isinstance(self.fusion, Dynamic) and self.fusion.top_k is not None
-        per_token = isinstance(self.fusion, Dynamic) and self.fusion.pool == "token"
+        if sparse or overridden is not None or not self.fusion.depends_on_input:
+            used = gate.alpha.detach().flatten(0, -2).any(0)
+            gate.experts = None if bool(used.all()) else used.nonzero()[:, 0].tolist()
 
-        def hook(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            overridden = self._override.get(number)
-            if overridden is not None:
-                gate.alpha = overridden.expand(hidden.shape[0], -1)
-            elif self._routing or per_token:
-                gate.alpha = self.weigher.alpha(index, hidden, self._mask)
-            elif gate.alpha.shape[0] != hidden.shape[0]:
-                raise RuntimeError(
-                    f"{hidden.shape[0]} rows are decoded, but α was made for {gate.alpha.shape[0]}: call select_alpha "
-                    "after selecting rows of the KV cache"
-                )
-            gate.experts = None
-            if sparse or overridden is not None or not self.fusion.depends_on_input:
-                used = gate.alpha.detach().flatten(0, -2).any(0)
-                gate.experts = None if bool(used.all()) else used.nonzero()[:, 0].tolist()
+    def _made(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """What the fusion makes of a layer's input."""
+        if not self.weigher.once:
+            return self.weigher.alpha(index, hidden, self.reading.mask)
+        if index == 0:
+            self._once.alpha = self.weigher.alpha(0, hidden, self.reading.mask)
+        return self._once.alpha
 
-        return hook
+    def _of_prompt(self, alpha: torch.Tensor) -> torch.Tensor:
+        """Mean over the prompt, where every token has an α of its own.
 
+        Shapes:
+            alpha: (B, E) or (B, T, E) → (B, E)
+        """
+        if alpha.ndim == 2:
+            return alpha
+        seen = self.reading.mask.to(alpha.dtype)[..., None]
+        return ((alpha * seen).sum(1) / seen.sum(1)).detach()
 
-def saved_adapters(folder: str | Path) -> list[Adapter]:
-    """The experts of a saved routed model, in its order.
-
-    Raises:
-        FileNotFoundError: the folder holds no routed model.
-        ValueError: a file is not the one that was saved.
-    """
-    return _adapters(folder, saved_settings(folder)["experts"])
-
-
-def _adapters(folder: str | Path, experts: Sequence[Mapping[str, Any]]) -> list[Adapter]:
-    from safetensors.torch import load_file
-
-    tensors = load_file(Path(folder, "experts.safetensors"))
-    return [
-        Adapter(
-            expert["name"],
-            expert["student"],
-            {m: LowRank(tensors[f"{i}.{m}.a"], tensors[f"{i}.{m}.b"], s) for m, s in expert["scales"].items()},
-        )
-        for i, expert in enumerate(experts)
-    ]
-
-
-def saved_settings(folder: str | Path) -> dict[str, Any]:
-    """`routed.json` of a saved routed model: its fusion's settings, `experts` and `sha256`, which the files have.
-
-    Raises:
-        FileNotFoundError: the folder holds no routed model.
-        ValueError: a file is not the one that was saved.
-    """
-    folder = Path(folder)
-    if not (folder / "routed.json").exists():
-        raise FileNotFoundError(f"{folder} holds no routed.json: give a folder that save_pretrained wrote")
-    settings = json.loads((folder / "routed.json").read_text(encoding="utf-8"))
-    for name, sha256 in settings["sha256"].items():
-        if sha256_file(folder / name) != sha256:
-            raise ValueError(f"{folder / name} is not the file that was saved with routed.json: get both anew")
-    return settings
+    def _recomputing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """Asked for when a layer's activations are computed that will be computed again."""
+        return recomputing(self.reading, [self._once, *self.gates.values()])

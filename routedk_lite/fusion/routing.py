@@ -28,7 +28,8 @@ from ..student.examples import Example, SessionExamples, encode_example
 from ..student.pairs import PairReader, pairs_at
 from ..student.training import SessionTrainer, finished_summary, make_trainer, one_at_a_time, run_trainer
 from .fusion import Dynamic, Static
-from .routed import ROUTED_FILES, RoutedModel
+from .routed import RoutedModel
+from .saved import ROUTED_FILES
 
 UNIFORM_ENTROPY, UNIFORM_VARIANCE = 0.99, 1e-4
 """Share of the largest possible entropy, and variance between sessions, that look like a router that does nothing."""

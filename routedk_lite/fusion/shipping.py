@@ -14,7 +14,8 @@ from pathlib import Path
 from ..files import atomic_folder
 from ..student.adapters import peft_tensors, read_adapter
 from .fusion import Fusion
-from .routed import ROUTED_FILES, RoutedModel, saved_adapters, saved_settings
+from .routed import RoutedModel
+from .saved import ROUTED_FILES, saved_adapters, saved_settings
 
 _EXPERT_NOTES = ("adapter_config.json", "training.json")
 _FUSION_NOTES = "routing.json"

@@ -1,22 +1,27 @@
 """Read trained LoRA adapters from PEFT folders as plain matrices, ready to be stacked.
 
 Only what a routed layer can honour is accepted: plain LoRA on linear modules (rank and alpha patterns and rsLoRA
-included). Anything else that a PEFT folder can hold is refused by name, so that nothing is dropped in silence.
+included), complete and finite. Anything else that a PEFT folder can hold is refused by name, so that nothing is dropped
+in silence; `adapter_config` has the list.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from .adapter_config import read_settings
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
 
 _PREFIX = "base_model.model."
+_WEIGHTS, _SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 
 
 class LowRank(NamedTuple):
@@ -46,6 +51,8 @@ class Adapter(NamedTuple):
     """What it was trained on."""
     modules: Mapping[str, LowRank]
     """By the name of the linear module in the student, for example `model.layers.0.self_attn.q_proj`."""
+    settings: LoraConfig | None = None
+    """Which modules it must have an update of, where it was read from a PEFT folder."""
 
     @property
     def sha256(self) -> str:
@@ -59,6 +66,14 @@ class Adapter(NamedTuple):
                 digest.update(matrix.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    def misses(self, module: str) -> bool:
+        """Whether a module of the student should have an update, by the settings, and has none."""
+        from peft.tuners.tuners_utils import check_target_module_exists
+
+        if self.settings is None or module in self.modules:
+            return False
+        return bool(check_target_module_exists(self.settings, module))
+
 
 def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:
     """Read a PEFT LoRA folder.
@@ -68,29 +83,18 @@ def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:
         name: of the expert; by default the folder's.
 
     Raises:
-        FileNotFoundError: the folder holds no adapter.
-        ValueError: the adapter uses something that a routed layer cannot reproduce.
+        FileNotFoundError: the folder holds no adapter, or only one as a pickle, which is not read.
+        ValueError: the adapter uses something that a routed layer cannot reproduce, or its weights are damaged.
     """
-    from peft import PeftConfig
-    from safetensors.torch import load_file
-
     folder = Path(folder)
-    weights = folder / "adapter_model.safetensors"
-    if not weights.exists():
-        raise FileNotFoundError(f"{folder} holds no adapter_model.safetensors: give a folder that PEFT has written")
-    config = PeftConfig.from_pretrained(str(folder))
-    _check_plain_lora(config, folder)
-    halves: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in load_file(weights).items():
-        module, _, half = key.removeprefix(_PREFIX).rpartition(".lora_")
-        if half not in ("A.weight", "B.weight") or tensor.ndim != 2:
-            raise ValueError(f"{folder}: {key} is not a LoRA matrix of a linear module")
-        halves.setdefault(module, {})[half[0]] = tensor
-    modules = {
-        module: LowRank(pair["A"], pair["B"], _scale(config, module, pair["A"].shape[0]))
-        for module, pair in halves.items()
-    }
-    return Adapter(name or folder.name, config.base_model_name_or_path or "", modules)
+    _check_files(folder)
+    settings = read_settings(json.loads((folder / _SETTINGS).read_text(encoding="utf-8")), str(folder / _SETTINGS))
+    halves = _halves(folder / _WEIGHTS)
+    modules = {}
+    for module, pair in halves.items():
+        _check_pair(pair, settings, module, folder / _WEIGHTS)
+        modules[module] = LowRank(pair["A"], pair["B"], _scale(settings, module, pair["A"].shape[0]))
+    return Adapter(name or folder.resolve().name, settings.base_model_name_or_path or "", modules, settings)
 
 
 def peft_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
@@ -102,25 +106,64 @@ def peft_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
     }
 
 
-def _check_plain_lora(config: LoraConfig, folder: Path) -> None:
-    if getattr(config.peft_type, "value", config.peft_type) != "LORA":
-        raise ValueError(f"{folder}: peft_type is {config.peft_type}; a routed model takes LoRA adapters")
-    unsupported = {
-        "use_dora": config.use_dora,
-        "bias": config.bias != "none",
-        "lora_bias": config.lora_bias,
-        "fan_in_fan_out": config.fan_in_fan_out,
-        "modules_to_save": bool(config.modules_to_save),
-        "trainable_token_indices": bool(config.trainable_token_indices),
-    }
-    if found := [option for option, used in unsupported.items() if used]:
-        raise ValueError(f"{folder}: uses {', '.join(found)}, which a routed layer cannot; train without")
+def _check_files(folder: Path) -> None:
+    if not (folder / _WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
+        raise FileNotFoundError(
+            f"{folder} holds its weights as a pickle (adapter_model.bin), which can run code and is not read: load it "
+            "once with peft's `PeftModel.from_pretrained`, and `save_pretrained` it to a new folder"
+        )
+    for name in (_WEIGHTS, _SETTINGS):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder} holds no {name}: give a folder that PEFT's save_pretrained has written")
 
 
-def _scale(config: LoraConfig, module: str, r: int) -> float:
+def _halves(file: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """A and B of every module in a file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged or cut short ({error}): get it anew") from error
+    halves: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        module, _, half = key.removeprefix(_PREFIX).rpartition(".lora_")
+        if half not in ("A.weight", "B.weight") or tensor.ndim != 2:
+            raise ValueError(f"{file}: {key} {tuple(tensor.shape)} is not a LoRA matrix of a linear module")
+        halves.setdefault(module, {})[half[0]] = tensor
+    if not halves:
+        raise ValueError(f"{file} holds no LoRA matrices: the adapter is empty")
+    return halves
+
+
+def _check_pair(pair: Mapping[str, torch.Tensor], settings: LoraConfig, module: str, file: Path) -> None:
+    """Both halves, of the rank that the settings give, and nothing in them that is not a number."""
+    from peft.utils.other import get_pattern_key
+
+    for half in "AB":
+        if half not in pair:
+            raise ValueError(
+                f"{file} lacks {_PREFIX}{module}.lora_{half}.weight: the file is not complete, get it anew"
+            )
+    r = settings.rank_pattern.get(get_pattern_key(settings.rank_pattern.keys(), module), settings.r)
+    for half, found in (("A", pair["A"].shape[0]), ("B", pair["B"].shape[1])):
+        if found != r:
+            raise ValueError(
+                f"{file}: lora_{half} of {module} has rank {found}, {_SETTINGS} says {r}: these are of two adapters"
+            )
+        matrix = pair[half]
+        if not matrix.is_floating_point() or not bool(matrix.isfinite().all()):
+            raise ValueError(
+                f"{file}: lora_{half} of {module} holds values that are not finite numbers (NaN, infinity or another "
+                "type): its training diverged, or the file is damaged"
+            )
+
+
+def _scale(settings: LoraConfig, module: str, r: int) -> float:
     """s of one module; PEFT's patterns match the end of a module's name."""
     from peft.utils.other import get_pattern_key
 
-    key = get_pattern_key(config.alpha_pattern.keys(), module)
-    alpha = config.alpha_pattern.get(key, config.lora_alpha)
-    return alpha / (math.sqrt(r) if config.use_rslora else r)
+    key = get_pattern_key(settings.alpha_pattern.keys(), module)
+    alpha = settings.alpha_pattern.get(key, settings.lora_alpha)
+    return alpha / (math.sqrt(r) if settings.use_rslora else r)

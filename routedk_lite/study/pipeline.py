@@ -16,7 +16,7 @@ from ..config import digest
 from ..data.domains import domain_is_cached
 from ..data.public import fetch_all
 from ..files import check_ours
-from ..fusion.routed import ROUTED_FILES
+from ..fusion.saved import ROUTED_FILES
 from ..fusion.shipping import write_shipped
 from ..student.backbone import is_cached, student_files
 from ..student.experts import ExpertResult

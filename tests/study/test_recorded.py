@@ -10,8 +10,9 @@ from conftest import ROOT
 
 from routedk_lite.config import get_profile
 from routedk_lite.data.domains import load_domain
-from routedk_lite.fusion.routed import RoutedModel, saved_adapters
+from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
+from routedk_lite.fusion.saved import saved_adapters
 from routedk_lite.student.backbone import load_student
 from routedk_lite.study.records import load_all, load_attachment
 

@@ -1,0 +1,76 @@
+"""The folder of a routed model: experts and fusion as they were saved, and the hashes of what belongs together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import sha256_file, write_json
+from ..student.adapters import Adapter, LowRank
+
+if TYPE_CHECKING:
+    from .fusion import Fusion, Weigher
+
+_FILES = ("experts.safetensors", "fusion.safetensors")
+ROUTED_FILES = (*_FILES, "routed.json", "routing.json", "trainings")
+"""What we write into the folder of a routed model: its files, and the notes on its trainings."""
+
+
+def write_saved(folder: Path, adapters: Sequence[Adapter], fusion: Fusion, weigher: Weigher) -> None:
+    """Write experts and fusion into a folder that exists, `routed.json` last."""
+    from safetensors.torch import save_file
+
+    tensors, experts = {}, []
+    for i, adapter in enumerate(adapters):
+        experts.append({"name": adapter.name, "student": adapter.student, "scales": {}})
+        for module, update in adapter.modules.items():
+            tensors[f"{i}.{module}.a"], tensors[f"{i}.{module}.b"] = update.a.contiguous(), update.b.contiguous()
+            experts[-1]["scales"][module] = update.scale
+    save_file(tensors, folder / "experts.safetensors")
+    save_file({k: v.contiguous() for k, v in weigher.state_dict().items()}, folder / "fusion.safetensors")
+    hashes = {name: sha256_file(folder / name) for name in _FILES}
+    write_json(folder / "routed.json", {**fusion.to_json(), "experts": experts, "sha256": hashes})
+
+
+def saved_adapters(folder: str | Path) -> list[Adapter]:
+    """The experts of a saved routed model, in its order.
+
+    Raises:
+        FileNotFoundError: the folder holds no routed model.
+        ValueError: a file is not the one that was saved.
+    """
+    return adapters_of(folder, saved_settings(folder))
+
+
+def adapters_of(folder: str | Path, settings: Mapping[str, Any]) -> list[Adapter]:
+    """The experts beside settings that were read before."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(Path(folder, "experts.safetensors"))
+    return [
+        Adapter(
+            expert["name"],
+            expert["student"],
+            {m: LowRank(tensors[f"{i}.{m}.a"], tensors[f"{i}.{m}.b"], s) for m, s in expert["scales"].items()},
+        )
+        for i, expert in enumerate(settings["experts"])
+    ]
+
+
+def saved_settings(folder: str | Path) -> dict[str, Any]:
+    """`routed.json` of a saved routed model: its fusion's settings, `experts` and `sha256`, which the files have.
+
+    Raises:
+        FileNotFoundError: the folder holds no routed model.
+        ValueError: a file is not the one that was saved.
+    """
+    folder = Path(folder)
+    if not (folder / "routed.json").exists():
+        raise FileNotFoundError(f"{folder} holds no routed.json: give a folder that save_pretrained wrote")
+    settings = json.loads((folder / "routed.json").read_text(encoding="utf-8"))
+    for name, sha256 in settings["sha256"].items():
+        if sha256_file(folder / name) != sha256:
+            raise ValueError(f"{folder / name} is not the file that was saved with routed.json: get both anew")
+    return settings

@@ -1,0 +1,145 @@
+"""α belongs to a prompt: however the prompt is read, α is that of the whole, or the reading is refused."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from adapted import PROMPTS, close, learned, logits, padded
+from transformers import GenerationConfig
+
+from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
+from routedk_lite.fusion.reading import seen_tokens
+from routedk_lite.fusion.routed import RoutedModel
+
+READERS = [Dynamic(), Dynamic(scope="global"), Dynamic(pool="last"), Dynamic(pool="attention"), Dynamic(pool="token")]
+POOLED = READERS[:4]
+FUSIONS = [*READERS, Static(), Average(), Ties(density=0.5)]
+PLAIN = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+PIECES = {
+    "chunks": {"prefill_chunk_size": 2},
+    "no cache": {"use_cache": False},
+    "prompt lookup": {"prompt_lookup_num_tokens": 3},
+    "static cache": {"cache_implementation": "static"},
+    "chunks, sampled": {"prefill_chunk_size": 2, "do_sample": True},
+    "beams without a cache": {"use_cache": False, "num_beams": 3, "num_return_sequences": 2},
+}
+
+
+@pytest.fixture
+def repeating():
+    """A prompt that repeats itself, so that prompt lookup has something to look up."""
+    return torch.tensor([[1, 40, 50, 60, 40, 50, 60, 40, 50]])
+
+
+@pytest.mark.parametrize("fusion", FUSIONS, ids=str)
+@pytest.mark.parametrize("way", PIECES)
+def test_every_way_of_generating_gives_what_one_piece_and_a_cache_give(load, folders, repeating, fusion, way):
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.4)
+    options = PLAIN | {k: v for k, v in PIECES[way].items() if k in ("num_beams", "num_return_sequences", "do_sample")}
+    torch.manual_seed(0)
+    right = routed.generate(repeating, **options)
+    alpha = None if isinstance(fusion, Ties) else routed.alpha
+    torch.manual_seed(0)
+    assert torch.equal(routed.generate(repeating, **PLAIN | PIECES[way]), right)
+    if alpha is not None:
+        np.testing.assert_allclose(routed.alpha[:1], alpha[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", READERS, ids=str)
+def test_padded_batches_too(load, folders, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.4)
+    right = routed.generate(**padded(PROMPTS), **PLAIN)
+    alpha = routed.alpha
+    for way in ("chunks", "no cache", "static cache"):
+        assert torch.equal(routed.generate(**padded(PROMPTS), **PLAIN | PIECES[way]), right), way
+        np.testing.assert_allclose(routed.alpha, alpha, atol=1e-5)
+
+
+def test_guesses_of_another_model_are_checked_with_the_alpha_of_the_prompt(load, folders, repeating):
+    routed, assistant = learned(RoutedModel(load(), folders, Dynamic()), size=0.4), load()
+    right = routed.generate(repeating, **PLAIN)
+    assert torch.equal(routed.generate(repeating, **PLAIN, assistant_model=assistant), right)
+
+
+def test_chunks_from_settings_are_read_in_one_piece_and_the_settings_stay(load, folders, repeating):
+    routed = learned(RoutedModel(load(), folders, Dynamic()), size=0.4)
+    right = routed.generate(repeating, **PLAIN)
+    settings = GenerationConfig(**PLAIN, prefill_chunk_size=2)
+    assert torch.equal(routed.generate(repeating, settings), right)  # also where it is not given by name
+    routed.generation_config.prefill_chunk_size = 3
+    assert torch.equal(routed.generate(repeating, **PLAIN), right)
+    assert (settings.prefill_chunk_size, routed.generation_config.prefill_chunk_size) == (2, 3)
+
+
+@pytest.mark.parametrize("fusion", READERS, ids=str)
+def test_a_prefix_that_was_cached_before_is_refused_where_alpha_reads_the_whole(load, folders, repeating, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.4)
+    with torch.no_grad():
+        cache = routed(repeating[:, :4], use_cache=True).past_key_values
+        with pytest.raises(ValueError, match="past_key_values holds 4 tokens already.*one piece"):
+            routed.generate(repeating, past_key_values=cache, **PLAIN)
+        rest = {"attention_mask": torch.ones_like(repeating), "past_key_values": cache}
+        with pytest.raises(RuntimeError, match="prompt_mask marks more of a prompt.*one piece"):
+            routed(repeating[:, 4:], prompt_mask=torch.ones(1, 5), **rest)
+
+
+@pytest.mark.parametrize("fusion", [Average(), Static(), Ties()], ids=str)
+def test_and_used_where_it_does_not(load, folders, repeating, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion))
+    right = routed.generate(repeating, **PLAIN)
+    with torch.no_grad():
+        cache = routed(repeating[:, :4], use_cache=True).past_key_values
+    again = RoutedModel(routed.unload(), folders, fusion)  # one that has not read anything yet
+    again.weigher.load_state_dict(routed.weigher.state_dict())
+    assert torch.equal(again.generate(repeating, past_key_values=cache, **PLAIN), right)
+
+
+@pytest.mark.parametrize("fusion", POOLED, ids=str)
+def test_a_cache_of_another_prompt_is_refused(load, folders, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.4)
+    later = {"input_ids": torch.tensor([[5]]), "attention_mask": torch.ones(1, 7)}
+    with torch.no_grad():
+        first = routed(**padded(PROMPTS[:1]), use_cache=True).past_key_values
+        kept = copy.deepcopy(first)
+        right = routed(**later, past_key_values=first).logits
+        close(routed(**later, past_key_values=kept).logits, right)  # a copy is of the same prompt
+        kept.crop(-1)
+        routed(**padded(PROMPTS[1:2]), use_cache=True)
+        with pytest.raises(RuntimeError, match="not of the prompt that was read last"):
+            routed(**later, past_key_values=kept)
+        bare = load()(**padded(PROMPTS[:1]), use_cache=True).past_key_values
+        with pytest.raises(RuntimeError, match="not of the prompt that was read last"):
+            routed(**later, past_key_values=bare)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("fusion", READERS, ids=str)
+def test_the_token_wise_alpha_that_is_shown_is_the_mean_over_the_prompt(load, folders, fusion, attention):
+    routed = learned(RoutedModel(load(attn_implementation=attention), folders, fusion), size=0.4)
+    logits(routed)
+    alpha = routed.alpha
+    routed.generate(**padded(PROMPTS), **PLAIN)
+    np.testing.assert_allclose(routed.alpha, alpha, atol=1e-5)
+
+
+def test_a_row_without_a_prompt_is_named(load, folders):
+    routed = RoutedModel(load(), folders, Dynamic())
+    with pytest.raises(ValueError, match="row 1 of the batch has no prompt"):
+        routed(torch.ones(2, 3, dtype=torch.long), attention_mask=torch.tensor([[1, 1, 1], [0, 0, 0]]))
+
+
+def test_padding_is_found_in_masks_of_every_kind():
+    tokens = torch.zeros(2, 3, dtype=torch.long)
+    seen = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    pairs = seen[:, None, None, :].bool() & torch.ones(3, 5, dtype=torch.bool).tril()[:, :3]
+    wider = torch.cat([pairs, torch.zeros(2, 1, 3, 2, dtype=torch.bool)], -1)
+    added = torch.where(wider, 0.0, torch.finfo(torch.float32).min)
+    both = {"sliding_attention": wider & torch.ones(3, 5, dtype=torch.bool).triu(-1), "full_attention": added}
+    for mask in (seen, pairs, wider, added, both, both["sliding_attention"]):
+        assert torch.equal(seen_tokens(mask, tokens), seen)
+    assert torch.equal(seen_tokens(None, tokens[..., None]), torch.ones(2, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="type str does not tell"):
+        seen_tokens("flex", tokens)
