@@ -57,12 +57,13 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
     Raises:
         DownloadError: the student is neither cached nor to be had.
         RuntimeError: 4-bit weights are asked for but bitsandbytes is not installed.
+        ValueError: what was found is no decoder-only student, or its tokenizer does not fit it.
     """
     # oneDNN keeps what it compiled for every shape of matrix, 1024 of them, megabytes each. Sessions have many
     # lengths, so that training on a CPU grew by gigabytes. It reads this before its first product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     config = get_profile(profile).student
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -73,8 +74,8 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
     if config.load_in_4bit:
         options |= {"quantization_config": _nf4(dtype), "device_map": {"": device}}
     with quiet_loading():
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        model = _model_class(folder, config.id).from_pretrained(folder, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if config.load_in_4bit:
         keep_backward(model)
     else:
@@ -83,6 +84,7 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _check_tokens(tokenizer, model, config.id)
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     info = StudentInfo(
         id=config.id,
@@ -95,6 +97,58 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
         device=device,
     )
     return Student(model, tokenizer, info)
+
+
+def text_model_name(model: PreTrainedModel) -> str | None:
+    """Name of the text decoder inside a multimodal student; `None` for a student that is one itself."""
+    if model.config.get_text_config() is model.config:
+        return None
+    decoder = model.get_decoder()
+    return next(name for name, module in model.named_modules() if module is decoder)
+
+
+def _model_class(folder: Path, name: str):
+    """The class that loads a student: a causal language model, or a multimodal one that holds such a one."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(f"the student {name!r} is an adapter, not a model: give the student that it was trained on")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        raise ValueError(
+            f"transformers does not know what kind of model the student {name!r} is, or it brings code of its own, "
+            f"which is not run ({str(error).splitlines()[0]}): choose another student, or a newer transformers"
+        ) from error
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"the student {name!r} is a {config.model_type}, an encoder with a decoder: choose a decoder-only one"
+        )
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping:
+            return auto
+    raise ValueError(
+        f"the student {name!r} is a {config.model_type}, which writes no text: choose a causal language model"
+    )
+
+
+def _check_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
+    """A token beyond the embedding fails much later, as an index that is out of range."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    for role in ("pad", "bos", "eos"):
+        number = getattr(tokenizer, f"{role}_token_id")
+        if number is not None and number >= rows:
+            token = getattr(tokenizer, f"{role}_token")
+            raise ValueError(
+                f"the student {name!r}: its tokenizer's {role} token {token!r} has number {number}, its embedding only "
+                f"{rows} rows: give it a row with `resize_token_embeddings` and save the model anew, or take the token "
+                "out of the tokenizer"
+            )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"the student {name!r}: its tokenizer has neither a padding nor an end token, so no answer could end: set "
+            "`eos_token` in tokenizer_config.json"
+        )
 
 
 def choose_dtype(name: str, device: str) -> torch.dtype:

@@ -5,6 +5,7 @@ Every expert is an ordinary PEFT adapter; what distinguishes experts is only the
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ from ..config import KnowledgeConfig, PromptConfig, TrainConfig, digest
 from ..data.sessions import Session
 from ..files import atomic_folder, check_ours, sha256_json, write_json
 from ..teacher.knowledge import Knowledge
-from .backbone import Student
+from .backbone import Student, text_model_name
 from .examples import Example, SessionExamples, encode_example
 from .pairs import PairReader, pairs_at
 from .training import SessionTrainer, finished_summary, low_precision, make_trainer, one_at_a_time, run_trainer
@@ -230,5 +231,8 @@ def _add_adapter(student: Student, config: TrainConfig, seed: int) -> PeftModel:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
     elif checkpointing:
         model.enable_input_require_grads()
-    lora = lora_config(config, model.config.num_hidden_layers)
+    lora = lora_config(config, model.config.get_text_config().num_hidden_layers)
+    if (text := text_model_name(model)) is not None:  # leave the vision tower of a multimodal student alone
+        outside = rf"(?!{re.escape(text)}\.).*"
+        lora.exclude_modules = f"{lora.exclude_modules}|{outside}" if lora.exclude_modules else outside
     return get_peft_model(model, lora, autocast_adapter_dtype=not low_precision(student.info))

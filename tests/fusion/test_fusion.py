@@ -129,11 +129,27 @@ def ties_by_definition(vectors, density):
 @pytest.mark.parametrize("density", [0.1, 0.35, 1.0])
 def test_ties_equals_its_definition_on_random_matrices(density):
     torch.manual_seed(3)
-    matrices = torch.randn(3, 6, 7, dtype=torch.float64)
+    matrices = torch.randn(3, 6, 7).double()
     thresholds = [global_threshold(lambda m=m: iter([m]), density) for m in matrices]
     merged = elect_and_merge(torch.stack([trim(m, t) for m, t in zip(matrices, thresholds, strict=True)]))
     expected = ties_by_definition(matrices.flatten(1).tolist(), density)
     np.testing.assert_allclose(merged.flatten(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("density", [1e-4, 0.2, 0.5, 1.0])
+def test_the_global_threshold_is_the_exact_entry(density):
+    torch.manual_seed(5)
+    matrices = [torch.randn(50, 40) * 10.0**-k for k in range(6)] + [torch.full((30, 30), 0.25), torch.zeros(9, 9)]
+    flat = torch.cat([m.flatten() for m in matrices]).abs().sort(descending=True).values
+    expected = flat[max(1, int(density * len(flat))) - 1]
+    assert global_threshold(lambda: iter(matrices), density) == float(expected)
+
+
+def test_more_equal_entries_than_float32_can_count():
+    same = torch.full((2**12, 2**12 + 8), 0.5)  # 2²⁴ and some; a count in float32 stays at 2²⁴
+    same[0, :4] = 0.75
+    assert global_threshold(lambda: iter([same]), 1.0) == 0.5
+    assert global_threshold(lambda: iter([same]), 1e-12) == 0.75
 
 
 def test_global_trimming_looks_at_all_modules_together(folders):

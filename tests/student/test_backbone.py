@@ -7,7 +7,11 @@ import torch
 
 from routedk_lite.config import StudentConfig
 from routedk_lite.files import DownloadError
+from routedk_lite.fusion.fusion import Dynamic
+from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.student import backbone
+from routedk_lite.student.adapters import read_adapter
+from routedk_lite.student.experts import train_expert
 
 
 def local(profile, folder, **changes):
@@ -80,3 +84,81 @@ def test_four_bit_without_bitsandbytes_says_how_to_get_it(tiny_profile, tiny_lla
     monkeypatch.setattr(backbone.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"routedk-lite\[gpu\]"):
         backbone.load_student(local(tiny_profile, tiny_llama, load_in_4bit=True), device="cpu")
+
+
+# --- students of other kinds ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(tiny_llama, tmp_path):
+    """The random Llama in a folder that may be changed."""
+    return shutil.copytree(tiny_llama, tmp_path / "student")
+
+
+def edit(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_the_text_model_of_a_multimodal_one_alone_gets_experts(tiny_profile, tiny_llama, sessions, tmp_path):
+    import transformers
+
+    text = {"vocab_size": 259, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "pad_token_id": 0}
+    text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 1024}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 8, "patch_size": 4}
+    config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "student")
+    transformers.AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path / "student")
+    student = backbone.load_student(local(tiny_profile, tmp_path / "student"), device="cpu")
+    assert backbone.text_model_name(student.model) == "model.language_model"
+    result = train_expert(student, sessions, tmp_path / "expert", config=tiny_profile.train, progress=False)
+    adapter = read_adapter(result.folder)
+    assert adapter.modules and all(name.startswith("model.language_model.layers.") for name in adapter.modules)
+    assert RoutedModel(student.model, [adapter], Dynamic()).layer_numbers == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda at: edit(at / "config.json", model_type="newer"),
+            "what kind of model .*newer transformers",
+        ),
+        (
+            lambda at: edit(at / "config.json", model_type="t5"),
+            "a t5, an encoder with a decoder: choose",
+        ),
+        (lambda at: edit(at / "config.json", model_type="vit"), "a vit, which writes no text"),
+        (lambda at: (at / "adapter_config.json").write_text("{}"), "is an adapter, not a model"),
+        (
+            lambda at: edit(at / "config.json", model_type="own", auto_map={"AutoConfig": "x.Y"}),
+            "brings code of its own, which is not run",
+        ),
+    ],
+)
+def test_what_is_no_student_is_named(tiny_profile, copied, change, words):
+    change(copied)
+    with pytest.raises(ValueError, match=words):
+        backbone.load_student(local(tiny_profile, copied), device="cpu")
+
+
+def test_a_padding_token_beyond_the_embedding_is_named(tiny_profile, copied):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(copied)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(copied)
+    with pytest.raises(
+        ValueError, match=r"pad token '\[PAD\]' has number 259, .* only 259 rows.*resize_token"
+    ):
+        backbone.load_student(local(tiny_profile, copied), device="cpu")
+
+
+def test_a_tokenizer_that_cannot_end_is_named(tiny_profile, copied):
+    settings = json.loads((copied / "tokenizer_config.json").read_text())
+    for name in ("pad_token", "eos_token"):
+        settings.pop(name, None)
+    (copied / "tokenizer_config.json").write_text(json.dumps(settings))
+    (copied / "special_tokens_map.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="neither a padding nor an end token"):
+        backbone.load_student(local(tiny_profile, copied), device="cpu")
