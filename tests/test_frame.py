@@ -89,10 +89,20 @@ def test_environment_file_is_in_step() -> None:
     conda = {re.split(r"[><=]", line)[0]: line for line in listed if isinstance(line, str)}
     assert SpecifierSet(conda.pop("python").removeprefix("python")) == SpecifierSet(PROJECT["requires-python"])
     conda = {name: line for name, line in conda.items() if name not in {"pip", "make"}}
-    wanted = {str(requirement) for requirement in REQUIREMENTS}
-    assert {line.replace("pytorch", "torch") for line in conda.values()} == wanted
+    asked = {"jupyter", "jupyter-book", "pytorch", "transformers", "peft", "bitsandbytes", "datasets", "seaborn"}
+    assert asked | {"ipywidgets"} <= conda.keys()  # by name, not by way of pip
+    optional = {one.name: Requirement(str(one).partition(";")[0]) for one in EXTRAS}
+    named = {name: optional[name] for name in ("jupyter", "ipywidgets", "jupyter-book", "bitsandbytes")}
+    wanted = {str(requirement) for requirement in [*REQUIREMENTS, *named.values()]}
+    assert {str(Requirement(line.replace("pytorch", "torch"))) for line in conda.values()} == wanted
     (pip,) = (entry["pip"] for entry in listed if isinstance(entry, dict))
-    assert pip == ["-e .[book,test]"]
+    assert pip == ["-e .[notebook,book,test]"]
+
+
+def test_nothing_that_colab_has_in_an_older_kind_is_required() -> None:
+    """Its own notebook stack must stay as it is: replacing it crashes kernels."""
+    names = {requirement.name for requirement in REQUIREMENTS}
+    assert not names & {"jupyter", "jupyterlab", "notebook", "ipywidgets", "ipykernel", "ipython"}
 
 
 def test_constraints_fit_the_requirements() -> None:

@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 from .. import __version__
 from ..config import Profile, get_profile
 from ..files import own_file
-from .requirements import install_missing
+from .requirements import install_missing, remove_refused
+
+LARGE_GPU = 20 * 2**30
+"""Bytes of memory from which on a GPU carries the paper's student in four bits."""
 
 # Other rooms are imported where they are needed: before `install_missing` has run, what they need may be missing.
 
@@ -22,7 +25,7 @@ class Chapter(NamedTuple):
     """Where a chapter runs and with what."""
 
     profile: Profile
-    """Chosen by `ROUTEDK_PROFILE`; `toy` by default."""
+    """Chosen in the first cell or by `ROUTEDK_PROFILE`; `toy` by default."""
     device: str
     results: Path
     """Recorded runs: those of the checkout, or the ones that ship with the package."""
@@ -58,15 +61,20 @@ class Chapter(NamedTuple):
         return None
 
 
-def setup(*, quiet: bool = False) -> Chapter:
+def setup(profile: str = "", *, quiet: bool = False) -> Chapter:
     """Prepare a chapter, install what is missing, and print what it will run on.
 
+    Args:
+        profile: its name; by default what the environment variable `ROUTEDK_PROFILE` says, or `toy`.
+        quiet: print nothing.
+
     Raises:
-        ValueError: `ROUTEDK_PROFILE` names no profile.
-        RuntimeError: torch or numpy is missing, or something else could not be installed.
+        ValueError: there is no such profile.
+        RuntimeError: torch or numpy is missing, or something else could not be installed or removed.
     """
-    profile = get_profile(os.environ.get("ROUTEDK_PROFILE", "toy"))
-    install_missing(["gpu"] if profile.student.load_in_4bit else [])
+    chosen = get_profile(profile or os.environ.get("ROUTEDK_PROFILE") or "toy")
+    install_missing(["gpu"] if chosen.student.load_in_4bit else [])
+    remove_refused(allowed=in_colab())
     import torch
 
     from ..data.domains import domain_is_cached
@@ -76,7 +84,7 @@ def setup(*, quiet: bool = False) -> Chapter:
     _style()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     chapter = Chapter(
-        profile=profile,
+        profile=chosen,
         device=device,
         results=own_file("results"),
         work=Path(os.environ.get("ROUTEDK_WORK", "runs")),
@@ -84,9 +92,11 @@ def setup(*, quiet: bool = False) -> Chapter:
     )
     if not quiet:
         print(f"routedk-lite {__version__} · torch {torch.__version__} · {_machine(device)}")
-        print(f"profile {profile.name}: {profile.student.id} ({profile.needs})")
-        if device == "cpu" and profile.student.load_in_4bit:
+        print(f"profile {chosen.name}: {chosen.student.id} ({chosen.needs})")
+        if device == "cpu" and chosen.student.load_in_4bit:
             print(_without_gpu())
+        elif in_colab():
+            print(_on_colab(device, chosen.name))
         if not chapter.has_public_data:
             print(
                 "The public sessions are not on this machine: the toy shop stands in. `routedk data fetch` gets them."
@@ -116,7 +126,24 @@ def _machine(device: str) -> str:
 def _without_gpu() -> str:
     """What to do where a profile wants a GPU and there is none."""
     way = "Runtime → Change runtime type → T4 GPU, then run this again" if in_colab() else "run it where there is one"
-    return f"This profile wants a GPU: {way}. Or choose one that does without: %env ROUTEDK_PROFILE=smol (or toy)."
+    return f'This profile wants a GPU: {way}. Or set profile = "smol" (or "toy") above, which do without.'
+
+
+def _on_colab(device: str, profile: str) -> str:
+    """What this runtime is good for, and how to get more out of it."""
+    import torch
+
+    if device == "cpu":
+        fits, more = ("toy", "smol", "qwen"), "For a GPU: Runtime → Change runtime type → T4 GPU."
+    elif torch.cuda.get_device_properties(0).total_memory < LARGE_GPU:
+        fits, more = ("t4",), 'It is too small for profile = "paper" (8B parameters).'
+    else:
+        fits, more = ("paper", "t4"), ""
+    if profile in fits[:1]:
+        return f"This runtime suits that. {more}".strip()
+    return (
+        f"This runtime also suits profile = {' or '.join(repr(name) for name in fits if name != profile)} above. {more}"
+    )
 
 
 def table(rows: Iterable[Mapping[str, Any]], caption: str, label: str):

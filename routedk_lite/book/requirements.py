@@ -1,10 +1,11 @@
-"""Install what a chapter needs where something is missing, as on Colab, and leave alone what is there.
+"""Install what a chapter needs where something is missing, as on Colab, and take away what stands in its way there.
 
-Imports nothing but the standard library, so that it works before anything is installed.
+Imports nothing but the standard library at first, so that it works before anything is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -74,6 +75,55 @@ def install_missing(extras: Iterable[str] = ()) -> list[str]:
     if replaced := sorted(names & sys.modules.keys()):
         print(f"{', '.join(replaced)} was loaded already: restart the kernel (Runtime → Restart) and run this again.")
     return missing
+
+
+def refused_integrations() -> dict[str, str]:
+    """Packages that are here, but in a version that PEFT refuses to work beside, with what it says.
+
+    PEFT asks for its optional integrations whenever it adapts a model, whether they are used or not. Where one is too
+    old, that fails: with torchao 0.10 on the machine, no adapter can be made at all.
+    """
+    from peft import import_utils
+
+    refused = {}
+    for name, ask in vars(import_utils).items():
+        package = name.removeprefix("is_").removesuffix("_available")
+        if not name.startswith("is_") or not name.endswith("_available") or _version(package) is None:
+            continue
+        try:
+            ask()
+        except ImportError as error:
+            refused[package] = str(error)
+    return refused
+
+
+def remove_refused(*, allowed: bool) -> list[str]:
+    """Take such packages off the machine, or say how.
+
+    Args:
+        allowed: whether this machine is one where we may, as Colab's, which is thrown away afterwards.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        RuntimeError: pip could not.
+    """
+    removed = []
+    for package, reason in refused_integrations().items():
+        version, command = _version(package), [sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", package]
+        if not allowed:
+            print(f"PEFT will not work beside {package} {version} ({reason}): pip uninstall {package}, or upgrade it.")
+            continue
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise RuntimeError(f"pip could not remove {package} {version}: {result.stderr.strip()[-500:]}")
+        importlib.invalidate_caches()
+        loaded = package in sys.modules
+        again = "; it was loaded already: restart the kernel (Runtime → Restart) and run this again" if loaded else ""
+        print(f"Removed {package} {version}, which PEFT refuses to work beside and nothing here uses{again}.")
+        removed.append(package)
+    return removed
 
 
 def _version(name: str) -> str | None:

@@ -9,7 +9,7 @@ import torch
 
 from routedk_lite.book import notebook
 from routedk_lite.book.notebook import setup
-from routedk_lite.book.requirements import install_missing, missing_requirements
+from routedk_lite.book.requirements import install_missing, missing_requirements, remove_refused
 from routedk_lite.config import get_profile
 
 
@@ -91,6 +91,79 @@ def test_a_failure_of_pip_is_told(installed, pip):
         install_missing()
 
 
+@pytest.fixture
+def old_torchao(monkeypatch):
+    """A machine with a torchao that PEFT does not work beside, and a pip that takes it away."""
+    from peft import import_utils
+
+    there, removed = {"torchao"}, []
+
+    def ask():
+        if there:
+            raise ImportError("Found an incompatible version of torchao. Found version 0.10.0")
+
+    def version(name):
+        if name not in there:
+            raise metadata.PackageNotFoundError(name)
+        return "0.10.0"
+
+    def run(command, **options):
+        there.discard(command[-1])
+        removed.append(command[-1])
+        return types.SimpleNamespace(returncode=run.code, stderr="read-only file system")
+
+    run.code = 0
+    monkeypatch.setattr(import_utils, "is_torchao_available", ask)
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(subprocess, "run", run)
+    return types.SimpleNamespace(removed=removed, run=run)
+
+
+def test_what_peft_refuses_to_work_beside_is_removed_on_colab_alone(old_torchao, capsys, monkeypatch):
+    assert remove_refused(allowed=False) == [] and old_torchao.removed == []
+    assert "PEFT will not work beside torchao 0.10.0" in (said := capsys.readouterr().out)
+    assert "pip uninstall torchao" in said
+    assert remove_refused(allowed=True) == old_torchao.removed == ["torchao"]
+    said = capsys.readouterr().out
+    assert "Removed torchao 0.10.0" in said and "restart" not in said and said.count("\n") == 1
+    assert remove_refused(allowed=True) == []  # nothing is left to do
+
+
+def test_a_failure_to_remove_it_is_told(old_torchao):
+    old_torchao.run.code = 1
+    with pytest.raises(RuntimeError, match="could not remove torchao 0.10.0: read-only file system"):
+        remove_refused(allowed=True)
+
+
+def test_a_removed_package_that_was_loaded_needs_a_restart(old_torchao, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchao", types.ModuleType("torchao"))
+    remove_refused(allowed=True)
+    assert "restart the kernel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("memory", "profile", "says"),
+    [
+        (None, "toy", "This runtime suits that. For a GPU: Runtime"),
+        (None, "smol", "also suits profile = 'toy' or 'qwen' above"),
+        (15, "toy", "also suits profile = 't4' above. It is too small"),
+        (15, "t4", "This runtime suits that"),
+        (40, "t4", "also suits profile = 'paper' above"),
+    ],
+)
+def test_colab_is_told_what_its_runtime_is_good_for(memory, profile, says, monkeypatch):
+    card = types.SimpleNamespace(total_memory=(memory or 0) * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: card)
+    assert says in notebook._on_colab("cuda" if memory else "cpu", profile)
+
+
+def test_the_first_cells_form_wins_over_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROUTEDK_PROFILE", "smol")
+    monkeypatch.setenv("ROUTEDK_WORK", str(tmp_path))
+    assert setup("toy", quiet=True).profile.name == "toy"
+    assert setup("", quiet=True).profile.name == "smol"
+
+
 def test_the_set_up_says_what_a_chapter_runs_on(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("ROUTEDK_PROFILE", "toy")
     monkeypatch.setenv("ROUTEDK_WORK", str(tmp_path))
@@ -108,7 +181,7 @@ def test_without_a_gpu_the_way_out_is_named(colab, way, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     setup()
     said = capsys.readouterr().out
-    assert way in said and "ROUTEDK_PROFILE=smol" in said
+    assert way in said and 'profile = "smol"' in said
 
 
 @pytest.mark.parametrize(

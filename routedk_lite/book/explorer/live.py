@@ -13,8 +13,14 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ipywidgets as widgets
 import numpy as np
+
+try:
+    import ipywidgets as widgets
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'the live explorer needs ipywidgets: pip install "ipywidgets>=7.7", then restart the kernel', name="ipywidgets"
+    ) from error
 
 from ...answers.answering import profile_reader
 from ...answers.asking import Reading, ask
