@@ -40,7 +40,7 @@ FIRST_CELL = 60
 def main() -> int:
     """Install, run; the exit code is pytest's, or 1 where the first cell did more than it may."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--python", default=next(filter(None, map(shutil.which, ("python3.13", sys.executable)))))
+    options.add_argument("--python", default=next(filter(answers, ("python3.13", sys.executable))))
     options.add_argument("--only", default="*", help="chapters to run, a pattern of file names without ending")
     options.add_argument("--torch", help="another version than the pinned one, where that has no CPU build to be had")
     options.add_argument("--renew", type=Path, metavar="FILE", help="take the pins from a pip-freeze.txt, and stop")
@@ -49,6 +49,11 @@ def main() -> int:
         return renew(chosen.renew)
     with tempfile.TemporaryDirectory(prefix="colab-") as folder:
         return check(Path(folder), chosen.python, chosen.only, chosen.torch)
+
+
+def answers(python: str) -> bool:
+    """Whether there is such a Python, and more than a name that a version manager holds free."""
+    return bool(shutil.which(python)) and not subprocess.run([python, "--version"], capture_output=True).returncode
 
 
 def renew(freeze: Path) -> int:
