@@ -130,14 +130,32 @@ def test_commit_hooks_use_the_tested_versions() -> None:
 def test_one_repository_address() -> None:
     address = PROJECT["urls"]["Repository"]
     slug = address.removeprefix("https://github.com/")
+    own = re.escape(slug.partition("/")[2])
     assert read_yaml("_config.yml")["repository"]["url"] == address
     assert read_yaml("CITATION.cff")["repository-code"] == address
     other = []
     for name, text in tracked_text().items():
-        found = re.findall(r"(?:github|githubusercontent)\.com/([\w.-]+/routedk-lite)\b", text)
+        found = re.findall(rf"(?:github|githubusercontent)\.com/([\w.-]+/(?:routedk-lite|{own}))\b", text)
+        found += re.findall(r"mybinder\.org/v2/gh/([\w.-]+/[\w.-]+)", text)
         found += re.findall(r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/", text)
         other += [f"{name}: {one}" for one in found if one != slug]
     assert not other
+
+
+def test_workflows_cover_every_python_and_publish_what_make_builds() -> None:
+    tests, book = (read_yaml(f".github/workflows/{name}.yml")["jobs"] for name in ("tests", "book"))
+    offered = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["classifiers"]))
+    assert tests["linux"]["strategy"]["matrix"]["python"] == offered
+    commands = [step.get("run", "") for job in (tests["linux"], book["build"]) for step in job["steps"]]
+    assert [line.split()[:2] for line in commands if line] == [["make", "test"], ["make", "book"]]
+    assert {"macos", "wheel"} <= tests.keys() and book["deploy"]["needs"] == "build"
+
+
+def test_issue_templates_ask_for_what_the_doctor_says() -> None:
+    for path in sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml")):
+        fields = {field["id"]: field for field in read_yaml(str(path.relative_to(ROOT)))["body"]}
+        assert "routedk doctor" in fields["doctor"]["attributes"]["label"], path.name
+        assert fields["doctor"]["validations"]["required"]
 
 
 def test_one_version_and_licence() -> None:
