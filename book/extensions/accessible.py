@@ -23,7 +23,17 @@ def repair(app: Sphinx, page: str, template: str, context: dict[str, Any], doctr
         context["body"] = context.get("body", "").replace(wrong, right)
 
 
+def without_kernels(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Take out the scripts of a button that these pages do not have; the theme writes one of them twice, an error."""
+
+    def kernels(script: Any) -> bool:
+        return "thebe" in f"{getattr(script, 'filename', script)} {getattr(script, 'attributes', '')}".lower()
+
+    context["script_files"] = [script for script in context.get("script_files", ()) if not kernels(script)]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Run on every page."""
     app.connect("html-page-context", repair)
+    app.connect("html-page-context", without_kernels, priority=950)  # after all that add scripts
     return {"parallel_read_safe": True}
