@@ -229,7 +229,8 @@ def test_nothing_is_cut_off_without_a_sign_that_there_is_more(
 @pytest.mark.parametrize("page", PAGES)
 def test_tables_fit_a_wide_screen(page: str, visit: Callable[..., Any]) -> None:
     tab = visit(page)
-    wide = """[...document.querySelectorAll("article table")].filter(t => t.offsetWidth > t.parentElement.clientWidth + 2)
+    wide = """[...document.querySelectorAll("article table")]
+        .filter(t => t.offsetWidth > t.parentElement.clientWidth + 2)
         .map(t => `${t.offsetWidth} px: ${t.innerText.slice(0, 60)}`)"""
     assert not tab.evaluate(wide)
 
