@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # Address of an extra package index to take torch from (README, "Which torch"). Empty: pip's default build.
 TORCH_INDEX ?=
+# DATA=no builds without fetching the public sessions (14 MB, once).
+DATA ?=
 # More arguments for pytest, e.g. PYTEST_ARGS="-k metrics -n 4".
 PYTEST_ARGS ?=
 
@@ -25,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP) ## create .venv and install the package, the book's tools and the test tools
 
 book: $(STAMP) ## execute the notebooks that changed, build the site, print where index.html is
-	$(BIN)/python scripts/build_book.py
+	$(BIN)/python scripts/build_book.py $(if $(filter no,$(DATA)),--no-data)
 
 test: lint book ## lint, execute the notebooks that changed (nbmake), build the site, run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

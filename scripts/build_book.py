@@ -2,7 +2,8 @@
 
 Jupyter Book looks executed notebooks up in a cache that is keyed by their cells alone: it would go on showing old
 outputs after a change of the package or of the recorded results. This script drops the cache then, and what the
-chapters had trained; otherwise they share one folder for it, as they do where a reader runs them one by one. It
+chapters had trained; otherwise they share one folder for it, as they do where a reader runs them one by one. It fetches
+the public sessions first (14 MB, once), since chapters have more to show with them, and goes on without if it must. It
 executes what is missing with nbmake, two notebooks side by side where there are two cores, so that a notebook runs
 once and serves as a test and as a page; and it always builds every page, because an incremental build does not
 repeat the warnings of an unchanged page.
@@ -63,13 +64,14 @@ class Ran(NamedTuple):
     """What was printed, which names the cell that failed."""
 
 
-def fingerprint(names: Iterable[str]) -> str:
+def fingerprint(names: Iterable[str], data: bool = False) -> str:
     """Return a hash over the names and contents of files below the root, and our environment variables.
 
     Args:
         names: Paths relative to the root; what does not exist counts as empty.
+        data: Whether chapters have the public sessions.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"public data: {data}\n".encode())
     for name in names:
         top = ROOT / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
@@ -85,6 +87,22 @@ def fingerprint(names: Iterable[str]) -> str:
 def remembered(stamp: Path) -> str:
     """Return what the file `stamp` holds, or the empty string."""
     return stamp.read_text() if stamp.exists() else ""
+
+
+def have_data(fetch: bool) -> bool:
+    """Say whether chapters will have the public sessions, and fetch what is missing of them."""
+    from routedk_lite.data.domains import domain_is_cached
+    from routedk_lite.data.public import fetch_all
+    from routedk_lite.data.sessions import PUBLIC_DOMAINS
+
+    if not fetch:
+        return all(map(domain_is_cached, PUBLIC_DOMAINS))
+    try:
+        fetch_all()
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"Without the public sessions, chapters show what is recorded of them: {error}")
+        return False
+    return True
 
 
 def notebooks() -> list[Path]:
@@ -193,16 +211,18 @@ def main() -> None:
     parser.add_argument("--timeout", type=int, default=600, help="seconds that one cell may take (default 600)")
     jobs = min(2, os.cpu_count() or 1)
     parser.add_argument("--jobs", type=int, default=jobs, help=f"notebooks side by side (here: {jobs})")
+    parser.add_argument("--no-data", action="store_true", help="do not fetch the public sessions")
     chosen = parser.parse_args()
     BUILD.mkdir(exist_ok=True)
 
-    code, code_stamp = fingerprint(CODE), BUILD / "code.sha256"
+    data = have_data(fetch=not chosen.no_data)
+    code, code_stamp = fingerprint(CODE, data), BUILD / "code.sha256"
     if remembered(code_stamp) != code:
         shutil.rmtree(CACHE, ignore_errors=True)
         shutil.rmtree(WORK, ignore_errors=True)
         code_stamp.write_text(code)
 
-    site, site_stamp = fingerprint(CODE + PAGES), BUILD / "site.sha256"
+    site, site_stamp = fingerprint(CODE + PAGES, data), BUILD / "site.sha256"
     if remembered(site_stamp) == site and INDEX.exists():
         print("The book is up to date.")
     else:

@@ -71,11 +71,16 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def mirror() -> Path:
-    """The folder that holds the public data, laid out like the code host, from `ROUTEDK_MIRROR`."""
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the public data: the one that `ROUTEDK_MIRROR` names, or what was fetched before."""
+    from routedk_lite.data.public import cached_mirror
+
     value = os.environ.get("ROUTEDK_MIRROR", "")
-    require(value and Path(value).is_dir(), "set ROUTEDK_MIRROR to a folder with the public data")
-    return Path(value).resolve()
+    if value and Path(value).is_dir():
+        return Path(value).resolve()
+    found = cached_mirror(tmp_path_factory.mktemp("mirror"))
+    require(found, "needs the public data: routedk data fetch, or a folder with them in ROUTEDK_MIRROR")
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -179,3 +179,19 @@ def fetch_all(names=PUBLIC_DOMAINS, *, raw: bool = True, progress: bool = True) 
             paths.append(public_file(source, path, bar.update))
             bar.update(size - (bar.n - before))  # files that were cached count as well
         return paths
+
+
+def cached_mirror(folder: Path) -> Path | None:
+    """Lay links to the cached files into a folder, as `ROUTEDK_MIRROR` wants them; `None` if any is missing.
+
+    Args:
+        folder: an empty one.
+    """
+    for entry in manifest().values():
+        cached = _cache_folder(entry)
+        if not all((cached / path).exists() for path in entry["files"]):
+            return None
+        place = folder / entry["repository"]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / entry["commit"]).symlink_to(cached.resolve(), target_is_directory=True)
+    return folder

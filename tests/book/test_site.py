@@ -216,9 +216,7 @@ HIDDEN = """() => {
 
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("page", PAGES)
-def test_nothing_is_cut_off_without_a_sign_that_there_is_more(
-    page: str, width: int, visit: Callable[..., Any]
-) -> None:
+def test_nothing_is_cut_off_without_a_sign_that_there_is_more(page: str, width: int, visit: Callable[..., Any]) -> None:
     tab = visit(page, width=width)
     # Folded cells are opened, so that what is inside is looked at, too.
     tab.evaluate("document.querySelectorAll('article details').forEach(fold => fold.open = true)")
@@ -332,7 +330,20 @@ def test_fingerprint_follows_content_and_surroundings(
     seen.add(builder.fingerprint(["code", "missing"]))
     monkeypatch.setenv("ROUTEDK_MIRROR", "elsewhere")
     seen.add(builder.fingerprint(["code", "missing"]))
-    assert len(seen) == 4
+    seen.add(builder.fingerprint(["code", "missing"], data=True))
+    assert len(seen) == 5
+
+
+def test_the_book_is_built_with_the_public_sessions_or_goes_on_without(
+    builder: ModuleType, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path))
+    monkeypatch.setenv("ROUTEDK_MIRROR", str(tmp_path / "nothing"))
+    assert not builder.have_data(fetch=True)
+    assert "chapters show what is recorded of them: cannot fetch" in capsys.readouterr().out
+    monkeypatch.setenv("ROUTEDK_MIRROR", str(mirror))
+    assert not builder.have_data(fetch=False)
+    assert builder.have_data(fetch=True) and builder.have_data(fetch=False)
 
 
 def test_widgets_give_way_to_their_picture(builder: ModuleType, tmp_path: Path) -> None:

@@ -180,6 +180,19 @@ def test_published_counts(mirror):
     assert [rawdata.domain_counts(n).bundles for n in published] == [1346, 1495, 1353]
 
 
+def test_what_was_fetched_serves_as_a_mirror(mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROUTEDK_MIRROR", str(mirror))
+    monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path / "first"))
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    assert public.cached_mirror(folder) is None
+    public.fetch_all(progress=False)
+    assert public.cached_mirror(folder) == folder
+    monkeypatch.setenv("ROUTEDK_MIRROR", str(folder))
+    monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path / "second"))
+    assert public.public_file("aicl", "data/food/test_set.npy").is_relative_to(tmp_path / "second")
+
+
 def test_a_malformed_public_record_names_session_and_domain(mirror):
     with pytest.raises(DataError, match="food, session 7: malformed record"):
         public._public_session("food", 7, {7: "A,B"}, {"A": "a"}, {7: [("x", "A,B")]})
@@ -188,6 +201,7 @@ def test_a_malformed_public_record_names_session_and_domain(mirror):
 
 
 def test_fetching_goes_through_the_mirror_and_verifies(mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROUTEDK_MIRROR", str(mirror))
     monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path))
     assert not domains.domain_is_cached("food")
     paths = public.fetch_all(["food"], raw=False, progress=False)

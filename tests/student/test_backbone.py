@@ -148,9 +148,7 @@ def test_a_padding_token_beyond_the_embedding_is_named(tiny_profile, copied):
     tokenizer = AutoTokenizer.from_pretrained(copied)
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
     tokenizer.save_pretrained(copied)
-    with pytest.raises(
-        ValueError, match=r"pad token '\[PAD\]' has number 259, .* only 259 rows.*resize_token"
-    ):
+    with pytest.raises(ValueError, match=r"pad token '\[PAD\]' has number 259, .* only 259 rows.*resize_token"):
         backbone.load_student(local(tiny_profile, copied), device="cpu")
 
 
