@@ -7,39 +7,40 @@ and nothing is paid for twice. Knowledge that was recorded before needs no teach
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from typing import Any, Protocol
 
-from ..files import cache_dir, sha256_json, write_json
-
-if TYPE_CHECKING:
-    import openai
-
-Messages = list[dict[str, str]]
-"""A conversation: turns with a role (`system`, `user` or `assistant`) and a content."""
+from ..files import sha256_json
+from .arguments import check_extra, check_number, check_variable
+from .calls import CallCache, Messages, NoAnswer, TeacherError, plain
+from .connection import LONG, read_address
+from .replies import Reply, refused_text
+from .sending import Sender, TryAgainError
+from .watching import Watch
 
 LONGEST_WAIT = 120.0
 """Seconds. A server that asks for a longer pause is left alone: the run ends with an error and can be continued."""
-
-
-class TeacherError(RuntimeError):
-    """A teacher could not be asked, or its answers cannot be used."""
+ROUNDS = 3
+"""How often questions are put again because another model answers by now."""
 
 
 class Teacher(Protocol):
-    """Whoever answers conversations."""
+    """Whoever answers conversations.
+
+    A teacher whose answers may turn out otherwise next time has a method `reject(messages, max_tokens, why)`: the
+    answer could not be used, so it is kept but asked for again. One that cannot be sure who answers has a mapping
+    `served` from the models that did, in words, to the number of their answers.
+    """
 
     name: str
     """Which model this is, and where."""
@@ -47,7 +48,7 @@ class Teacher(Protocol):
     """How answers are drawn."""
 
     def ask(self, conversations: Sequence[Messages], *, max_tokens: int, progress: bool = True) -> list[str]:
-        """One answer to each conversation, of at most `max_tokens` tokens, in order."""
+        """One answer to each conversation, of at most `max_tokens` tokens, in order; `NoAnswer` where there is none."""
 
     def known(self, messages: Messages, max_tokens: int) -> str | None:
         """The answer that is on disk already, if there is one."""
@@ -68,45 +69,24 @@ class Usage:
     answer_tokens: int = 0
     unmetered: int = 0
     """Answers that came without a count of tokens."""
+    notes: list[str] = field(default_factory=list)
+    """What else there is to know, in sentences."""
+
+    def note(self, text: str) -> None:
+        """Add a sentence, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
 
 def cost(prompt_tokens: int, answer_tokens: int, price_in: float, price_out: float) -> float:
-    """Price of so many tokens; prices are per million tokens."""
-    return (prompt_tokens * price_in + answer_tokens * price_out) / 1e6
+    """Price of so many tokens; prices are per million tokens.
 
-
-class CallCache:
-    """Answers on disk, one file a call, named by a hash of the request.
-
-    Args:
-        folder: where they lie; by default in the cache folder of the package.
+    Raises:
+        ValueError: a price below 0, or none.
     """
-
-    def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = Path(folder) if folder else cache_dir("teacher")
-
-    def get(self, request: Mapping[str, Any]) -> str | None:
-        """The answer to a request, if it is there.
-
-        Raises:
-            TeacherError: the file is not one of ours.
-        """
-        path = self._path(request)
-        try:
-            answer = json.loads(path.read_text(encoding="utf-8"))["answer"]
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TeacherError(f"{path}: not a stored answer ({type(error).__name__}: {error}); delete it") from error
-        return answer
-
-    def put(self, request: Mapping[str, Any], answer: str, **more: Any) -> None:
-        """Store an answer, whole or not at all, beside the request and whatever else is worth keeping."""
-        write_json(self._path(request), {"request": request, "answer": answer, **more})
-
-    def _path(self, request: Mapping[str, Any]) -> Path:
-        key = sha256_json(request)
-        return self.folder / key[:2] / f"{key}.json"
+    check_number("price_in", price_in)
+    check_number("price_out", price_out)
+    return (prompt_tokens * price_in + answer_tokens * price_out) / 1e6
 
 
 class ChatTeacher:
@@ -114,7 +94,12 @@ class ChatTeacher:
 
     Calls that meet 408, 409, 429 or 5xx, a timeout, a lost connection or a reply that is no chat completion are made
     again after a pause that doubles, or for as long as the server says. When one call fails for good, no further one
-    is started; those under way are waited for and kept.
+    is started; those under way are waited for and kept. A field that the server refuses, such as the temperature, is
+    left out, and the older name of the limit of tokens gives way to the newer one; `sampling` says so.
+
+    What a server says of the model behind it is kept with every answer. An answer on disk counts only if the same
+    model is served now, as far as the server says: it is asked for its list of models. Where answers cost nothing, the
+    replies' own words count too, and what another model answered is asked again.
 
     Args:
         model: the model's name at the endpoint.
@@ -127,8 +112,8 @@ class ChatTeacher:
         first_wait: seconds before the second try; doubled each time, and shortened by up to half at random so that
             calls that failed together do not come back together.
         timeout: seconds without a byte from the server before a try is given up.
-        extra: more fields of the request. `None` takes a field out: models that refuse `max_tokens` want
-            `{"max_tokens": None, "max_completion_tokens": 2000}`.
+        extra: more fields of the request. `None` takes a field out. A higher limit of tokens, for models that think
+            before they answer: `{"max_tokens": 4000}`.
 
     Raises:
         ValueError: an argument that cannot be meant; the message names it.
@@ -147,40 +132,47 @@ class ChatTeacher:
         timeout: float = 120.0,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        address = urlsplit(base_url)
-        extra = dict(extra or {})
-        for name, value, ok, rule in (
-            ("model", model, bool(model), "the model's name at the endpoint"),
-            ("base_url", base_url, address.scheme in ("http", "https") and address.hostname, "an http(s) address"),
-            ("concurrency", concurrency, concurrency >= 1, "1 or more"),
-            ("attempts", attempts, attempts >= 1, "1 or more"),
-            ("first_wait", first_wait, first_wait >= 0, "0 or more seconds"),
-            ("timeout", timeout, timeout > 0, "above 0 seconds"),
-            ("extra", extra, not extra.keys() & {"model", "messages", "stream"}, "without model, messages and stream"),
-        ):
-            if not ok:
-                raise ValueError(f"{name} = {value!r}: must be {rule}")
-        self.model, self.base_url, self.key_variable = model, base_url, key_variable
+        if not isinstance(model, str) or not model.strip():
+            raise ValueError(f"model = {model!r}: must be the model's name at the endpoint")
+        for name, value in (("concurrency", concurrency), ("attempts", attempts)):
+            check_number(name, value, low=1, whole=True)
+        check_number("first_wait", first_wait)
+        check_number("timeout", timeout, above=True)
+        check_variable(key_variable)
+        self.model, self.key_variable, self.extra = model, key_variable, check_extra(extra or {})
+        self.address = read_address(base_url)
+        self.base_url = self.endpoint = self.address.endpoint
         self.cache, self.concurrency, self.attempts = CallCache(folder), concurrency, attempts
-        self.first_wait, self.timeout, self.extra = first_wait, timeout, extra
-        # Without user name, password and query: this is what is shown and stored.
-        self.endpoint = f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
+        self.first_wait, self.timeout = first_wait, timeout
         self.name = f"{model} at {self.endpoint}"
-        self.sampling = f"temperature 0{f', {json.dumps(extra)}' if extra else ''}"
         self.usage = Usage()
+        self.served: Counter[str] = Counter()
+        """How many of the answers that were given out came from which model, in words."""
+        self._sender = Sender(model, self.address, key_variable, timeout=timeout)
+        self._refused: set[str] = set()
+        self._watch = Watch(self._sender, strict=self.is_local)
+        self._lock = threading.Lock()
 
     @property
     def is_local(self) -> bool:
         """Whether the endpoint is on this machine, where answers cost nothing."""
-        host = urlsplit(self.base_url).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return self.address.is_local
+
+    @property
+    def sampling(self) -> str:
+        """How the answers that were given out were drawn."""
+        temperature = "" if "temperature" in self._refused else "temperature 0"
+        extra = json.dumps(self.extra) if self.extra else ""
+        return ", ".join(filter(None, (temperature, extra, refused_text(self._refused))))
 
     def known(self, messages: Messages, max_tokens: int) -> str | None:
-        """The answer that is on disk already, if there is one."""
-        return self.cache.get(self._request(messages, max_tokens))
+        """The answer that is on disk already, if there is one, and from the model that is served now."""
+        record = self._stored(self._request(messages, max_tokens))
+        return record["answer"] if record else None
+
+    def reject(self, messages: Messages, max_tokens: int, answer: str, why: str) -> None:
+        """Keep an answer that could not be used, and ask for another one next time."""
+        self.cache.reject(self._request(messages, max_tokens), answer, why)
 
     def ask(self, conversations: Sequence[Messages], *, max_tokens: int, progress: bool = True) -> list[str]:
         """One answer to each conversation, in order; only what is not on disk is asked for.
@@ -190,25 +182,49 @@ class ChatTeacher:
             max_tokens: longest answer.
             progress: show a progress bar with the number of tokens so far.
 
+        Returns:
+            The answers; a `NoAnswer` where the server gave none. It says why, and the question is put again next time.
+
         Raises:
             TeacherError: no key, or a call failed for good; the message says what to do. What was answered is kept.
+            ValueError: `max_tokens` below 1.
             RuntimeError: the package openai is not installed.
         """
         from tqdm.auto import tqdm
 
-        requests = [self._request(messages, max_tokens) for messages in conversations]
-        new = {sha256_json(r): r for r in requests if self.cache.get(r) is None}
-        self.usage.from_disk += len(requests) - len(new)
-        if new:
-            _ = self.client  # a missing key or package is an error here, not in every thread
-        bar = tqdm(total=len(requests), initial=len(requests) - len(new), unit="call", disable=not progress)
-        bar.set_description(self.model.rpartition("/")[2])
-        stop = threading.Event()
-        with bar, ThreadPoolExecutor(self.concurrency) as pool:
-            futures = [pool.submit(self._work, request, stop) for request in new.values()]
+        check_number("max_tokens", max_tokens, low=1, whole=True)
+        order = [self._request(messages, max_tokens) for messages in conversations]
+        requests = {sha256_json(request): request for request in order}
+        self._watch.look(probe=any(self.cache.usable(request) for request in requests.values()))
+        bar = tqdm(total=len(order), unit="call", disable=not progress, desc=self.model.rpartition("/")[2])
+        asked, empty = set(), {}
+        with bar:
+            for number in range(ROUNDS + 1):
+                found = {key: self._stored(request) for key, request in requests.items()}
+                new = {key: requests[key] for key, record in found.items() if record is None and key not in empty}
+                if number == 0:
+                    bar.update(len(order) - len(new))
+                if not new:
+                    break
+                if number == ROUNDS:
+                    raise TeacherError(f"{self.name}: another model answers each time. {self._kept(requests)}")
+                self._note_others(new)
+                empty |= self._ask_all(new, requests, bar)
+                asked |= new.keys()
+        self.usage.from_disk += len(order) - len(asked)
+        self._count(record for record in found.values() if record)
+        return [empty[key] if found[key] is None else found[key]["answer"] for key in map(sha256_json, order)]
+
+    def _ask_all(self, new: Mapping[str, Any], requests: Mapping[str, Any], bar: Any) -> dict[str, NoAnswer]:
+        """Get the answers to new requests onto the disk; returns those that are none."""
+        _ = self._sender.client  # a missing key or package is an error here, not in every thread
+        self.cache.check_writable()
+        answers, stop = {}, threading.Event()
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            futures = {pool.submit(self._work, request, stop): key for key, request in new.items()}
             try:
                 for future in as_completed(futures):
-                    future.result()
+                    answers[futures[future]] = future.result()
                     bar.update()
                     bar.set_postfix(tokens=self.usage.prompt_tokens + self.usage.answer_tokens)
             except BaseException as error:
@@ -216,58 +232,71 @@ class ChatTeacher:
                 stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 if isinstance(error, TeacherError):
-                    kept = sum(self.cache.get(request) is not None for request in requests)
-                    raise TeacherError(
-                        f"{error} {kept} of {len(requests)} answers are kept in {self.cache.folder}: "
-                        "run it again to ask for the rest only."
-                    ) from error
+                    raise TeacherError(f"{error} {self._kept(requests)}") from error
                 raise
-        return [self.cache.get(request) for request in requests]
+        if self._watch.has_changed():
+            for key, answer in answers.items():
+                self.cache.reject(new[key], answer, "the server changed its model meanwhile")
+        return {key: answer for key, answer in answers.items() if isinstance(answer, NoAnswer)}
 
-    @cached_property
-    def client(self) -> openai.OpenAI:
-        """The connection; made when it is first needed, so that estimates need neither key nor package."""
-        try:
-            import openai
-        except ImportError as error:
-            raise RuntimeError("asking an endpoint needs openai: pip install 'routedk-lite[teacher]'") from error
-        key = self._key()
-        if not key and not self.is_local:
-            raise TeacherError(
-                f"{self.key_variable} is not set: put the key for {self.endpoint} into this environment variable "
-                "(any text will do for an endpoint that asks for none)"
+    def _kept(self, requests: Mapping[str, Any]) -> str:
+        kept = sum(self.cache.get(request) is not None for request in requests.values())
+        return (
+            f"{kept} of {len(requests)} answers are kept in {self.cache.folder}: run it again to ask for the rest only."
+        )
+
+    def _stored(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What was stored with the last answer to a request that counts now."""
+        good = self._watch.current(self.cache.usable(request))
+        return good[-1] if good else None
+
+    def _note_others(self, new: Mapping[str, Any]) -> None:
+        """Say which answers on disk do not count."""
+        found = [self.cache.usable(request) for request in new.values()]
+        if others := [self._watch.described(records[-1]) for records in found if records]:
+            self.usage.note(
+                f"{len(others)} answers on disk are from {' and '.join(sorted(set(others)))}, and {self.endpoint} "
+                f"serves {self._watch.described(self._watch.now)} now: they are kept, and the questions put again."
             )
-        # Trying again is up to `_call`, which also tries again when a reply is damaged.
-        return openai.OpenAI(base_url=self.base_url, api_key=key or "none", timeout=self.timeout, max_retries=0)
 
-    def _key(self) -> str:
-        return os.environ.get(self.key_variable, "").strip()
+    def _count(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Take down whose the answers are that are given out, and how they came about."""
+        for record in records:
+            self.served[self._watch.described(record)] += 1
+            self._refused |= set(record.get("refused", ()))
+        if refused := refused_text(self._refused):
+            self.usage.note(f"{self.name} refuses fields of the request, and got: {refused}.")
+        if len(self.served) > 1:
+            self.usage.note(f"As {self.name}, more than one model answered: {'; '.join(sorted(self.served))}.")
+
+    # --- one call ---
 
     def _request(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
         """All that decides an answer."""
         fields = {"temperature": 0, "max_tokens": max_tokens, **self.extra}
         fields = {name: value for name, value in fields.items() if value is not None}
-        return {"endpoint": self.endpoint, "model": self.model, "messages": messages, **fields}
+        turns = [{**turn, "content": plain(turn["content"])} for turn in messages]
+        return {"endpoint": self.endpoint, "model": self.model, "messages": turns, **fields}
 
-    def _work(self, request: Mapping[str, Any], stop: threading.Event) -> None:
+    def _work(self, request: Mapping[str, Any], stop: threading.Event) -> str:
         """One call, unless another has failed for good."""
         if stop.is_set():
-            return
+            return NoAnswer("another call has failed")
         try:
-            self._call(request, stop)
+            return self._call(request, stop)
         except BaseException:
             stop.set()
             raise
 
-    def _call(self, request: Mapping[str, Any], stop: threading.Event) -> None:
+    def _call(self, request: Mapping[str, Any], stop: threading.Event) -> str:
         """Get one answer onto the disk, in as many tries as it may take."""
         wait = self.first_wait
-        for attempt in range(1, self.attempts + 1):
+        fields = {name: value for name, value in request.items() if name not in ("endpoint", "model", "messages")}
+        for attempt in count(1):
             try:
-                self._store(request, self._send(request))
-                return
-            except _TryAgainError as failure:
-                pause = max(wait * random.uniform(0.5, 1.0), failure.after)
+                return self._store(request, *self._sender.send(request["messages"], fields))
+            except TryAgainError as failure:
+                pause = max(wait * random.uniform(0.5, 1.0), _retry_after(failure.headers))
                 final = attempt == self.attempts or pause > LONGEST_WAIT
                 if not final:
                     _pause(stop, pause)
@@ -275,85 +304,27 @@ class ChatTeacher:
                     advice = "Try again later, with fewer calls at a time, or with a longer timeout."
                     if pause > LONGEST_WAIT:
                         advice = f"The server asks for a pause of {pause:.0f} s: try again then."
-                    raise self._error(f"{failure} (tries: {attempt})", advice) from failure
+                    raise self._sender.error(f"{failure} (tries: {attempt})", advice) from failure
             wait *= 2
-            with _COUNTING:
+            with self._lock:
                 self.usage.retries += 1
 
-    def _send(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The chat completion that the server sends, as it stands in the reply.
-
-        Raises:
-            _TryAgainError: a failure that may pass.
-            TeacherError: one that will not.
-        """
-        import openai
-
-        fields = {name: value for name, value in request.items() if name != "endpoint"}
-        extra = {name: fields.pop(name) for name in self.extra.keys() & fields.keys()}
-        try:
-            reply = self.client.chat.completions.with_raw_response.create(**fields, extra_body=extra).http_response
-        except openai.APIStatusError as error:
-            said = f"{error.status_code}: {self._shown(error.response.text)}"
-            # An account without credit is reported like a rate limit, but waiting does not help.
-            passing = error.status_code in (408, 409, 429) or error.status_code >= 500
-            if passing and error.code != "insufficient_quota":
-                raise _TryAgainError(said, _retry_after(error.response.headers)) from error
-            raise self._error(said, _ADVICE.get(error.status_code, "Check the model and `extra`.")) from error
-        except openai.APIConnectionError as error:  # a timeout is one of these
-            raise _TryAgainError(f"{error} {error.__cause__ or ''}".strip()) from error
-        try:
-            body = json.loads(reply.text)
-            content = body["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise _TryAgainError(f"the reply is no chat completion: {self._shown(reply.text)!r}") from error
-        return {"answer": content if isinstance(content, str) else "", "body": body}
-
-    def _store(self, request: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        body = reply["body"]
-        used = body.get("usage")
-        used = used if isinstance(used, dict) else {}
-        self.cache.put(
-            request,
-            reply["answer"],
-            model=body.get("model"),
-            finish=body["choices"][0].get("finish_reason"),
-            usage=used,
-            when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        )
-        with _COUNTING:
+    def _store(self, request: Mapping[str, Any], reply: Reply, refused: Sequence[str]) -> str:
+        secrets = self._sender.secrets
+        served = self._watch.heard(secrets.hide_all(reply.served))
+        answer = secrets.hide(reply.answer, shortest=LONG)
+        more = {"finish": reply.finish, "usage": reply.used, "refused": refused}
+        if isinstance(reply.answer, NoAnswer):
+            answer = NoAnswer(secrets.hide(reply.answer.why))
+            more |= {"why": answer.why, "message": secrets.hide(reply.message, shortest=LONG)}
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        self.cache.put(request, answer, **served, **more, when=when)
+        with self._lock:
             self.usage.calls += 1
-            self.usage.prompt_tokens += used.get("prompt_tokens") or 0
-            self.usage.answer_tokens += used.get("completion_tokens") or 0
-            self.usage.unmetered += not used
-
-    def _shown(self, reply: str) -> str:
-        """The beginning of a reply, for messages. Some servers repeat the key: it is taken out."""
-        key = self._key()
-        return (reply.replace(key, "…") if key else reply).strip()[:200]
-
-    def _error(self, said: str, advice: str) -> TeacherError:
-        """An error that names endpoint and model."""
-        return TeacherError(f"{self.name} failed: {said}. {advice}")
-
-
-_COUNTING = threading.Lock()
-
-_ADVICE = {
-    400: "The server refuses the request: see `extra` for fields that it does not know.",
-    401: "Check the key.",
-    403: "The key may not use this model.",
-    404: "Check the model's name, and that the address ends with its version, such as /v1.",
-    429: "The account has no credit left.",
-}
-
-
-class _TryAgainError(Exception):
-    """A failure that may pass; `after` is how many seconds the server wants to be left alone."""
-
-    def __init__(self, said: str, after: float = 0.0) -> None:
-        super().__init__(said)
-        self.after = after
+            self.usage.prompt_tokens += reply.used.get("prompt_tokens", 0)
+            self.usage.answer_tokens += reply.used.get("completion_tokens", 0)
+            self.usage.unmetered += not reply.used
+        return answer
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
@@ -365,7 +336,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         pass
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 
