@@ -6,7 +6,8 @@ import http.server
 import importlib.util
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.formats import FORMATS
@@ -71,9 +72,24 @@ class Server(http.server.ThreadingHTTPServer):
         self.requests: list[dict] = []
         self.keys: list[str | None] = []
         self.answer: Callable[[list[dict[str, str]]], str] = toy_answer
+        self.model: dict[str, str] = {"model": "scripted-1"}
+        """What replies say of the model."""
+        self.listed: list[dict] | None = None
+        """What /v1/models lists; `None` is a server without it."""
         self.lock = threading.Lock()
         self.released = threading.Event()
         """Hanging calls end when this is set."""
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """A server that answers, until the block ends."""
+    with Server() as server:
+        server.answer = lambda messages: f"answer to {messages[-1]['content']}"
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server
+        server.released.set()
+        server.shutdown()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -87,8 +103,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if callable(step):
             step = step(self)
         if step is None:
-            step = {"body": completion(server.answer(request["messages"]))}
+            step = {"body": completion(server.answer(request["messages"]), **server.model)}
         self.reply(**step)
+
+    def do_GET(self):
+        listed = self.server.listed
+        found = listed is not None and self.path.partition("?")[0] == "/v1/models"
+        self.reply(**({"body": json.dumps({"object": "list", "data": listed})} if found else {"status": 404}))
 
     def reply(self, status: int = 200, headers: dict[str, str] | None = None, body: str = "", cut: int | None = None):
         content = body.encode()
@@ -106,15 +127,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def completion(text: str | None, usage: dict[str, int] | None = None) -> str:
-    """A chat completion as servers send it."""
-    message = {"role": "assistant", "content": text}
+def completion(content: object, usage: dict[str, int] | None = None, finish: str = "stop", **more: object) -> str:
+    """A chat completion as servers send it; what is given beside it stands in the message, but for the model's name."""
+    own = {name: more.pop(name) for name in ("model", "system_fingerprint") if name in more}
+    message = {"role": "assistant", "content": content, **more}
     return json.dumps(
         {
             "id": "c1",
             "object": "chat.completion",
             "model": "scripted-1",
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+            **own,
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}],
             "usage": usage or {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18},
         }
     )

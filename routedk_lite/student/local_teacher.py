@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import sha256_json
-from ..teacher.endpoint import CallCache, Messages, TeacherError, Usage
+from ..teacher.arguments import check_number
+from ..teacher.calls import CallCache, Messages, NoAnswer, TeacherError, is_answer, plain
+from ..teacher.endpoint import Usage
 
 if TYPE_CHECKING:
     from .backbone import Student
@@ -22,13 +24,14 @@ class LocalTeacher:
         folder: where answers are kept, see `CallCache`.
 
     Raises:
-        ValueError: the model has no chat template.
+        ValueError: the model has no chat template, or `batch_size` is below 1.
     """
 
     sampling = "greedy"
     is_local = True
 
     def __init__(self, student: Student, *, batch_size: int = 8, folder: str | Path | None = None) -> None:
+        check_number("batch_size", batch_size, low=1, whole=True)
         if not student.tokenizer.chat_template:
             raise ValueError(f"model = {student.info.id!r} has no chat template: choose an instruct model as a teacher")
         self.student, self.batch_size, self.cache = student, batch_size, CallCache(folder)
@@ -42,11 +45,16 @@ class LocalTeacher:
     def ask(self, conversations: Sequence[Messages], *, max_tokens: int, progress: bool = True) -> list[str]:
         """One answer to each conversation, in order; only what is not on disk is generated, longest prompt first.
 
+        Returns:
+            The answers; a `CutOff` where one was longer, a `NoAnswer` where the model wrote none. That is not kept.
+
         Raises:
             TeacherError: a conversation does not fit into the model's context.
+            ValueError: `max_tokens` below 1.
         """
         from tqdm.auto import tqdm
 
+        check_number("max_tokens", max_tokens, low=1, whole=True)
         requests = [self._request(messages, max_tokens) for messages in conversations]
         new = list({sha256_json(r): r for r in requests if self.cache.get(r) is None}.values())
         self.usage.from_disk += len(requests) - len(new)
@@ -57,39 +65,57 @@ class LocalTeacher:
                 f"{self.name}: a conversation of {len(rows[0][0])} tokens and an answer of {max_tokens} do not fit "
                 f"into its context of {limit}. Ask about fewer sessions at a time, or choose a model with a longer one."
             )
-        done = len(requests) - len(new)
+        done, empty = len(requests) - len(new), {}
         with tqdm(total=len(requests), initial=done, unit="call", desc="asking", disable=not progress) as bar:
             for start in range(0, len(rows), self.batch_size):
                 batch = rows[start : start + self.batch_size]
-                self._answer([ids for ids, _ in batch], [request for _, request in batch], max_tokens)
+                empty |= self._answer([ids for ids, _ in batch], [request for _, request in batch], max_tokens)
                 bar.update(len(batch))
-        return [self.cache.get(request) for request in requests]
+        return [
+            empty[key] if (key := sha256_json(request)) in empty else self.cache.get(request) for request in requests
+        ]
 
     def _request(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
-        return {"model": self.name, "messages": messages, "max_tokens": max_tokens}
+        turns = [{**turn, "content": plain(turn["content"])} for turn in messages]
+        return {"model": self.name, "messages": turns, "max_tokens": max_tokens}
 
     def _encode(self, request: Mapping[str, Any]) -> list[int]:
         tokenizer = self.student.tokenizer
         text = tokenizer.apply_chat_template(request["messages"], tokenize=False, add_generation_prompt=True)
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def _answer(self, prompts: list[list[int]], requests: list[Mapping[str, Any]], max_tokens: int) -> None:
-        """Generate the answers of one batch and store them."""
+    def _answer(
+        self, prompts: list[list[int]], requests: list[Mapping[str, Any]], max_tokens: int
+    ) -> dict[str, NoAnswer]:
+        """Generate the answers of one batch and store them; returns those that are none, by hash of the request."""
         import torch
         from transformers import GenerationConfig
 
         model, tokenizer, _ = self.student
-        ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
+        own = model.generation_config
+        ends = own.eos_token_id or tokenizer.eos_token_id
         settings = GenerationConfig(
             do_sample=False, max_new_tokens=max_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
         )
         padded = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            output = model.generate(**padded, generation_config=settings)
+        # What the settings leave open, `generate` takes from the model's own, such as a penalty of repetitions.
+        model.generation_config = settings
+        try:
+            with torch.inference_mode():
+                output = model.generate(**padded, generation_config=settings)
+        finally:
+            model.generation_config = own
+        empty = {}
         for ids, request, tokens in zip(prompts, requests, output[:, padded["input_ids"].shape[1] :], strict=True):
             written = tokens[tokens != tokenizer.pad_token_id]
             used = {"prompt_tokens": len(ids), "completion_tokens": len(written)}
-            self.cache.put(request, tokenizer.decode(written, skip_special_tokens=True).strip(), usage=used)
+            answer = tokenizer.decode(written, skip_special_tokens=True).strip()
+            ended = bool(torch.isin(tokens, torch.tensor(ends, device=tokens.device)).any())
+            self.cache.put(request, answer, usage=used, finish="stop" if ended else "length")
+            if not is_answer(answer):
+                why = "the answer is empty, or a thought alone" if ended else "it was cut off before the answer began"
+                empty[sha256_json(request)] = NoAnswer(why)
             self.usage.calls += 1
             self.usage.prompt_tokens += used["prompt_tokens"]
             self.usage.answer_tokens += used["completion_tokens"]
+        return empty

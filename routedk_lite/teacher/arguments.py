@@ -70,19 +70,3 @@ def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
         if fields.get(name) is not None:
             check_number(f"extra's {name}", fields[name], **limits)
     return fields
-
-
-def read_extra(text: str) -> dict[str, Any]:
-    """More fields of a request from a JSON text.
-
-    Raises:
-        ValueError: it is no JSON object, or as `check_extra`.
-    """
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        fields = None
-    if not isinstance(fields, dict):
-        shown = "…" if _SECRET.search(text) else text
-        raise ValueError(f"extra = {shown!r}: must be a JSON object")
-    return check_extra(fields)

@@ -34,6 +34,19 @@ class NoAnswer(str):
         return self
 
 
+class CutOff(str):
+    """An answer that was cut off at the limit of tokens: what stands in it may be a draft, or all of it a thought."""
+
+
+CUT_OFF = ("length", "max_tokens")
+"""How servers say why they stopped, when it was the limit."""
+
+
+def answer_of(record: Mapping[str, Any]) -> str:
+    """The answer in what was stored with it; a `CutOff` where it is one."""
+    return CutOff(record["answer"]) if record.get("finish") in CUT_OFF else record["answer"]
+
+
 def is_answer(text: str) -> bool:
     """Whether a reply says anything: blanks and thoughts alone do not."""
     return bool(without_thoughts(text).strip())
@@ -78,7 +91,7 @@ class CallCache:
             TeacherError: a file is not one of ours.
         """
         found = self.usable(request)
-        return found[-1]["answer"] if found else None
+        return answer_of(found[-1]) if found else None
 
     def usable(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Everything that was stored with each answer to a request, the oldest first; without what is no answer.

@@ -41,7 +41,7 @@ class Secrets:
     def add(self, secrets: Iterable[str]) -> None:
         """Keep these too."""
         for text in filter(None, secrets):
-            self._forms |= {text, quote(text, safe=""), json.dumps(text)[1:-1], escape(text)}
+            self._forms |= {text, quote(text, safe="", errors="surrogatepass"), json.dumps(text)[1:-1], escape(text)}
 
     def hide(self, text: str, *, shortest: int = 1) -> str:
         """The text with an ellipsis in place of every secret.
@@ -156,12 +156,14 @@ def read_address(base_url: str) -> Address:
     except (ValueError, AttributeError, TypeError):
         problem = "an http(s) address such as https://api.openai.com/v1"
     else:
-        if parts.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f\x7f\\]", base_url):
+        if (
+            parts.scheme not in ("http", "https")
+            or not host
+            or re.search(r"[\s\x00-\x1f\x7f\\\ud800-\udfff]", base_url)
+        ):
             problem = "an http(s) address such as https://api.openai.com/v1"
         elif parts.path.rstrip("/").endswith("/completions"):
-            problem = (
-                "the address up to and including its version, without what comes behind, such as /chat/completions"
-            )
+            problem = "the address up to and including its version, without /chat/completions"
     if problem:
         shown = re.sub(r"^(https?:/*)?.*@", r"\1…@", str(base_url), flags=re.DOTALL)
         shown = re.sub(r"[?#].*", "?…", shown, flags=re.DOTALL)
@@ -201,13 +203,7 @@ def open_client(address: Address, key_variable: str, secrets: Secrets, *, timeou
         import openai
     except ImportError as error:
         raise RuntimeError("asking an endpoint needs openai: pip install 'routedk-lite[teacher]'") from error
-    headers = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
-    found = [os.environ.get(name, "").strip() for name in (key_variable, "OPENAI_ADMIN_KEY")]
-    found += [*address.secrets, *(line.partition(":")[2].strip() for line in headers)]
-    for keeper in (secrets, _HIDING.secrets):
-        keeper.add(found)
-    for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_HIDING)  # adding it twice changes nothing
+    _keep_secret(address, key_variable, secrets)
     if problem := _key_trouble(address, key_variable) or _certificate_trouble():
         raise TeacherError(problem)
     try:
@@ -224,6 +220,17 @@ def open_client(address: Address, key_variable: str, secrets: Secrets, *, timeou
     except Exception as error:  # of any library below; what it says may hold a secret, so it is not passed on
         problem = _set_up_trouble(address, error, secrets)
     raise TeacherError(problem)
+
+
+def _keep_secret(address: Address, key_variable: str, secrets: Secrets) -> None:
+    """Whatever may be repeated by a server or logged by a library. No frame that can fail holds it in a variable."""
+    headers = os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines()
+    found = [os.environ.get(name, "").strip() for name in (key_variable, "OPENAI_ADMIN_KEY")]
+    found += [*address.secrets, *(line.partition(":")[2].strip() for line in headers)]
+    for keeper in (secrets, _HIDING.secrets):
+        keeper.add(found)
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_HIDING)  # adding it twice changes nothing
 
 
 def proxy_variable(address: Address) -> str:
@@ -278,9 +285,7 @@ def _set_up_trouble(address: Address, error: Exception, secrets: Secrets) -> str
     found = {name: value for name, value in os.environ.items() if name.lower() in proxies and value}
     if isinstance(error, ImportError):
         names = [name for name, value in found.items() if value.startswith("socks")] or list(found)
-        return (
-            f"{names[0]} names a SOCKS proxy, for which a package is missing: pip install socksio, or unset {names[0]}"
-        )
+        return f"{names[0]} names a SOCKS proxy, which needs a package: pip install socksio, or unset {names[0]}"
     if found:
         names = " or ".join(found)
         return f"{names} cannot be used ({type(error).__name__}): correct this environment variable, or unset it"

@@ -13,11 +13,13 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..data.sessions import DataError, Domain, Session
+from .arguments import check_number
+from .calls import NoAnswer
 from .endpoint import Messages, Teacher, TeacherError, Usage, cost
 from .knowledge import Rule
+from .objects import UnreadableError
 from .teaching import (
     Question,
-    UnreadableError,
     ask_bundles,
     ask_reasoning,
     ask_reflection,
@@ -46,7 +48,11 @@ class Distilled(NamedTuple):
     again: int
     """Those that had to be asked twice."""
     unreadable: tuple[str, ...]
-    """What could not be read even so, and why; it is left out."""
+    """What could not be read even so, and why; it is left out, and asked for again in the next run."""
+    unanswered: int = 0
+    """How many of these got no answer at all."""
+    skipped: tuple[str, ...] = ()
+    """What was read past in answers that were read."""
 
 
 class Estimate(NamedTuple):
@@ -73,7 +79,7 @@ def rules_plan(train: Domain, *, limit: int = REFLECTIONS, n_rules: int = N_RULE
     predictions = yield [ask_bundles(session, smallest=1) for session in sessions]
     seen = [(s, p) for s, p in zip(sessions, predictions, strict=True) if p is not None]
     if not seen:
-        raise TeacherError(f"none of {len(sessions)} answers gave bundles: choose a more capable teacher.")
+        raise TeacherError(f"none of {len(sessions)} answers gave bundles.")
     reflections = yield [ask_reflection(session, prediction) for session, prediction in seen]
     lessons = [
         (feedback(prediction.bundles, session), reflection)
@@ -81,10 +87,10 @@ def rules_plan(train: Domain, *, limit: int = REFLECTIONS, n_rules: int = N_RULE
         if reflection is not None
     ]
     if not lessons:
-        raise TeacherError(f"none of {len(seen)} reflections could be read: choose a more capable teacher.")
+        raise TeacherError(f"none of {len(seen)} reflections could be read.")
     (rules,) = yield [ask_rules(lessons, n_rules)]
     if rules is None:
-        raise TeacherError("no rules could be read: choose a more capable teacher, or a lower limit.")
+        raise TeacherError("no rules could be read.")
     return rules
 
 
@@ -179,8 +185,7 @@ def _training(train: Domain) -> tuple[Session, ...]:
 
 
 def _at_least_one(value: int, name: str) -> int:
-    if value < 1:
-        raise ValueError(f"{name} = {value!r}: must be 1 or more")
+    check_number(name, value, low=1, whole=True)
     return value
 
 
@@ -201,30 +206,53 @@ def carry_out(plan: Plan, teacher: Teacher, *, progress: bool = True) -> Distill
     Raises:
         TeacherError: the teacher failed, or too little can be read to go on.
     """
-    asked, again, unreadable = 0, 0, []
+    asked, again, unreadable, unanswered, skipped = 0, 0, [], 0, []
     values: list[Any] | None = None
     while True:
         try:
             questions = plan.send(values)
         except StopIteration as end:
-            return Distilled(end.value, asked, again, tuple(unreadable))
+            return Distilled(end.value, asked, again, tuple(unreadable), unanswered, tuple(skipped))
         except TeacherError as error:
-            raise TeacherError(f"{error} The last problem was: {unreadable[-1]}") from error
-        values, left, problems = [None] * len(questions), dict(enumerate(questions)), {}
+            raise TeacherError(f"{error} {what_to_do(unreadable, unanswered)}") from error
+        values, left, last = [None] * len(questions), dict(enumerate(questions)), {}
         for attempt in range(TRIES):
             if not left:
                 break
-            texts = teacher.ask([q.messages for q in left.values()], max_tokens=_longest(left), progress=progress)
+            longest = max(question.max_tokens for question in left.values())
+            texts = teacher.ask([q.messages for q in left.values()], max_tokens=longest, progress=progress)
             asked += len(left) if attempt == 0 else 0
             again += len(left) if attempt > 0 else 0
             failed = {}
             for (number, question), text in zip(left.items(), texts, strict=True):
                 try:
-                    values[number] = question.read(text)
+                    values[number] = _read(question, text)
                 except UnreadableError as problem:
-                    failed[number], problems[number] = question.again(text, problem), problem
+                    failed[number], last[number] = question.again(text, problem), (question, text, problem, longest)
+                else:
+                    if past := question.skipped(text):
+                        skipped.append(f"{question.about}: {past}")
             left = failed
-        unreadable += [f"{question.about}: {problems[number]}" for number, question in left.items()]
+        for number in left:
+            question, text, problem, longest = last[number]
+            unreadable.append(f"{question.about}: {problem}")
+            unanswered += isinstance(text, NoAnswer)
+            if reject := getattr(teacher, "reject", None):
+                reject(question.messages, longest, text, str(problem))
+
+
+def _read(question: Question, text: str) -> Any:
+    if isinstance(text, NoAnswer):
+        raise UnreadableError(text.why)
+    return question.read(text)
+
+
+def what_to_do(unreadable: Sequence[str], unanswered: int) -> str:
+    """The last problem of those that left nothing to go on with, and the way out."""
+    advice = "Choose a more capable teacher."
+    if unanswered == len(unreadable):
+        advice = "Nothing was answered, so ask again later: what is missing is asked for again."
+    return f"The last problem was: {unreadable[-1]}. {advice}"
 
 
 def estimate(plan: Plan, teacher: Teacher) -> Estimate:
@@ -262,12 +290,24 @@ def _tokens(messages: Messages) -> int:
     return sum(len(turn["content"]) // CHARACTERS_PER_TOKEN + 5 for turn in messages)
 
 
-def _longest(questions: Mapping[int, Question]) -> int:
-    return max(question.max_tokens for question in questions.values())
+def check_prices(price_in: float | None, price_out: float | None) -> None:
+    """Refuse prices that are none, if they are given.
+
+    Raises:
+        ValueError: a price that is below 0 or not finite.
+    """
+    for name, price in (("price_in", price_in), ("price_out", price_out)):
+        if price is not None:
+            check_number(name, price)
 
 
 def estimate_text(left: Estimate, price_in: float | None = None, price_out: float | None = None) -> str:
-    """An estimate in words; prices are per million tokens."""
+    """An estimate in words; prices are per million tokens.
+
+    Raises:
+        ValueError: a price that is below 0 or not finite.
+    """
+    check_prices(price_in, price_out)
     text = (
         f"{left.calls:,} calls to make, {left.from_disk:,} answers on disk. Estimated at {CHARACTERS_PER_TOKEN} "
         f"characters a token: {left.prompt_tokens:,} tokens of questions, about {left.answer_tokens:,} and at most "
@@ -282,9 +322,17 @@ def estimate_text(left: Estimate, price_in: float | None = None, price_out: floa
 
 
 def distilled_text(done: Distilled, usage: Usage, price_in: float | None = None, price_out: float | None = None) -> str:
-    """What came of it and what it took, in words; prices are per million tokens."""
+    """What came of it and what it took, in words; prices are per million tokens.
+
+    Raises:
+        ValueError: a price that is below 0 or not finite.
+    """
+    check_prices(price_in, price_out)
     lines = [f"{len(done.found):,} of them found in {done.asked:,} questions; {done.again:,} were asked once more."]
     lines += [f"Left out as unreadable: {what}" for what in done.unreadable]
+    if missing := len(done.unreadable):
+        lines.append(f"Missing: {missing:,}, of which {done.unanswered:,} got no answer. Run it again to ask for them.")
+    lines += [f"Read past: {what}" for what in done.skipped] + usage.notes
     spent = (
         f"{usage.calls:,} calls ({usage.retries:,} more failed and were repeated), {usage.from_disk:,} answers from "
         f"disk. Counted: {usage.prompt_tokens:,} tokens of questions, {usage.answer_tokens:,} of answers"

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from ..files import sha256_json
 from .arguments import check_extra, check_number, check_variable
-from .calls import CallCache, Messages, NoAnswer, TeacherError, plain
+from .calls import CallCache, Messages, NoAnswer, TeacherError, answer_of, plain
 from .connection import LONG, read_address
 from .replies import Reply, refused_text
 from .sending import Sender, TryAgainError
@@ -37,8 +37,8 @@ ROUNDS = 3
 class Teacher(Protocol):
     """Whoever answers conversations.
 
-    A teacher whose answers may turn out otherwise next time has a method `reject(messages, max_tokens, why)`: the
-    answer could not be used, so it is kept but asked for again. One that cannot be sure who answers has a mapping
+    A teacher whose answers may turn out otherwise next time has a method `reject(messages, max_tokens, answer, why)`:
+    an answer that could not be used is kept, but asked for again. One that cannot be sure who answers has a mapping
     `served` from the models that did, in words, to the number of their answers.
     """
 
@@ -48,7 +48,10 @@ class Teacher(Protocol):
     """How answers are drawn."""
 
     def ask(self, conversations: Sequence[Messages], *, max_tokens: int, progress: bool = True) -> list[str]:
-        """One answer to each conversation, of at most `max_tokens` tokens, in order; `NoAnswer` where there is none."""
+        """One answer to each conversation, of at most `max_tokens` tokens, in order.
+
+        A `NoAnswer` where there is none; a `CutOff` where it was longer.
+        """
 
     def known(self, messages: Messages, max_tokens: int) -> str | None:
         """The answer that is on disk already, if there is one."""
@@ -82,10 +85,10 @@ def cost(prompt_tokens: int, answer_tokens: int, price_in: float, price_out: flo
     """Price of so many tokens; prices are per million tokens.
 
     Raises:
-        ValueError: a price below 0, or none.
+        ValueError: a price that is below 0 or not finite.
     """
-    check_number("price_in", price_in)
-    check_number("price_out", price_out)
+    for name, price in (("price_in", price_in), ("price_out", price_out)):
+        check_number(name, price)
     return (prompt_tokens * price_in + answer_tokens * price_out) / 1e6
 
 
@@ -168,7 +171,7 @@ class ChatTeacher:
     def known(self, messages: Messages, max_tokens: int) -> str | None:
         """The answer that is on disk already, if there is one, and from the model that is served now."""
         record = self._stored(self._request(messages, max_tokens))
-        return record["answer"] if record else None
+        return answer_of(record) if record else None
 
     def reject(self, messages: Messages, max_tokens: int, answer: str, why: str) -> None:
         """Keep an answer that could not be used, and ask for another one next time."""
@@ -183,7 +186,8 @@ class ChatTeacher:
             progress: show a progress bar with the number of tokens so far.
 
         Returns:
-            The answers; a `NoAnswer` where the server gave none. It says why, and the question is put again next time.
+            The answers; a `CutOff` where one was longer, a `NoAnswer` where the server gave none. It says why, and the
+            question is put again next time.
 
         Raises:
             TeacherError: no key, or a call failed for good; the message says what to do. What was answered is kept.
@@ -213,7 +217,7 @@ class ChatTeacher:
                 asked |= new.keys()
         self.usage.from_disk += len(order) - len(asked)
         self._count(record for record in found.values() if record)
-        return [empty[key] if found[key] is None else found[key]["answer"] for key in map(sha256_json, order)]
+        return [empty[key] if found[key] is None else answer_of(found[key]) for key in map(sha256_json, order)]
 
     def _ask_all(self, new: Mapping[str, Any], requests: Mapping[str, Any], bar: Any) -> dict[str, NoAnswer]:
         """Get the answers to new requests onto the disk; returns those that are none."""

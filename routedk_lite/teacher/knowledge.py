@@ -120,7 +120,8 @@ def item_references(text: str, n_items: int, *, explicit: bool = False) -> Itera
     for start, end in spans:
         for match in _BARE.finditer(text, start, end):
             amount = _AMOUNT.search(text[max(0, match.start() - 10) : match.start()])
-            if 1 <= int(match.group()) <= n_items and not amount:
+            digits = match.group()
+            if len(digits) < 10 and 1 <= int(digits) <= n_items and not amount:
                 yield match.span()
 
 
@@ -273,8 +274,8 @@ def teacher_answers(domain: str, folder: str | Path | None = None) -> dict[int, 
 def _lines(path: Path) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """The entries of a file of JSON lines with their places; the first is about provenance."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")  # JSON may hold other marks of a line's end
+    except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"

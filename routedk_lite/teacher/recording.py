@@ -6,8 +6,9 @@ Patterns stand in the same folder. No teacher is asked for them: they are counte
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from .. import __version__
 from ..data.domains import load_domain
 from ..data.sessions import DataError
 from ..files import asset, atomic_write
-from .distillation import REFLECTIONS, Distilled, Plan, answers_plan, carry_out, reasoning_plan, rules_plan
-from .endpoint import Teacher, TeacherError
+from .calls import TeacherError, json_text
+from .distillation import REFLECTIONS, Distilled, Plan, answers_plan, carry_out, reasoning_plan, rules_plan, what_to_do
+from .endpoint import Teacher
 from .kinds import fit_kinds
 from .knowledge import Reasoning, check_knowledge, load_knowledge, load_rules
 from .patterns import MAX_SIZE, MIN_SUPPORT, MINER, Pattern, mine_patterns
@@ -80,16 +82,20 @@ def distill(
     split = load_domain(domain, "test" if kind == "answers" else "train")
     path = Path(folder) / FILES[kind]
     _refuse_other(path, teacher.name)
+    _refuse_unwritable(path)
     done = carry_out(plan, teacher, progress=progress)
     if not done.found:
         raise TeacherError(
             f"{teacher.name}: none of {done.asked} answers can be read even when asked for twice, so nothing is "
-            f"written. The last problem was: {done.unreadable[-1]}. Choose a more capable teacher."
+            f"written. {what_to_do(done.unreadable, done.unanswered)}"
         )
+    served = sorted(getattr(teacher, "served", {}))
+    _refuse_other(path, teacher.name, served)
     provenance = {
         "teacher": teacher.name,
         "recorded": time.strftime("%Y-%m"),
         "sampling": teacher.sampling,
+        **({"served": "; ".join(served)} if served else {}),
         "prompts": f"routedk_lite {__version__}, teaching",
         "data": f"{domain}, sha256 {split.sha256}",
         "split": split.split,
@@ -151,10 +157,10 @@ def write_knowledge(
         if others.exists() and path.exists() and load_rules(domain, folder)[0] != found:
             raise DataError(f"{others} rests on other rules than these: choose another folder, or remove both files")
         rules = [rule._asdict() for rule in found.values()]
-        lines = [json.dumps({**head, "rules": rules}, indent=1, ensure_ascii=False)]
+        lines = [json_text({**head, "rules": rules}, indent=1)]
     else:
         rows = [head, *(_row(id_, value) for id_, value in found.items())]
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        lines = [json_text(row) for row in rows]
     with atomic_write(path) as file:
         file.writelines(f"{line}\n" for line in lines)
     return path
@@ -212,17 +218,30 @@ def _row(id_: int, value: Reasoning | Prediction) -> dict[str, Any]:
     return {"id": id_, "bundles": [sorted(b) for b in value.bundles], "intents": list(value.intents)}
 
 
-def _refuse_other(path: Path, teacher: str) -> None:
-    """Nobody's knowledge is written over another teacher's."""
+def _refuse_other(path: Path, teacher: str, served: Sequence[str] = ()) -> None:
+    """Nobody's knowledge is written over another teacher's, nor over that of another model of the same name."""
     if not path.exists():
         return
-    text = path.read_text(encoding="utf-8")
     try:
-        before = json.loads(text if path.suffix == ".json" else text.partition("\n")[0])["provenance"]["teacher"]
-    except (ValueError, KeyError, TypeError) as error:
+        text = path.read_text(encoding="utf-8")
+        before = json.loads(text if path.suffix == ".json" else text.partition("\n")[0])["provenance"]
+        name, others = before["teacher"], before.get("served", "").split("; ")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} does not say whose it is: choose another folder, or remove it") from error
-    if before != teacher:
-        raise DataError(f"{path} is from {before!r}, not {teacher!r}: choose another folder, or remove it")
+    if name != teacher:
+        raise DataError(f"{path} is from {name!r}, not {teacher!r}: choose another folder, or remove it")
+    if served and any(others) and not set(served) & set(others):
+        raise DataError(
+            f"{path} is from {teacher!r} when that was {'; '.join(others)!r}, and now it is {'; '.join(served)!r}: "
+            "choose another folder, or remove it"
+        )
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Find out before anybody is asked whether the answers can go there; nothing is made."""
+    there = next(folder for folder in path.absolute().parents if os.path.exists(folder))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise DataError(f"{path} cannot be written: {there} is no folder that you may write to; choose another one")
 
 
 def _check_kind(kind: str) -> None:

@@ -7,9 +7,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .calls import NoAnswer, is_answer
+from .calls import CUT_OFF, NoAnswer, is_answer
 
 # --- chat completions ---------------------------------------------------------------------------------------------
+
+
+class UnreadableReplyError(ValueError):
+    """A reply that is no chat completion, or no JSON at all."""
 
 
 class Reply(NamedTuple):
@@ -34,14 +38,14 @@ def read_reply(text: str) -> Reply:
         text: the body of the reply.
 
     Raises:
-        ValueError: it is none.
+        UnreadableReplyError: it is none.
     """
     body = _json(text)
     choices = body.get("choices") if isinstance(body, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
-        raise ValueError("it has no choice with a message")
+        raise UnreadableReplyError("it has no choice with a message")
     finish = _text(choice, "finish_reason") or None
     answer = "".join(_texts(message.get("content")))
     if not is_answer(answer):
@@ -61,8 +65,8 @@ def read_reply(text: str) -> Reply:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableReplyError("it is no JSON, or nested too deeply") from error
 
 
 def _text(entry: Mapping[str, Any], name: str) -> str:
@@ -87,8 +91,8 @@ def _why(message: Mapping[str, Any], finish: str | None, *, thought: bool) -> st
         return "the server's filter held the answer back (finish reason content_filter)"
     if refusal := " ".join(filter(None, refusals)):
         return f"the model refuses to answer: {refusal[:100]!r}"
-    if finish == "length":
-        return "it was cut off before the answer began (finish reason length): allow more tokens, see `extra`"
+    if finish in CUT_OFF:
+        return f"it was cut off before the answer began (finish reason {finish}): allow more tokens, see `extra`"
     if message.get("tool_calls") or message.get("function_call"):
         return "the model calls a tool instead of answering"
     thoughts = (message.get(name) for name in ("reasoning_content", "reasoning", "thinking"))
@@ -121,7 +125,7 @@ def refused_field(said: str, fields: Collection[str]) -> str | None:
     names = [name for name in (*DROPPED, *RENAMED) if name in fields]
     try:
         body = _json(said)
-    except ValueError:
+    except UnreadableReplyError:
         body = None
     if not isinstance(body, dict | list):
         found = [name for name in names if re.search(rf"['\"`]{name}['\"`]", said)]
@@ -139,7 +143,7 @@ def _flat(value: Any) -> str:
     try:
         return json.dumps(value)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise UnreadableReplyError("it is nested too deeply") from error
 
 
 def without_refused(fields: Mapping[str, Any], refused: Collection[str]) -> dict[str, Any]:

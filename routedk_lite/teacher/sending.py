@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .calls import TeacherError
 from .connection import Address, Secrets, open_client, proxy_variable
-from .replies import Reply, read_reply, refused_field, without_refused
+from .replies import Reply, UnreadableReplyError, read_reply, refused_field, without_refused
 from .served import Served, read_models
 
 if TYPE_CHECKING:
@@ -113,27 +113,31 @@ class Sender:
         return TeacherError(f"{self.model} at {self.address.endpoint} failed: {said}. {advice}")
 
     def _post(self, messages: list[dict[str, str]], form: Mapping[str, Any]) -> Reply:
+        result = self._exchange(messages, form)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _exchange(self, messages: list[dict[str, str]], form: Mapping[str, Any]) -> Reply | Exception:
+        """The reply, or what is wrong. Nothing is raised here: this frame holds what libraries and servers say."""
         import openai
 
         try:
             text = self.client.chat.completions.with_raw_response.create(
                 model=self.model, messages=messages, extra_body=form
             ).http_response.text
-        except TeacherError:
-            raise
+            return read_reply(text)
+        except TeacherError as error:  # of ours, about the client
+            return error
         except openai.APIStatusError as error:
             reply = error.response
-            failure = _StatusError(error.status_code, reply.text, error.code, reply.headers)
+            return _StatusError(error.status_code, reply.text, error.code, reply.headers)
         except openai.APIConnectionError as error:  # a timeout is one of these
-            failure = self._connection_failure(f"{error} {error.__cause__ or ''}")
+            return self._connection_failure(f"{error} {error.__cause__ or ''}")
+        except UnreadableReplyError:
+            return TryAgainError(f"the reply is no chat completion: {self._shown(text)!r}")
         except Exception as error:  # of a library; nothing is known of it but that this request cannot be sent
-            failure = self.error(f"{type(error).__name__}: {self._shown(str(error))}", "Check base_url and `extra`.")
-        else:
-            try:
-                return read_reply(text)
-            except ValueError:
-                failure = TryAgainError(f"the reply is no chat completion: {self._shown(text)!r}")
-        raise failure
+            return self.error(f"{type(error).__name__}: {self._shown(str(error))}", "Check base_url and `extra`.")
 
     def _connection_failure(self, said: str) -> Exception:
         through = proxy_variable(self.address)

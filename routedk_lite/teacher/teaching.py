@@ -16,16 +16,15 @@ from typing import Any, NamedTuple
 
 from ..data.formats import FORMATS, TASK
 from ..data.sessions import Bundle, Session
+from ..data.thoughts import without_thoughts
 from ..data.toyshop import items_text
+from .calls import CutOff, plain
 from .knowledge import Reasoning, Rule, item_references
+from .objects import UnreadableError, json_object, skipped_objects
 
 REASONING_WORDS = (25, 60)
 """How long reasoning should be. Twice as much is refused: students read it in their prompts."""
 RULE_KINDS = ("alternative", "complement", "granularity", "distractor", "grouping", "other")
-
-
-class UnreadableError(ValueError):
-    """An answer is not in the form that was asked for; the message tells the teacher what is wrong with it."""
 
 
 class Question(NamedTuple):
@@ -39,10 +38,12 @@ class Question(NamedTuple):
     max_tokens: int
     typical: str
     """An answer that can be read, about as long as answers are: what estimates reckon with."""
+    skipped: Callable[[str], str] = lambda text: ""
+    """From the answer's text to what was read past in it, in words; empty if nothing was."""
 
     def again(self, text: str, problem: UnreadableError) -> Question:
         """The same question once more, after an answer that could not be read."""
-        said = {"role": "assistant", "content": text.strip() or "(no answer)"}
+        said = {"role": "assistant", "content": without_thoughts(text).strip() or "(no answer)"}
         reply = f"That cannot be read: {problem}. Answer the question above once more, in exactly the form asked for."
         return self._replace(messages=[*self.messages, said, {"role": "user", "content": reply}])
 
@@ -116,6 +117,7 @@ def ask_bundles(session: Session, *, smallest: int = 2) -> Question:
         read=lambda text: read_bundles(text, len(session), smallest=smallest),
         max_tokens=300,
         typical=typical,
+        skipped=skipped_objects,
     )
 
 
@@ -171,6 +173,7 @@ def ask_rules(lessons: Sequence[tuple[Sequence[str], str]], n_rules: int) -> Que
         read=lambda text: read_rules(text, n_rules),
         max_tokens=200 * n_rules,
         typical=json.dumps({"rules": [example] * n_rules}),
+        skipped=skipped_objects,
     )
 
 
@@ -195,6 +198,7 @@ def ask_reasoning(session: Session, rules: Mapping[str, Rule]) -> Question:
         read=lambda text: read_reasoning(text, session, rules),
         max_tokens=400,
         typical=json.dumps({"reasoning": typical, "rules": list(rules)[:2], "noisy": False}),
+        skipped=skipped_objects,
     )
 
 
@@ -231,9 +235,11 @@ def read_sentences(text: str) -> str:
     """Plain text, without what a model thought before it.
 
     Raises:
-        UnreadableError: nothing is left.
+        UnreadableError: nothing is left, or it was cut off.
     """
-    text = text.rpartition("</think>")[2].strip()
+    if isinstance(text, CutOff):
+        raise UnreadableError("it was cut off; write fewer words")
+    text = plain(without_thoughts(text)).strip()
     if not re.search(r"\w", text):
         raise UnreadableError("it is empty")
     return text
@@ -251,7 +257,7 @@ def read_bundles(text: str, n_items: int, *, smallest: int = 2) -> Prediction:
         UnreadableError: no JSON, a field is missing or of another kind, a number outside the session, a bundle that
             is too small, or not one intent per bundle.
     """
-    answer = _json_object(text)
+    answer = json_object(text, "bundles")
     bundles, intents = _field(answer, "bundles", list), _field(answer, "intents", list)
     for bundle in bundles:
         if not isinstance(bundle, list) or not all(type(n) is int for n in bundle):
@@ -272,7 +278,7 @@ def read_rules(text: str, n_rules: int) -> dict[str, Rule]:
         UnreadableError: no JSON, no rule, or a rule without a text or a reason.
     """
     rules = {}
-    for number, entry in enumerate(_field(_json_object(text), "rules", list)[:n_rules], start=1):
+    for number, entry in enumerate(_field(json_object(text, "rules"), "rules", list)[:n_rules], start=1):
         if not isinstance(entry, dict):
             raise UnreadableError(f"rules holds {_short(entry)}; each rule is an object with text, kind and why")
         kind = entry.get("kind") if entry.get("kind") in RULE_KINDS else "other"
@@ -293,7 +299,7 @@ def read_reasoning(text: str, session: Session, rules: Mapping[str, Rule]) -> Re
         UnreadableError: no JSON, a field is missing or of another kind, far too long, a rule that does not exist, or
             items named outside the session, as a range, or not at all.
     """
-    answer = _json_object(text)
+    answer = json_object(text, "reasoning")
     words, cited = _words(_field(answer, "reasoning", str)), _field(answer, "rules", list)
     if len(words.split()) > 2 * REASONING_WORDS[1]:
         raise UnreadableError(f"reasoning has {len(words.split())} words; write at most {REASONING_WORDS[1]}")
@@ -311,18 +317,6 @@ def read_reasoning(text: str, session: Session, rules: Mapping[str, Rule]) -> Re
     return Reasoning(words, tuple(dict.fromkeys(cited)), _field(answer, "noisy", bool))
 
 
-def _json_object(text: str) -> dict[str, Any]:
-    """The first complete JSON object in a text, whatever stands around it."""
-    text = text.rpartition("</think>")[2]
-    decoder = json.JSONDecoder()
-    for match in re.finditer(r"\{", text):
-        try:
-            return decoder.raw_decode(text, match.start())[0]
-        except (ValueError, RecursionError):
-            continue
-    raise UnreadableError("it holds no complete JSON object")
-
-
 def _field(answer: Mapping[str, Any], name: str, kind: type) -> Any:
     value = answer.get(name)
     if type(value) is not kind or (kind is str and not value.strip()):
@@ -332,8 +326,11 @@ def _field(answer: Mapping[str, Any], name: str, kind: type) -> Any:
 
 
 def _words(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(plain(text).split())
 
 
 def _short(value: Any) -> str:
-    return repr(value)[:60]
+    try:
+        return repr(value)[:60]
+    except RecursionError:
+        return "something nested"

@@ -18,7 +18,7 @@ from email.utils import formatdate
 
 import pytest
 from conftest import require
-from scripted import HAS_OPENAI, Server, completion
+from scripted import HAS_OPENAI, completion, running
 
 from routedk_lite.student.local_teacher import LocalTeacher
 from routedk_lite.teacher import endpoint as module
@@ -36,12 +36,8 @@ TALKS = [talk(f"question {number}") for number in range(8)]
 
 @pytest.fixture
 def server():
-    with Server() as httpd:
-        httpd.answer = lambda messages: f"answer to {messages[-1]['content']}"
-        threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
+    with running() as httpd:
         yield httpd
-        httpd.released.set()
-        httpd.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -122,12 +118,12 @@ def test_no_more_calls_at_a_time_than_allowed(make, server):
     assert max(peaks) == 3
 
 
-def test_an_empty_answer_or_one_that_nobody_counted_is_an_answer(make, server):
-    body = json.loads(completion(None))
+def test_an_answer_that_nobody_counted_is_an_answer(make, server):
+    body = json.loads(completion("well"))
     del body["usage"]
     server.script = [{"body": json.dumps(body)}]
     teacher = make()
-    assert ask(teacher, TALKS[:1]) == [""]
+    assert ask(teacher, TALKS[:1]) == ["well"]
     assert (teacher.usage.calls, teacher.usage.unmetered) == (1, 1)
 
 
@@ -289,12 +285,46 @@ def test_without_the_package_the_error_says_how_to_install_it(tmp_path, monkeypa
         ({"timeout": 0}, "timeout = 0"),
         ({"first_wait": -1}, "first_wait = -1"),
         ({"extra": {"messages": []}}, "extra = "),
+        ({"concurrency": 2.5}, "concurrency = 2.5: must be 1 or more, a whole number"),
+        ({"concurrency": True}, "concurrency = True"),
+        ({"attempts": "3"}, "attempts = '3'"),
+        ({"timeout": float("nan")}, "timeout = nan: must be above 0, and finite"),
+        ({"timeout": float("inf")}, "timeout = inf"),
+        ({"first_wait": None}, "first_wait = None"),
+        ({"extra": {"temperature": -1}}, "extra's temperature = -1"),
+        ({"extra": {"temperature": "hot"}}, "extra's temperature = 'hot'"),
+        ({"extra": {"max_tokens": 0}}, "extra's max_tokens = 0: must be 1 or more"),
+        ({"extra": {"max_completion_tokens": 1.5}}, "extra's max_completion_tokens = 1.5"),
+        ({"extra": {"top_p": float("nan")}}, "extra: must be what JSON can hold"),
+        ({"extra": {"stop": {1, 2}}}, "extra: must be what JSON can hold"),
+        ({"base_url": None}, "base_url = 'None'"),
+        ({"base_url": "http://[::1/v1"}, "base_url = 'http://[::1/v1'"),
+        ({"base_url": "http://host:port/v1"}, "base_url = 'http://host:port/v1'"),
+        ({"base_url": "http://host:99999/v1"}, "must be an http(s) address"),
+        ({"base_url": "http://ho st/v1"}, "base_url = 'http://ho st/v1'"),
+        ({"base_url": "http:/host/v1"}, "must be an http(s) address"),
+        ({"base_url": "https://host/v1/chat/completions"}, "without /chat/completions"),
     ],
 )
 def test_a_bad_argument_is_named(options, message):
     with pytest.raises(ValueError) as error:
         ChatTeacher(**{"model": "m", **options})
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, None, "9", float("nan")])
+def test_a_limit_of_tokens_that_is_none_is_refused(value, make, server):
+    with pytest.raises(ValueError, match="max_tokens = .*: must be 1 or more, a whole number"):
+        ask(make(), TALKS[:1], max_tokens=value)
+    assert not server.requests
+
+
+@pytest.mark.parametrize("price", [-5, float("nan"), float("inf"), "0.1", True])
+def test_a_price_that_is_none_is_refused(price):
+    for name, prices in (("price_in", (price, 1)), ("price_out", (1, price))):
+        with pytest.raises(ValueError, match=f"{name} = .*{price}.*: must be 0 or more, and finite"):
+            cost(1, 1, *prices)
+    assert cost(10**6, 0, 0, 0) == 0
 
 
 def test_a_damaged_stored_answer_is_named(tmp_path):
