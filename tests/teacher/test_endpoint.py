@@ -22,6 +22,7 @@ from scripted import HAS_OPENAI, completion, running
 
 from routedk_lite.student.local_teacher import LocalTeacher
 from routedk_lite.teacher import endpoint as module
+from routedk_lite.teacher.calls import CutOff
 from routedk_lite.teacher.endpoint import CallCache, ChatTeacher, TeacherError, cost
 
 KEY = "sk-very-secret-0123456789"
@@ -363,6 +364,33 @@ def test_a_local_teacher_needs_a_template_and_room(local, tiny_profile):
     local.student.tokenizer.chat_template = None
     with pytest.raises(ValueError, match="has no chat template: choose an instruct model"):
         LocalTeacher(local.student)
+
+
+def test_a_local_teacher_is_greedy_whatever_the_model_came_with(local, tmp_path):
+    answers = ask(local, TALKS[:2], max_tokens=6)
+    own = local.student.model.generation_config
+    own.repetition_penalty, own.no_repeat_ngram_size, own.min_new_tokens = 50.0, 1, 6
+    assert ask(LocalTeacher(local.student, folder=tmp_path / "other"), TALKS[:2], max_tokens=6) == answers
+    assert local.student.model.generation_config is own
+
+
+@pytest.mark.parametrize("said", ["", " \n", "<think>maybe"])
+def test_a_local_teacher_without_an_answer_says_so_and_is_asked_again(said, local, monkeypatch):
+    decode = local.student.tokenizer.decode
+    monkeypatch.setattr(local.student.tokenizer, "decode", lambda *args, **options: said)
+    (answer,) = ask(local, TALKS[:1], max_tokens=6)
+    assert answer == "" and "cut off" in answer.why and local.known(TALKS[0], 6) is None
+    monkeypatch.setattr(local.student.tokenizer, "decode", lambda *args, **options: f"well {decode(*args, **options)}")
+    (answer,) = ask(local, TALKS[:1], max_tokens=6)
+    assert answer.startswith("well") and isinstance(answer, CutOff) and local.usage.calls == 2
+
+
+def test_a_local_teacher_is_asked_plain_text(local):
+    assert len(ask(local, [talk("half \ud83d")], max_tokens=6)) == 1
+    with pytest.raises(ValueError, match="batch_size = 0: must be 1 or more"):
+        LocalTeacher(local.student, batch_size=0)
+    with pytest.raises(ValueError, match="max_tokens = 0: must be 1 or more"):
+        ask(local, max_tokens=0)
 
 
 # --- a real server ------------------------------------------------------------------------------------------------
