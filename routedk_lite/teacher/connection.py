@@ -245,11 +245,11 @@ def proxy_variable(address: Address) -> str:
 def _key_trouble(address: Address, variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key and not address.is_local and not address.login:
-        state = "is blank" if os.environ.get(variable) else "is not set"
-        return (
-            f"{variable} {state}: put the key for {address.endpoint} into this environment variable (any text will do "
-            "for an endpoint that asks for none)"
+        said = (
+            f"{variable} is not set: put the key for {address.endpoint} into this environment variable (any text will "
+            "do for an endpoint that asks for none)"
         )
+        return said.replace("is not set", "is blank", 1) if os.environ.get(variable) else said
     for name, value in ((variable, key), *((name, os.environ.get(name, "")) for name in _HEADERS)):
         if problem := key_problem(value):
             return f"{name} {problem}: correct this environment variable before {address.endpoint} is asked"

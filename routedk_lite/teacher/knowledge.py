@@ -265,7 +265,7 @@ def teacher_answers(domain: str, folder: str | Path | None = None) -> dict[int, 
         raise ValueError(f"no recorded answers for domain {domain!r}: choose one of {', '.join(PUBLIC_DOMAINS)}")
     folder = Path(folder) if folder else asset("teacher", domain)
     return {
-        _field(entry, "id", int, where): tuple(frozenset(b) for b in _field(entry, "bundles", list, where))
+        _field(entry, "id", int, where): _bundles(entry, where)
         for where, entry in _lines(folder / "teacher_test.jsonl")
         if "provenance" not in entry
     }
@@ -293,6 +293,13 @@ def _field(entry: Mapping[str, Any], name: str, kind: type, where: object) -> An
     if type(value) is not kind or value == "":
         raise DataError(f"{where}: {name} is {value!r}; give a {kind.__name__}{' that is not empty' * (kind is str)}")
     return value
+
+
+def _bundles(entry: Mapping[str, Any], where: str) -> tuple[Bundle, ...]:
+    bundles = _field(entry, "bundles", list, where)
+    if wrong := [b for b in bundles if not isinstance(b, list) or not all(type(item) is int for item in b)]:
+        raise DataError(f"{where}: bundles holds {str(wrong[0])[:40]}; give lists of item numbers")
+    return tuple(map(frozenset, bundles))
 
 
 def _toy_knowledge() -> Knowledge:

@@ -173,6 +173,9 @@ def test_a_file_that_was_cut_is_named_by_its_line(tmp_path):
     path.write_text(path.read_text()[:-9])
     with pytest.raises(DataError, match="teacher_test.jsonl, line 2: not JSON"):
         teacher_answers("toyshop", tmp_path)
+    path.write_text('{"provenance": {}}\n{"id": 1, "bundles": [[1, "2"]]}\n')
+    with pytest.raises(DataError, match="line 2: bundles holds .* give lists of item numbers"):
+        teacher_answers("toyshop", tmp_path)
     path.write_bytes(b"\xff\xfe{}")
     with pytest.raises(DataError, match="teacher_test.jsonl: cannot be read"):
         teacher_answers("toyshop", tmp_path)
