@@ -164,7 +164,7 @@ class ChatTeacher:
     @property
     def sampling(self) -> str:
         """How the answers that were given out were drawn."""
-        temperature = "" if "temperature" in self._refused else "temperature 0"
+        temperature = "" if "temperature" in {*self._refused, *self.extra} else "temperature 0"
         extra = json.dumps(self.extra) if self.extra else ""
         return ", ".join(filter(None, (temperature, extra, refused_text(self._refused))))
 

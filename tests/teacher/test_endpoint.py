@@ -98,6 +98,8 @@ def test_another_model_endpoint_or_setting_is_another_question(make, server, tmp
     ask(make(), TALKS[:1], max_tokens=51)
     ask(make(extra={"max_tokens": None, "max_completion_tokens": 9}), TALKS[:1])
     ask(ChatTeacher("other", base_url=server.url, folder=tmp_path / "calls"), TALKS[:1])
+    assert make().sampling == "temperature 0" and make(extra={"seed": 1}).sampling == 'temperature 0, {"seed": 1}'
+    assert make(extra={"temperature": 1}).sampling == '{"temperature": 1}'
     assert len(server.requests) == 5
     assert "max_tokens" not in server.requests[3] and server.requests[3]["max_completion_tokens"] == 9
 

@@ -11,12 +11,15 @@ from collections import Counter
 
 import pytest
 from conftest import ROOT, require
+from hypothesis import given
+from hypothesis import strategies as st
 from scripted import HAS_OPENAI, ScriptedTeacher, completion, running, toy_answer
 from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.sessions import DataError
+from routedk_lite.teacher.calls import CutOff, NoAnswer
 from routedk_lite.teacher.distillation import answers_plan, distill_answers, distilled_text, estimate, estimate_text
 from routedk_lite.teacher.endpoint import ChatTeacher, TeacherError, Usage
 from routedk_lite.teacher.knowledge import Reasoning, item_references, load_knowledge, teacher_answers
@@ -135,6 +138,30 @@ def test_drafts_are_read_past_and_reported(server, make):
     assert done.found == distill_answers(ScriptedTeacher(), TEST, limit=1).found
     assert done.skipped == (f"session {TEST.sessions[0].id}: 1 other JSON object",)
     assert "Read past: session" in distilled_text(done, teacher.usage)
+
+
+SAID = st.text(st.characters()) | st.sampled_from(
+    [
+        "",
+        "<think>",
+        "</think>",
+        '{"bundles": [[1, 2]], "intents": ["\\ud83d"]}',
+        '{"bundles": []',
+        "[" * 5000,
+        '{"a":' * 5000,
+    ]
+)
+ANSWER = (
+    st.lists(SAID, max_size=4).map("".join).flatmap(lambda text: st.sampled_from([text, CutOff(text), NoAnswer("no")]))
+)
+
+
+@given(st.lists(ANSWER, min_size=4, max_size=4))
+def test_whatever_a_teacher_says_is_found_or_reported(said):
+    rest = list(said)
+    done = distill_answers(ScriptedTeacher(lambda messages: rest.pop(0)), TEST, limit=2)
+    assert len(done.found) + len(done.unreadable) == done.asked == 2 and done.unanswered <= len(done.unreadable)
+    assert distilled_text(done, Usage()) and all(reason.startswith("session ") for reason in done.unreadable)
 
 
 # --- what is written ----------------------------------------------------------------------------------------------
