@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..files import sha256_json
 from ..teacher.arguments import check_number
-from ..teacher.calls import CallCache, Messages, NoAnswer, TeacherError, is_answer, plain
-from ..teacher.endpoint import Usage
+from ..teacher.calls import CallCache, is_answer, plain
+from ..teacher.teachers import Messages, NoAnswer, TeacherError, Usage
 
 if TYPE_CHECKING:
     from .backbone import Student

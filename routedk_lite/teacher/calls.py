@@ -10,36 +10,7 @@ from typing import Any
 
 from ..data.thoughts import without_thoughts
 from ..files import atomic_write, cache_dir, sha256_json
-
-Messages = list[dict[str, str]]
-"""A conversation: turns with a role (`system`, `user` or `assistant`) and a content."""
-
-
-class TeacherError(RuntimeError):
-    """A teacher could not be asked, or its answers cannot be used."""
-
-
-class NoAnswer(str):
-    """What stands for an answer where a teacher gave none: an empty text that says why.
-
-    Args:
-        why: the reason, as the end of a sentence.
-    """
-
-    why: str
-
-    def __new__(cls, why: str) -> NoAnswer:
-        self = super().__new__(cls)
-        self.why = why
-        return self
-
-
-class CutOff(str):
-    """An answer that was cut off at the limit of tokens: what stands in it may be a draft, or all of it a thought."""
-
-
-CUT_OFF = ("length", "max_tokens")
-"""How servers say why they stopped, when it was the limit."""
+from .teachers import CUT_OFF, CutOff, TeacherError
 
 
 def answer_of(record: Mapping[str, Any]) -> str:

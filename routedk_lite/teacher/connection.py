@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from urllib.request import proxy_bypass_environment
 
-from .calls import TeacherError
+from .teachers import TeacherError
 
 if TYPE_CHECKING:
     import openai

@@ -1,8 +1,8 @@
-"""What a teacher is, and the teacher behind an OpenAI-compatible endpoint.
+"""The teacher behind an OpenAI-compatible endpoint.
 
-A teacher answers conversations; what it is asked, and what becomes of its answers, is up to `teaching` and
-`distillation`. Every answer is on disk before the next question is put: an interrupted run goes on where it stopped,
-and nothing is paid for twice. Knowledge that was recorded before needs no teacher: `knowledge.load_knowledge`.
+It answers conversations; what it is asked, and what becomes of its answers, is up to `teaching` and `distillation`.
+Every answer is on disk before the next question is put: an interrupted run goes on where it stopped, and nothing is
+paid for twice. Knowledge that was recorded before needs no teacher: `knowledge.load_knowledge`.
 """
 
 from __future__ import annotations
@@ -14,71 +14,24 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..files import sha256_json
 from .arguments import check_extra, check_number, check_variable
-from .calls import CallCache, Messages, NoAnswer, TeacherError, answer_of, plain
+from .calls import CallCache, answer_of, plain
 from .connection import LONG, read_address
 from .replies import Reply, refused_text
 from .sending import Sender, TryAgainError
+from .teachers import Messages, NoAnswer, TeacherError, Usage
 from .watching import Watch
 
 LONGEST_WAIT = 120.0
 """Seconds. A server that asks for a longer pause is left alone: the run ends with an error and can be continued."""
 ROUNDS = 3
 """How often questions are put again because another model answers by now."""
-
-
-class Teacher(Protocol):
-    """Whoever answers conversations.
-
-    A teacher whose answers may turn out otherwise next time has a method `reject(messages, max_tokens, answer, why)`:
-    an answer that could not be used is kept, but asked for again. One that cannot be sure who answers has a mapping
-    `served` from the models that did, in words, to the number of their answers.
-    """
-
-    name: str
-    """Which model this is, and where."""
-    sampling: str
-    """How answers are drawn."""
-
-    def ask(self, conversations: Sequence[Messages], *, max_tokens: int, progress: bool = True) -> list[str]:
-        """One answer to each conversation, of at most `max_tokens` tokens, in order.
-
-        A `NoAnswer` where there is none; a `CutOff` where it was longer.
-        """
-
-    def known(self, messages: Messages, max_tokens: int) -> str | None:
-        """The answer that is on disk already, if there is one."""
-
-
-@dataclass
-class Usage:
-    """What has been asked of a teacher since it was made."""
-
-    calls: int = 0
-    """Answers that arrived."""
-    from_disk: int = 0
-    """Answers that were there before."""
-    retries: int = 0
-    """Calls that failed and were made again."""
-    prompt_tokens: int = 0
-    """As the server counted them."""
-    answer_tokens: int = 0
-    unmetered: int = 0
-    """Answers that came without a count of tokens."""
-    notes: list[str] = field(default_factory=list)
-    """What else there is to know, in sentences."""
-
-    def note(self, text: str) -> None:
-        """Add a sentence, once."""
-        if text not in self.notes:
-            self.notes.append(text)
 
 
 def cost(prompt_tokens: int, answer_tokens: int, price_in: float, price_out: float) -> float:

@@ -6,7 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 from ..data.thoughts import without_thoughts
-from .calls import CutOff
+from .teachers import CutOff
 
 
 class UnreadableError(ValueError):

@@ -7,7 +7,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .calls import CUT_OFF, NoAnswer, is_answer
+from .calls import is_answer
+from .teachers import CUT_OFF, NoAnswer
 
 # --- chat completions ---------------------------------------------------------------------------------------------
 

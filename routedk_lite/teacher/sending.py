@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .calls import TeacherError
 from .connection import Address, Secrets, open_client, proxy_variable
 from .replies import Reply, UnreadableReplyError, read_reply, refused_field, without_refused
 from .served import Served, read_models
+from .teachers import TeacherError
 
 if TYPE_CHECKING:
     import openai

@@ -18,9 +18,10 @@ from ..data.formats import FORMATS, TASK
 from ..data.sessions import Bundle, Session
 from ..data.thoughts import without_thoughts
 from ..data.toyshop import items_text
-from .calls import CutOff, plain
+from .calls import plain
 from .knowledge import Reasoning, Rule, item_references
 from .objects import UnreadableError, json_object, skipped_objects
+from .teachers import CutOff
 
 REASONING_WORDS = (25, 60)
 """How long reasoning should be. Twice as much is refused: students read it in their prompts."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..data.toyproducts import MODELS, kind_in_title
-from .endpoint import Messages
+from .teachers import Messages
 
 _PRODUCT = re.compile(r"^\d+\. (.+)$", re.MULTILINE)
 _COMPARED = re.compile(r"^- (items? [^:(]+): (.+)\.$", re.MULTILINE)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from .calls import TeacherError
 from .sending import Sender, TryAgainError
 from .served import Served, describe, is_telling, same_model
+from .teachers import TeacherError
 
 
 class Watch:

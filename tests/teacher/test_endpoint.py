@@ -22,8 +22,8 @@ from scripted import HAS_OPENAI, completion, running
 
 from routedk_lite.student.local_teacher import LocalTeacher
 from routedk_lite.teacher import endpoint as module
-from routedk_lite.teacher.calls import CutOff
 from routedk_lite.teacher.endpoint import CallCache, ChatTeacher, TeacherError, cost
+from routedk_lite.teacher.teachers import CutOff
 
 KEY = "sk-very-secret-0123456789"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.teacher.calls import CutOff
 from routedk_lite.teacher.objects import UnreadableError, json_object, skipped_objects
+from routedk_lite.teacher.teachers import CutOff
 from routedk_lite.teacher.teaching import Question, read_bundles, read_sentences
 
 OURS = '{"bundles": [[1, 2]], "intents": ["a"]}'

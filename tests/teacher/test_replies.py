@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import HAS_OPENAI, completion, running
 
-from routedk_lite.teacher.calls import CallCache, CutOff, NoAnswer, TeacherError, is_answer, json_text, plain
+from routedk_lite.teacher.calls import CallCache, is_answer, json_text, plain
 from routedk_lite.teacher.endpoint import ChatTeacher
 from routedk_lite.teacher.replies import read_reply, refused_field
 from routedk_lite.teacher.sending import TryAgainError
+from routedk_lite.teacher.teachers import CutOff, NoAnswer, TeacherError
 
 TALKS = [[{"role": "user", "content": f"question {number}"}] for number in range(3)]
 
