@@ -71,9 +71,8 @@ class LocalTeacher:
                 batch = rows[start : start + self.batch_size]
                 empty |= self._answer([ids for ids, _ in batch], [request for _, request in batch], max_tokens)
                 bar.update(len(batch))
-        return [
-            empty[key] if (key := sha256_json(request)) in empty else self.cache.get(request) for request in requests
-        ]
+        keyed = [(sha256_json(request), request) for request in requests]
+        return [empty[key] if key in empty else self.cache.get(request) for key, request in keyed]
 
     def _request(self, messages: Messages, max_tokens: int) -> dict[str, Any]:
         turns = [{**turn, "content": plain(turn["content"])} for turn in messages]
