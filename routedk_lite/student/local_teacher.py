@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.chat import Piece, Turn, opened_thought, write_chat
+from ..data.prompts import encode_prompt
 from ..files import sha256_json
 from ..teacher.arguments import check_number
 from ..teacher.calls import CallCache, is_answer, plain
 from ..teacher.teachers import Messages, NoAnswer, TeacherError, Usage
+from .generation import end_tokens, generate_greedily, until_end, written_text
 
 if TYPE_CHECKING:
     from .backbone import Student
@@ -79,37 +82,24 @@ class LocalTeacher:
         return {"model": self.name, "messages": turns, "max_tokens": max_tokens}
 
     def _encode(self, request: Mapping[str, Any]) -> list[int]:
-        tokenizer = self.student.tokenizer
-        text = tokenizer.apply_chat_template(request["messages"], tokenize=False, add_generation_prompt=True)
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        turns = [Turn(message["role"], [Piece(message["content"])]) for message in request["messages"]]
+        return encode_prompt(write_chat(self.student.tokenizer, turns), self.student.tokenizer)
 
     def _answer(
         self, prompts: list[list[int]], requests: list[Mapping[str, Any]], max_tokens: int
     ) -> dict[str, NoAnswer]:
         """Generate the answers of one batch and store them; returns those that are none, by hash of the request."""
         import torch
-        from transformers import GenerationConfig
 
         model, tokenizer, _ = self.student
-        own = model.generation_config
-        ends = own.eos_token_id or tokenizer.eos_token_id
-        settings = GenerationConfig(
-            do_sample=False, max_new_tokens=max_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
-        )
-        padded = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
-        # What the settings leave open, `generate` takes from the model's own, such as a penalty of repetitions.
-        model.generation_config = settings
-        try:
-            with torch.inference_mode():
-                output = model.generate(**padded, generation_config=settings)
-        finally:
-            model.generation_config = own
-        empty = {}
-        for ids, request, tokens in zip(prompts, requests, output[:, padded["input_ids"].shape[1] :], strict=True):
-            written = tokens[tokens != tokenizer.pad_token_id]
+        ends, begun, empty = end_tokens(model, tokenizer), opened_thought(tokenizer), {}
+        with torch.inference_mode():
+            output = generate_greedily(model, tokenizer, prompts, max_tokens).tolist()
+        for ids, request, tokens in zip(prompts, requests, output, strict=True):
+            written = until_end(tokens, ends)
             used = {"prompt_tokens": len(ids), "completion_tokens": len(written)}
-            answer = tokenizer.decode(written, skip_special_tokens=True).strip()
-            ended = bool(torch.isin(tokens, torch.tensor(ends, device=tokens.device)).any())
+            answer = (begun + written_text(written, tokenizer, ends)).strip()
+            ended = written[-1] in ends
             self.cache.put(request, answer, usage=used, finish="stop" if ended else "length")
             if not is_answer(answer):
                 why = "the answer is empty, or a thought alone" if ended else "it was cut off before the answer began"
