@@ -16,7 +16,8 @@ from routedk_lite.config import RouterConfig
 from routedk_lite.data.prompts import build_prompt, encode_prompt
 from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
 from routedk_lite.fusion.routed import RoutedModel
-from routedk_lite.fusion.routing import failure_signs, routing_statistics, trace_alpha, train_fusion
+from routedk_lite.fusion.routing import trace_alpha, train_fusion
+from routedk_lite.fusion.statistics import failure_signs, routing_statistics
 
 QUICK = RouterConfig(epochs=2, micro_batch_size=2, accumulation_steps=2, max_length=256, learning_rate=0.05)
 
@@ -119,7 +120,7 @@ def test_a_saved_fusion_comes_back(routed, train, tiny_student, sessions):
 
 @pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
 def test_an_interrupted_training_ends_where_an_unbroken_one_does(routed, train, monkeypatch):
-    from routedk_lite.student.training import TrainingProgress
+    from routedk_lite.student.trainer import TrainingProgress
 
     whole = load_file(train(routed(), "whole").folder / "fusion.safetensors")
     on_step_end = TrainingProgress.on_step_end

@@ -18,7 +18,7 @@ from ...data.domains import load_domain
 from ...data.metrics import per_session
 from ...data.prompts import parse_answer
 from ...data.sessions import Bundle, Domain, Session
-from ...fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY
+from ...fusion.statistics import DOMINANT_LOAD, UNIFORM_ENTROPY
 from ...report.tables import provenance
 from ...study.mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
 from ...study.records import Measurement, RunRecord, load_all, load_attachment, load_measurements, without_seed
