@@ -92,14 +92,20 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding = None if "b" in mode else "utf-8"
+    with naming(path), in_the_making(path) as made:
+        with open(made, mode, encoding=encoding) as file:
+            yield file
+        made.chmod(0o666 & ~_umask())  # it is made for its owner alone
+        os.replace(made, path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within the block, let errors name the file: a full disk does not say what it had no room for."""
     try:
-        with in_the_making(path) as made:
-            with open(made, mode, encoding=encoding) as file:
-                yield file
-            made.chmod(0o666 & ~_umask())  # it is made for its owner alone
-            os.replace(made, path)
+        yield
     except OSError as error:
-        if error.errno and error.filename is None:  # a full disk does not say what it had no room for
+        if error.errno and error.filename is None:
             error.filename = str(path)
         raise
 

@@ -33,6 +33,7 @@ from .fusion import Dynamic, Static
 from .routed import MODEL_FILES, ROUTED_FILES, RoutedModel
 from .statistics import RoutingStatistics, failure_signs, routing_statistics
 
+
 class FusionResult(NamedTuple):
     """What the training of a fusion leaves behind."""
 

@@ -1,8 +1,8 @@
 """Checkpoints of a training, and which of them are whole.
 
-A process may be killed at any moment, and then its newest checkpoint is a folder with some files in it. So the last file
-that is written into a checkpoint is a manifest with the hashes of all others: a folder without one, or with other files
-than it names, is damaged and left out. The checkpoint before is removed only after that.
+A process may be killed at any moment, and then its newest checkpoint is a folder with some files in it. So the last
+file that is written into a checkpoint is a manifest with the hashes of all others: a folder without one, or with other
+files than it names, is damaged and left out. The checkpoint before is removed only after that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR

@@ -27,10 +27,10 @@ KEPT = "progress-{}.json"
 
 
 class TrainingProgress(TrainerCallback):
-    """A progress bar with the losses; the sampler's epoch; when checkpoints are written; a check that gradients arrive.
+    """A progress bar with the losses; the sampler's epoch; a check that gradients arrive; when checkpoints are written.
 
-    A checkpoint at an epoch's end comes after everything that is done there, so that a training that goes on from it has
-    its validation, and one that was killed before has it yet to come.
+    At an epoch's end that is after everything else: a training that goes on from there has its validation already, and
+    one that was killed before has it yet to come.
     """
 
     def __init__(self, sampler: LengthGroupedSampler, examples: SessionExamples, *, shown: bool) -> None:

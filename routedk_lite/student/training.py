@@ -155,5 +155,3 @@ def run_trainer(trainer: SessionTrainer) -> tuple[list[dict[str, float]], float]
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     history = [{k: float(v) for k, v in row.items()} for row in trainer.state.log_history]
     return history, round(trainer.seconds, 1)
-
-

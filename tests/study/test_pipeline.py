@@ -15,6 +15,7 @@ from routedk_lite.fusion.shipping import unpack_expert
 from routedk_lite.report.tables import plan_table, results_table
 from routedk_lite.study import experiments, records, stages
 from routedk_lite.study import study as holdings
+from routedk_lite.study.measurements import load_measurements
 from routedk_lite.study.pipeline import Pipeline
 
 N_RUNS = 22
@@ -129,7 +130,7 @@ def test_one_draw_gives_the_whole_sweep(done):
 
 def test_the_conflict_is_measured_while_a_student_learns_both(done):
     study = done()
-    (found,) = records.load_measurements(study.results)
+    (found,) = load_measurements(study.results)
     assert (found.name, found.seed, found.domain) == ("conflict-seed0", 0, "toyshop")
     epochs = study.profile.train.epochs
     assert [p["sessions"] for p in found.values["training"]] == [12 * (k + 1) for k in range(epochs)]

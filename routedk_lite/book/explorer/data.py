@@ -20,8 +20,9 @@ from ...data.prompts import parse_answer
 from ...data.sessions import Bundle, Domain, Session
 from ...fusion.statistics import DOMINANT_LOAD, UNIFORM_ENTROPY
 from ...report.tables import provenance
+from ...study.measurements import Measurement, load_measurements
 from ...study.mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
-from ...study.records import Measurement, RunRecord, load_all, load_attachment, load_measurements, without_seed
+from ...study.records import RunRecord, load_all, load_attachment, without_seed
 
 STEPS = 1000
 """Scores stand in the payload as whole thousandths."""
