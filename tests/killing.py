@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import scipy.stats  # noqa: F401  (statistics needs it)
 import torch
+from stopped import timeless
 
 from routedk_lite.config import VoteConfig, get_profile
 from routedk_lite.data import domains
@@ -34,7 +35,6 @@ from routedk_lite.study.pipeline import Pipeline
 LIMIT = {"train": 10, "validation": 4, "test": 5}
 """Sessions; with two in a micro-batch and two micro-batches in a step, an epoch ends in an incomplete step."""
 STAGES = ("base-seed0", "fusion-dynamic-k2-seed0", "voting-base-seed0")
-CLOCKS = ("seconds", "seconds_before", "tokens_per_second", "created", "wall_seconds", "peak_memory_mb", "commit", "dirty")
 
 
 class Kill(NamedTuple):
@@ -143,15 +143,6 @@ def contents(folder: Path) -> dict[str, object]:
         if path.is_file():
             found[name] = timeless(json.loads(path.read_text())) if path.suffix == ".json" else sha256_file(path)
     return found
-
-
-def timeless(value: object) -> object:
-    if isinstance(value, list):
-        return [timeless(one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    kept = {k: v for k, v in value.items() if k not in CLOCKS and not k.endswith(("_runtime", "_per_second"))}
-    return {k: timeless(v) for k, v in kept.items()}
 
 
 def draw(chance: random.Random, n_events: int, seconds: float) -> Kill:

@@ -192,11 +192,14 @@ def load_expert(student: Student, folder: str | Path) -> PeftModel:
 def _write_adapter(model: PeftModel, student: Student, folder: Path) -> None:
     """In PEFT's format, named after the student; PEFT's own notes on the model stay as they are."""
     config = model.peft_config["default"]
-    known_as, config.base_model_name_or_path = config.base_model_name_or_path, student.info.id
+    known_as, targets = config.base_model_name_or_path, config.target_modules
+    config.base_model_name_or_path = student.info.id
+    if isinstance(targets, set):  # which PEFT would write in another order each time
+        config.target_modules = sorted(targets)
     try:
         model.save_pretrained(folder, save_embedding_layers=False)
     finally:  # a Trainer that goes on would look for the student under its new name, on the network
-        config.base_model_name_or_path = known_as
+        config.base_model_name_or_path, config.target_modules = known_as, targets
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 

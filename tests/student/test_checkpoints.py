@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 from full_disk import files_up_to
+from stopped import Stop, stop_at, timeless
+from transformers import TrainingArguments
 
+from routedk_lite.config import PairConfig
 from routedk_lite.files import UnreadableError, sha256_folder, write_json
-from routedk_lite.student import checkpoints, trainer
+from routedk_lite.student import checkpoints, trainer, training
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.checkpoints import UnwritableError, checkpoint_folder, last_whole_checkpoint, seal
 from routedk_lite.student.experts import train_expert
+from routedk_lite.student.pairs import make_reader
 
 STEPS = 3
 """Of an epoch: ten sessions, two in a micro-batch, two of these in a step, so that the last step is incomplete."""
-CLOCKS = ("seconds", "tokens_per_second")
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +53,7 @@ def whole(teach, tmp_path_factory):
 
 def facts(folder: Path) -> tuple[str, dict]:
     """What a training has left, without what a clock says."""
-    summary = json.loads((folder / "training.json").read_text())
-    clock = ("_runtime", "_per_second")
-    rows = [{k: v for k, v in row.items() if not k.endswith(clock)} for row in summary["history"]]
-    return sha256_folder(folder), {k: v for k, v in summary.items() if k not in CLOCKS} | {"history": rows}
+    return sha256_folder(folder), timeless(json.loads((folder / "training.json").read_text()))
 
 
 def as_if_never_stopped(folder: Path, whole: Path, teach, sessions) -> bool:
@@ -61,10 +61,6 @@ def as_if_never_stopped(folder: Path, whole: Path, teach, sessions) -> bool:
     assert [path.name for path in folder.parent.iterdir() if path.name.endswith(".training")] == []
     assert len([row for row in facts(folder)[1]["history"] if "eval_loss" in row]) == 2
     return facts(folder) == facts(whole)
-
-
-class Stop(BaseException):
-    """As a kill, it comes anywhere; unlike a kill, tests outlive it."""
 
 
 MOMENTS = {
@@ -78,20 +74,6 @@ MOMENTS = {
     "after a checkpoint": (trainer.TrainingProgress, "on_save"),
     "at the end": (trainer.TrainingProgress, "on_train_end"),
 }
-
-
-def stop_at(monkeypatch, moment: str, number: int) -> None:
-    """Let a training end at the n-th such moment."""
-    owner, name = MOMENTS[moment]
-    real, count = getattr(owner, name), [0]
-
-    def stopping(*args, **kwargs):
-        count[0] += 1
-        if count[0] == number:
-            raise Stop
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, stopping)
 
 
 @pytest.mark.filterwarnings("ignore:.*without what is damaged:UserWarning")
@@ -111,7 +93,7 @@ def test_a_training_that_is_stopped_ends_as_if_it_had_not_been(
     teach, whole, sessions, tmp_path, monkeypatch, moment, number
 ):
     with monkeypatch.context() as patch:
-        stop_at(patch, moment, number)
+        stop_at(patch, *MOMENTS[moment], number)
         with pytest.raises(Stop):
             teach(tmp_path / "expert", sessions)
     assert not (tmp_path / "expert").exists()
@@ -123,7 +105,7 @@ def stopped(folder: Path, teach, sessions, monkeypatch, after: int) -> Path:
     """Stop a training after so many checkpoints, and keep all of them; where they lie."""
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints.shutil, "rmtree", lambda *args, **kwargs: None)
-        stop_at(patch, "after a checkpoint", after)
+        stop_at(patch, *MOMENTS["after a checkpoint"], after)
         with pytest.raises(Stop):
             teach(folder, sessions)
     (work,) = folder.parent.glob(f".{folder.name}.*.training")
@@ -155,6 +137,26 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
     with pytest.warns(UserWarning, match=why):
         teach(tmp_path / "expert", sessions)
     assert as_if_never_stopped(tmp_path / "expert", whole, teach, sessions)
+
+
+def test_losses_between_two_rows_of_the_log_are_not_lost(student, teach, sessions, tiny_profile, tmp_path, monkeypatch):
+    """Nor those of pairs: a row of four steps that begins before the stop is the row that it would have been."""
+    monkeypatch.setattr(
+        training, "TrainingArguments", lambda **given: TrainingArguments(**given | {"logging_steps": 4})
+    )
+    config = replace(tiny_profile.train, micro_batch_size=2, lora_dropout=0.3, pair_weight=0.5, max_length=256)
+    options = {"config": config, "reader": make_reader(student, sessions[:10], PairConfig(layer=2))}
+    history = teach(tmp_path / "whole", sessions, **options).history
+    assert [row["step"] for row in history if "loss" in row] == [4, 8]
+    with monkeypatch.context() as patch:
+        stop_at(patch, *MOMENTS["after a checkpoint"], 3)
+        with pytest.raises(Stop):
+            teach(tmp_path / "expert", sessions, **options)
+    teach(tmp_path / "expert", sessions, **options)
+    assert facts(tmp_path / "expert") == facts(tmp_path / "whole")
+    assert all(row["pair_loss"] > 0 for row in history if "loss" in row)
+    everything = [row for row in history if "train_loss" in row]
+    assert everything[0]["train_loss"] == pytest.approx(history[0]["loss"], rel=0.3)
 
 
 def test_without_any_whole_checkpoint_a_training_starts_again_and_says_so(
