@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib.util
 import json
@@ -280,7 +281,7 @@ def parse_json(content: bytes, where: str, remedy: str = "get the file anew, or 
     try:
         return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        if not content.strip(b"\0\t\n\r "):
+        if not content.removeprefix(codecs.BOM_UTF8).strip(b"\0\t\n\r "):
             why = "it is empty"
         elif isinstance(error, UnicodeDecodeError) or b"\0" in content:
             why = "it is not in UTF-8"
