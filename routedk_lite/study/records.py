@@ -186,6 +186,8 @@ def read_record(path: str | Path) -> RunRecord:
     for what, attached in record.attachments.items():
         if missing := {"file", "sha256"} - attached.keys():
             raise RecordError(f"{path}: not a run record: attachments.{what}.{min(missing)} is missing; {REMEDY}")
+    if strange := [name for name in record.beside if name != Path(name).name]:
+        raise RecordError(f"{path}: not a run record: {strange[0]!r} is no name of a file beside it; {REMEDY}")
     return record
 
 

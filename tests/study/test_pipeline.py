@@ -161,6 +161,23 @@ def test_finished_stages_are_skipped_and_changed_ones_are_not(done, profile):
     assert follow(done(longer))[:2] == ["zero-shot", "few-shot"]
 
 
+def test_a_stage_whose_files_were_lost_is_done_again(done):
+    study = done()
+    lost = {"floor-pairs": "predictions", "fusion-average-seed0": "alpha", "voting-base-seed0": "samples"}
+    before = {r.run: records.load_predictions(r) for r in study.records()}
+    for run, what in lost.items():
+        path = study.results / "toy" / "toyshop" / f"{run}.{what}.jsonl"
+        path.write_bytes(path.read_bytes()[:-1]) if what == "predictions" else path.unlink()
+    with pytest.warns(UserWarning) as said:
+        assert follow(study) == list(lost)
+    assert f"{path}: " not in str(said[0].message)
+    told = " ".join(str(one.message) for one in said)
+    assert "floor-pairs.predictions.jsonl: changed since the record was written: done again" in told
+    assert "its file fusion-average-seed0.alpha.jsonl is missing: done again" in told
+    assert {r.run: records.load_predictions(r) for r in study.records()} == before
+    assert follow(study) == []
+
+
 def test_answering_that_was_stopped_goes_on(study, profile, tmp_path, monkeypatch):
     """Ctrl-C in the middle of the test sessions: what was answered is kept, the rest is answered later."""
     profile = replace(profile, decode=replace(profile.decode, batch_size=4))
