@@ -18,7 +18,7 @@ from ..files import write_json
 from ..unfinished import remove
 from .backbone import LOST_BACKWARD, lost_backward
 from .batches import LengthGroupedSampler
-from .checkpoints import checkpoint_folder, seal, told_if_unwritable
+from .checkpoints import UnwritableError, checkpoint_folder, seal, told_if_unwritable
 from .examples import SessionExamples
 from .pairs import PairReader
 
@@ -122,15 +122,19 @@ class SessionTrainer(Trainer):
 
     def _save_checkpoint(self, *args, **kwargs):
         folder = checkpoint_folder(self.args.output_dir, self.state.global_step)
-        with told_if_unwritable(folder):
-            if self.is_world_process_zero():
-                remove(folder)  # a damaged one
-            self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(*args, **kwargs)
-            write_json(folder / KEPT.format(self.args.process_index), self.kept())
-            self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
-                seal(folder, self.args.world_size)
+        try:
+            with told_if_unwritable(folder):
+                if self.is_world_process_zero():
+                    remove(folder)  # a damaged one
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(*args, **kwargs)
+                write_json(folder / KEPT.format(self.args.process_index), self.kept())
+                self.accelerator.wait_for_everyone()
+                if self.is_world_process_zero():
+                    seal(folder, self.args.world_size)
+        except UnwritableError:
+            remove(folder)  # half a checkpoint takes room and is good for nothing
+            raise
 
     def _get_train_sampler(self, train_dataset=None):
         return self.sampler
