@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
+
+from .unfinished import clear, in_the_making, is_unfinished
 
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed or copied."""
@@ -92,14 +93,21 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding = None if "b" in mode else "utf-8"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, mode, encoding=encoding) as file:
+    with naming(path), in_the_making(path) as made:
+        with open(made, mode, encoding=encoding) as file:
             yield file
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        made.chmod(0o666 & ~_umask())  # it is made for its owner alone
+        os.replace(made, path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within the block, let errors name the file: a full disk does not say what it had no room for."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
         raise
 
 
@@ -128,18 +136,26 @@ def atomic_folder(path: Path, *, ours: Collection[str] = (), force: bool = False
     path = Path(path)
     check_ours(path, ours, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        yield work
+    with in_the_making(path, folder=True) as work:
+        new, old = work / "new", work / "old"
+        if old.exists() and not path.exists():  # a kill between the two moves below
+            os.replace(old, path)
+        clear(work)
+        new.mkdir()
+        yield new
         mask = _umask()
-        for made in (work, *work.rglob("*")):  # libraries write some files for their owner alone
+        for made in (new, *new.rglob("*")):  # libraries write some files for their owner alone
             if not made.is_symlink():
                 made.chmod((0o777 if made.is_dir() else 0o666) & ~mask)
         check_ours(path, ours, force=force)  # the block may have taken hours
-        _replace_folder(work, path)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+        if path.exists() or path.is_symlink():
+            os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            if old.exists() or old.is_symlink():
+                os.replace(old, path)
+            raise
 
 
 @contextmanager
@@ -160,21 +176,12 @@ def written_beside(folder: Path, *, last: str) -> Iterator[Path]:
     if folder.is_file():
         raise OccupiedError(f"{folder} is a file: give the name of a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing.") as work:
-        yield Path(work)
-        for made in sorted(Path(work).iterdir(), key=lambda path: path.name == last):
+    with in_the_making(folder / "files", folder=True) as work:
+        clear(work)
+        yield work
+        for made in sorted(work.iterdir(), key=lambda path: path.name == last):
             made.chmod(0o666 & ~_umask())
             os.replace(made, folder / made.name)
-
-
-def _replace_folder(work: Path, path: Path) -> None:
-    if not path.exists() and not path.is_symlink():
-        os.replace(work, path)
-        return
-    before = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.before."))
-    os.replace(path, before / path.name)
-    os.replace(work, path)
-    shutil.rmtree(before)  # of a link, the link
 
 
 def check_ours(path: Path, ours: Collection[str], *, force: bool = False) -> None:
@@ -205,7 +212,7 @@ def foreign_files(path: Path, ours: Collection[str]) -> list[str]:
     if not Path(path).is_dir():
         return []
     names = sorted(entry.name for entry in Path(path).iterdir())
-    return [name for name in names if not any(fnmatch(name, pattern) for pattern in ours)]
+    return [name for name in names if not is_unfinished(name) and not any(fnmatch(name, p) for p in ours)]
 
 
 @contextmanager
@@ -226,15 +233,72 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
+class UnreadableError(ValueError):
+    """A file is not what we have written under its name."""
+
+
+def read_json(
+    path: str | Path,
+    what: str,
+    *,
+    fields: Mapping[str, type | tuple[type, ...]] | None = None,
+    remedy: str = "get it anew from where it was made",
+) -> dict[str, Any]:
+    """A JSON object from a file of ours.
+
+    Args:
+        path: the file.
+        what: is expected there, in words.
+        fields: what must be in it, and of which type.
+        remedy: what to do if it is not so.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableError: it cannot be read, is no JSON object, or has not these fields.
+    """
+    try:
+        value = parse_json(Path(path).read_bytes(), f"{path}: not {what}", remedy)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise UnreadableError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise UnreadableError(f"{path}: not {what}: expected an object, found a {type(value).__name__}; {remedy}")
+    for name, kind in (fields or {}).items():
+        if name not in value:
+            raise UnreadableError(f"{path}: not {what}: {name} is missing; {remedy}")
+        if not isinstance(value[name], kind):
+            raise UnreadableError(f"{path}: not {what}: {name} is {value[name]!r:.60}; {remedy}")
+    return value
+
+
+def parse_json(content: bytes, where: str, remedy: str = "get the file anew, or remove it") -> Any:
+    """A JSON value of ours: UTF-8, with or without a byte-order mark.
+
+    Raises:
+        UnreadableError: it is empty, in another encoding, or no JSON; `where` begins the message, `remedy` ends it.
+    """
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        if not content.removeprefix(codecs.BOM_UTF8).strip(b"\0\t\n\r "):
+            why = "it is empty"
+        elif isinstance(error, UnicodeDecodeError) or b"\0" in content:
+            why = "it is not in UTF-8"
+        else:
+            why = f"no JSON, or cut off ({error})"
+        raise UnreadableError(f"{where}: {why}; {remedy}") from error
+
+
 def read_lines(path: Path) -> list[Any]:
     """JSON lines that were appended one by one, if the file exists; a last line that was cut off is removed from it."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-        path.write_text("".join(lines), encoding="utf-8")
-    return [json.loads(line) for line in lines]
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    return [parse_json(line, f"{path}, line {n}") for n, line in enumerate(whole.splitlines(), start=1)]
 
 
 def fetch(

@@ -15,8 +15,9 @@ from routedk_lite.config import VoteConfig
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import format_answer
 from routedk_lite.data.sessions import Session
+from routedk_lite.study.measurements import write_measurement
 from routedk_lite.study.mixtures import choose_sessions, distinct_answers, setting_text, settings
-from routedk_lite.study.records import write_measurement, write_record
+from routedk_lite.study.records import write_record
 
 EXPERTS = ("base-seed0", "rules-seed0", "reasoning-seed0")
 HASHES = {name: name[0] * 64 for name in EXPERTS}

@@ -1,17 +1,15 @@
 """Train a fusion: the router's weights, or the static ones, and nothing else (RouteDK, router training).
 
 The experts are frozen, the sessions raw, the loss the likelihood of the annotated answer. Beside the loss we log what
-the weights α do, since a router can fail quietly: the same weights everywhere, one expert for everything, or weights
-that suit the training sessions better and better and all others worse.
+the weights α do, since a router can fail quietly (`statistics`).
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,40 +20,20 @@ import torch
 from ..config import PromptConfig, RouterConfig, digest
 from ..data.prompts import prompt_batches
 from ..data.sessions import Session
-from ..files import atomic_folder, check_ours, sha256_json, write_json
+from ..files import atomic_folder, check_ours, sha256_json
 from ..student.backbone import Student
+from ..student.checkpoints import told_if_unwritable
 from ..student.examples import Example, SessionExamples, encode_example
 from ..student.generation import pad_left
 from ..student.pairs import PairReader, pairs_at
-from ..student.training import SessionTrainer, finished_summary, make_trainer, one_at_a_time, run_trainer
+from ..student.summaries import finished_summary, one_at_a_time, write_summary
+from ..student.trainer import SessionTrainer
+from ..student.training import make_trainer, run_trainer
+from ..unfinished import remove
 from .fusion import Dynamic, Static
 from .routed import RoutedModel
-from .saved import ROUTED_FILES
-
-UNIFORM_ENTROPY, UNIFORM_VARIANCE = 0.99, 1e-4
-"""Share of the largest possible entropy, and variance between sessions, that look like a router that does nothing."""
-DOMINANT_LOAD = 0.9
-"""Mean weight above which one expert has taken over a layer."""
-RISEN = 1.02
-"""Last validation loss over the lowest one, above which a fusion learns what holds for its training sessions only. That
-it is above the training loss says nothing: the experts know the training sessions already."""
-
-
-class RoutingStatistics(NamedTuple):
-    """What the weights of many sessions look like, layer by layer."""
-
-    entropy: np.ndarray
-    """(L,): mean over sessions of the entropy of α, in nats; ln E is uniform."""
-    load: np.ndarray
-    """(L, E): mean weight of each expert."""
-    variance: np.ndarray
-    """(L,): variance of a weight between sessions, mean over experts."""
-    mutual_information: np.ndarray
-    """(L,): between session and expert, in nats: entropy of the mean α minus mean entropy of α."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain lists, five decimals."""
-        return {name: np.round(value, 5).tolist() for name, value in self._asdict().items()}
+from .saved import MODEL_FILES, ROUTED_FILES
+from .statistics import RoutingStatistics, failure_signs, routing_statistics
 
 
 class FusionResult(NamedTuple):
@@ -70,62 +48,6 @@ class FusionResult(NamedTuple):
     """Wall time, resumed parts included."""
     warnings: tuple[str, ...]
     """Signs of failure that were found at the end."""
-
-
-def routing_statistics(alpha: np.ndarray) -> RoutingStatistics:
-    """Entropy, load, variance and mutual information of the weights of many sessions.
-
-    Shapes:
-        alpha: (sessions, L, E)
-
-    Raises:
-        ValueError: another shape, or no sessions.
-    """
-    alpha = np.asarray(alpha, dtype=float)
-    if alpha.ndim != 3 or not len(alpha):
-        raise ValueError(f"alpha has shape {alpha.shape}: give (sessions, layers, experts), at least one session")
-
-    def entropy(p: np.ndarray) -> np.ndarray:
-        return -np.sum(p * np.log(np.clip(p, 1e-12, None)), axis=-1)
-
-    load = alpha.mean(0)
-    mean_entropy = entropy(alpha).mean(0)
-    return RoutingStatistics(
-        entropy=mean_entropy,
-        load=load,
-        variance=alpha.var(0).mean(-1),
-        mutual_information=np.maximum(entropy(load) - mean_entropy, 0.0),
-    )
-
-
-def failure_signs(statistics: RoutingStatistics, names: Sequence[str], losses: Sequence[float] = ()) -> list[str]:
-    """The published signs of a router that failed, in words; none of them proves it.
-
-    Args:
-        statistics: of the validation sessions.
-        names: the experts'.
-        losses: validation losses, epoch by epoch.
-    """
-    signs = []
-    n_experts = statistics.load.shape[1]
-    if n_experts > 1:
-        uniform = statistics.entropy > UNIFORM_ENTROPY * math.log(n_experts)
-        if uniform.all() and (statistics.variance < UNIFORM_VARIANCE).all():
-            signs.append(
-                f"α is uniform in every layer (entropy {statistics.entropy.mean():.3f} of ln {n_experts} = "
-                f"{math.log(n_experts):.3f}, no variance between sessions): the router learned nothing beyond averaging"
-            )
-        if (statistics.load.max(1) > DOMINANT_LOAD).all():
-            chosen = Counter(names[k] for k in statistics.load.argmax(1))
-            who = f"the expert {next(iter(chosen))!r} has" if len(chosen) == 1 else "one expert has"
-            layers = "" if len(chosen) == 1 else f" ({', '.join(f'{name} in {n}' for name, n in chosen.most_common())})"
-            signs.append(f"{who} more than {DOMINANT_LOAD} of the weight in every layer{layers}, whatever the session")
-    if losses and losses[-1] > RISEN * min(losses):
-        signs.append(
-            f"the validation loss rose from {min(losses):.3f} to {losses[-1]:.3f}: what the fusion learns by now holds "
-            "for its training sessions only"
-        )
-    return signs
 
 
 def trace_alpha(
@@ -162,6 +84,17 @@ class _FusionTrainer(SessionTrainer):
 
     config: RouterConfig
     names: Sequence[str]
+    statistics: RoutingStatistics | None = None
+    """Of α in the last validation."""
+
+    def kept(self) -> dict[str, Any]:
+        found = self.statistics
+        return super().kept() | {"statistics": found and {k: v.tolist() for k, v in found._asdict().items()}}
+
+    def take_up(self, kept: dict[str, Any]) -> None:
+        super().take_up(kept)
+        if kept["statistics"]:
+            self.statistics = RoutingStatistics(**{k: np.array(v) for k, v in kept["statistics"].items()})
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
@@ -169,7 +102,7 @@ class _FusionTrainer(SessionTrainer):
             self.alphas.append(model.alpha)
         elif self.config.entropy_weight or self.config.balance_weight:
             alpha = torch.stack([gate.alpha for gate in model.gates.values()], -2).flatten(0, -3)  # (B or B·T, L, E)
-            loss = loss + self._penalty(alpha) / self.args.gradient_accumulation_steps
+            loss = loss + self._penalty(alpha) / self.n_batches
         return (loss, outputs) if return_outputs else loss
 
     def _penalty(self, alpha: torch.Tensor) -> torch.Tensor:
@@ -217,7 +150,8 @@ def train_fusion(
 ) -> FusionResult:
     """Learn the fusion's weights from raw sessions, and save experts and fusion.
 
-    A finished training with the same configuration is loaded instead of repeated; an interrupted one goes on.
+    A finished training with the same configuration is loaded instead of repeated; an interrupted one goes on from its
+    last whole checkpoint, and ends as if it had never been stopped.
 
     Args:
         model: the student with its experts and a fusion that can learn; trained in place.
@@ -234,6 +168,11 @@ def train_fusion(
     Raises:
         ValueError: the fusion has nothing to learn, or cannot learn (`top_k=1`); no sessions, or one too long.
         RuntimeError: no gradient reaches the fusion.
+        UnwritableError: no room for a checkpoint or the fusion.
+
+    Warns:
+        UserWarning: signs of failure; damaged checkpoints that are left out; a finished fusion that is damaged and
+            trained again.
     """
     folder, config, prompt = Path(folder), config or RouterConfig(), prompt or PromptConfig()
     _check_fusion(model)
@@ -249,14 +188,14 @@ def train_fusion(
     experts = [adapter.sha256 for adapter in model.adapters]
     about = [model.fusion.to_json(), experts, seed, student.info.sha256, student.info.dtype]
     run_id = digest(config, prompt, *about, sha256_json([train.plain, valid.plain]), reader and reader.config)
-    if (done := _finished(model, folder, run_id)) is not None:
+    work = folder.with_name(f".{folder.name}.{run_id}.training")
+    if (done := _finished(model, folder, run_id, work)) is not None:
         return done
 
     check_ours(folder, ROUTED_FILES)
     with one_at_a_time(folder, run_id):
-        if (done := _finished(model, folder, run_id)) is not None:  # by another process, while this one waited
+        if (done := _finished(model, folder, run_id, work)) is not None:  # by another process, while this one waited
             return done
-        work = folder.with_name(f".{folder.name}.{run_id}.training")
         static = isinstance(model.fusion, Static)
         rate = config.static_learning_rate if static else config.learning_rate
         trainer = make_trainer(
@@ -272,8 +211,9 @@ def train_fusion(
             prompt_mask=True,
             reader=reader,
         )
-        trainer.names, trainer.statistics = model.expert_names, None
-        history, seconds = run_trainer(trainer)
+        trainer.names = model.expert_names
+        with _unchanged_after_an_error(model.weigher):
+            history, seconds = run_trainer(trainer)
         signs = []
         if trainer.statistics is not None:
             losses = [row["eval_loss"] for row in history if "eval_loss" in row]
@@ -288,13 +228,24 @@ def train_fusion(
             "history": history,
         }
         model.eval()
-        with atomic_folder(folder, ours=ROUTED_FILES) as target:
+        with told_if_unwritable(folder), atomic_folder(folder, ours=ROUTED_FILES) as target:
             model.write(target)
-            write_json(target / "routing.json", summary)
-        shutil.rmtree(work, ignore_errors=True)
+            write_summary(target / "routing.json", summary, MODEL_FILES)
+        remove(work)
         for sign in signs:
             warnings.warn(sign, stacklevel=2)
         return FusionResult(folder, history, seconds, tuple(signs))
+
+
+@contextmanager
+def _unchanged_after_an_error(weigher: torch.nn.Module) -> Iterator[None]:
+    """Whoever trains the same model again, after a stop, begins where the first training began."""
+    before = {name: value.clone() for name, value in weigher.state_dict().items()}
+    try:
+        yield
+    except BaseException:
+        weigher.load_state_dict(before)
+        raise
 
 
 def _check_fusion(model: RoutedModel) -> None:
@@ -308,12 +259,13 @@ def _check_fusion(model: RoutedModel) -> None:
         )
 
 
-def _finished(model: RoutedModel, folder: Path, run_id: str) -> FusionResult | None:
+def _finished(model: RoutedModel, folder: Path, run_id: str, work: Path) -> FusionResult | None:
     from safetensors.torch import load_file
 
-    summary = finished_summary(folder / "routing.json", run_id)
+    summary = finished_summary(folder / "routing.json", run_id, MODEL_FILES, {"warnings": list})
     if summary is None:
         return None
+    remove(work)
     model.weigher.load_state_dict(load_file(folder / "fusion.safetensors"))
     model.eval()
     return FusionResult(folder, summary["history"], summary["seconds"], tuple(summary["warnings"]))

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import sha256_file, write_json
+from ..files import UnreadableError, read_json, sha256_file, write_json
 from ..student.adapters import Adapter, LowRank
 
 if TYPE_CHECKING:
     from .fusion import Fusion, Weigher
 
 _FILES = ("experts.safetensors", "fusion.safetensors")
-ROUTED_FILES = (*_FILES, "routed.json", "routing.json", "trainings")
+MODEL_FILES = (*_FILES, "routed.json")
+"""What `RoutedModel.from_pretrained` reads."""
+ROUTED_FILES = (*MODEL_FILES, "routing.json", "trainings")
 """What we write into the folder of a routed model: its files, and the notes on its trainings."""
 
 
@@ -69,8 +70,14 @@ def saved_settings(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     if not (folder / "routed.json").exists():
         raise FileNotFoundError(f"{folder} holds no routed.json: give a folder that save_pretrained wrote")
-    settings = json.loads((folder / "routed.json").read_text(encoding="utf-8"))
-    for name, sha256 in settings["sha256"].items():
-        if sha256_file(folder / name) != sha256:
+    fields = {"fusion": str, "experts": list, "sha256": dict}
+    settings = read_json(folder / "routed.json", "the settings of a routed model", fields=fields)
+    for expert in settings["experts"]:
+        if not isinstance(expert, dict) or not expert.keys() >= {"name", "student", "scales"}:
+            raise UnreadableError(f"{folder / 'routed.json'}: experts holds {expert!r:.60}: get the folder anew")
+    for name in _FILES:
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder} holds routed.json, but no {name}: get both anew")
+        if sha256_file(folder / name) != settings["sha256"].get(name):
             raise ValueError(f"{folder / name} is not the file that was saved with routed.json: get both anew")
     return settings

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from ..files import atomic_folder
 from ..student.adapters import peft_tensors, read_adapter
+from ..student.experts import ADAPTER_FILES
+from ..student.summaries import copy_summary
 from .fusion import Fusion
 from .routed import RoutedModel
-from .saved import ROUTED_FILES, saved_adapters, saved_settings
+from .saved import MODEL_FILES, ROUTED_FILES, saved_adapters, saved_settings
 
 _EXPERT_NOTES = ("adapter_config.json", "training.json")
 _FUSION_NOTES = "routing.json"
@@ -49,7 +51,7 @@ def write_shipped(
             for file in _EXPERT_NOTES:
                 shutil.copy(source / file, notes / file)
         if fusion is not None:
-            shutil.copy(fusion / _FUSION_NOTES, target / _FUSION_NOTES)
+            copy_summary(fusion / _FUSION_NOTES, target / _FUSION_NOTES, MODEL_FILES)
 
 
 def unpack_expert(shipped: Path, folder: Path) -> bool:
@@ -71,8 +73,8 @@ def unpack_expert(shipped: Path, folder: Path) -> bool:
     found = next(adapter for adapter in saved_adapters(shipped) if adapter.name == folder.name)
     with atomic_folder(folder) as target:
         save_file(peft_tensors(found), target / "adapter_model.safetensors", metadata={"format": "pt"})
-        for file in _EXPERT_NOTES:
-            shutil.copy(notes / file, target / file)
+        shutil.copy(notes / "adapter_config.json", target / "adapter_config.json")
+        copy_summary(notes / "training.json", target / "training.json", ADAPTER_FILES)
         if read_adapter(target).sha256 != found.sha256:
             raise ValueError(f"{notes}: its adapter_config.json is not that of the shipped matrices: get both anew")
     return True

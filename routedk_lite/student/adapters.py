@@ -8,12 +8,12 @@ in silence; `adapter_config` has the list.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..files import read_json
 from .adapter_config import read_settings
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:
     """
     folder = Path(folder)
     _check_files(folder)
-    settings = read_settings(json.loads((folder / _SETTINGS).read_text(encoding="utf-8")), str(folder / _SETTINGS))
+    settings = read_settings(read_json(folder / _SETTINGS, "the settings of an adapter"), str(folder / _SETTINGS))
     halves = _halves(folder / _WEIGHTS)
     modules = {}
     for module, pair in halves.items():

@@ -6,7 +6,6 @@ Every expert is an ordinary PEFT adapter; what distinguishes experts is only the
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,18 +15,24 @@ from transformers import TrainerCallback
 
 from ..config import KnowledgeConfig, PromptConfig, TrainConfig, digest
 from ..data.sessions import Session
-from ..files import atomic_folder, check_ours, sha256_json, write_json
+from ..files import atomic_folder, check_ours, sha256_json
 from ..teacher.knowledge import Knowledge
+from ..unfinished import remove
 from .backbone import Student, text_model_name
+from .checkpoints import told_if_unwritable
 from .examples import Example, SessionExamples, encode_example
 from .pairs import PairReader, pairs_at
-from .training import SessionTrainer, finished_summary, low_precision, make_trainer, one_at_a_time, run_trainer
+from .summaries import finished_summary, one_at_a_time, write_summary
+from .trainer import SessionTrainer
+from .training import low_precision, make_trainer, run_trainer
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
 
-EXPERT_FILES = ("adapter_config.json", "adapter_model.safetensors", "training.json")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""An adapter in PEFT's format."""
+EXPERT_FILES = (*ADAPTER_FILES, "training.json")
 """What we write into the folder of an expert."""
 
 
@@ -61,8 +66,8 @@ def train_expert(
 ) -> ExpertResult:
     """Train a LoRA adapter to answer with the annotated bundles, and save it in PEFT's format.
 
-    A finished run with the same configuration is not repeated; an interrupted one goes on from its last checkpoint.
-    The student is the same before and after.
+    A finished run with the same configuration is not repeated; an interrupted one goes on from its last whole
+    checkpoint, and ends as if it had never been stopped. The student is the same before and after.
 
     Args:
         student: the frozen student.
@@ -74,13 +79,18 @@ def train_expert(
         told: which part of it the expert is told, and where; nothing by default.
         reader: reads pairs of items from the student's states, where `config.pair_weight` asks for them.
         validation: sessions whose loss is measured after each epoch: raw, as at test time.
-        on_epoch: called after each epoch with the student in training and the sessions seen so far.
+        on_epoch: called after each epoch with the student in training and the sessions seen so far; again for an epoch
+            whose end a stopped run had not got over.
         seed: of the adapter's initial weights, the order of sessions, and dropout.
         progress: show a progress bar.
 
     Raises:
         ValueError: no training sessions, one that is too long, or fewer layers than `config.first_layer`.
         RuntimeError: no gradient reaches the adapter.
+        UnwritableError: no room for a checkpoint or the adapter.
+
+    Warns:
+        UserWarning: damaged checkpoints are left out, or a finished adapter is damaged and trained again.
     """
     folder, prompt = Path(folder), prompt or PromptConfig()
     teacher = {"knowledge": knowledge, "told": told}
@@ -97,14 +107,14 @@ def train_expert(
         raise ValueError("sessions is empty: an expert needs at least one training session")
     texts, pairs = sha256_json([train.plain, valid.plain]), reader and reader.config
     run_id = digest(config, prompt, seed, student.info.sha256, student.info.dtype, texts, pairs)
-    if (done := _finished(folder, run_id)) is not None:
+    work = folder.with_name(f".{folder.name}.{run_id}.training")
+    if (done := _finished(folder, run_id, work)) is not None:
         return done
 
     check_ours(folder, EXPERT_FILES)
     with one_at_a_time(folder, run_id):
-        if (done := _finished(folder, run_id)) is not None:  # by another process, while this one waited
+        if (done := _finished(folder, run_id, work)) is not None:  # by another process, while this one waited
             return done
-        work = folder.with_name(f".{folder.name}.{run_id}.training")
         model = _add_adapter(student, config, seed)
         try:
             trainer = make_trainer(
@@ -133,10 +143,10 @@ def train_expert(
                 "history": history,
             }
             if trainer.is_world_process_zero():  # under `accelerate launch`, one of several processes writes
-                with atomic_folder(folder, ours=EXPERT_FILES) as target:
+                with told_if_unwritable(folder), atomic_folder(folder, ours=EXPERT_FILES) as target:
                     _write_adapter(model, student, target)
-                    write_json(target / "training.json", summary)
-                shutil.rmtree(work, ignore_errors=True)
+                    write_summary(target / "training.json", summary, ADAPTER_FILES)
+                remove(work)
             trainer.accelerator.wait_for_everyone()
         finally:
             model.unload()
@@ -183,18 +193,22 @@ def load_expert(student: Student, folder: str | Path) -> PeftModel:
 def _write_adapter(model: PeftModel, student: Student, folder: Path) -> None:
     """In PEFT's format, named after the student; PEFT's own notes on the model stay as they are."""
     config = model.peft_config["default"]
-    known_as, config.base_model_name_or_path = config.base_model_name_or_path, student.info.id
+    known_as, targets = config.base_model_name_or_path, config.target_modules
+    config.base_model_name_or_path = student.info.id
+    if isinstance(targets, set):  # which PEFT would write in another order each time
+        config.target_modules = sorted(targets)
     try:
         model.save_pretrained(folder, save_embedding_layers=False)
     finally:  # a Trainer that goes on would look for the student under its new name, on the network
-        config.base_model_name_or_path = known_as
+        config.base_model_name_or_path, config.target_modules = known_as, targets
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
-def _finished(folder: Path, run_id: str) -> ExpertResult | None:
-    summary = finished_summary(folder / "training.json", run_id)
+def _finished(folder: Path, run_id: str, work: Path) -> ExpertResult | None:
+    summary = finished_summary(folder / "training.json", run_id, ADAPTER_FILES, {"tokens_per_second": (int, float)})
     if summary is None:
         return None
+    remove(work)  # there it is if the training was killed after its last line but one
     return ExpertResult(folder, summary["history"], summary["seconds"], summary["tokens_per_second"])
 
 

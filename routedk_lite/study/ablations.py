@@ -16,7 +16,7 @@ from ..analysis.controls import CONTROLS, THIRDS, control_alpha, knocked_out, la
 from ..answers.answering import pairs_of
 from ..answers.decoding import greedy_answers
 from ..data.sessions import Session
-from ..fusion.routing import routing_statistics
+from ..fusion.statistics import routing_statistics
 from .experiments import decoded, fusions, routed, traced
 from .votes import sampled, voted
 

@@ -26,8 +26,9 @@ from ..data.prompts import ContextOf
 from ..files import locked, sha256_folder
 from ..fusion.fusion import Average, Dynamic, Fusion, Static, Ties
 from ..fusion.routed import RoutedModel
-from ..fusion.routing import FusionResult, routing_statistics, trace_alpha, train_fusion
+from ..fusion.routing import FusionResult, trace_alpha, train_fusion
 from ..fusion.shipping import unpack_expert, unpack_fusion
+from ..fusion.statistics import routing_statistics
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..teacher.knowledge import load_knowledge
 from .records import measure

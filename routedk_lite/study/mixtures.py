@@ -6,7 +6,6 @@ shows such answers for a handful of test sessions, computed here once on a grid 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -20,10 +19,10 @@ from ..answers.partitions import PartitionDecoder, SizePrior
 from ..data.metrics import per_session
 from ..data.prompts import format_answer
 from ..data.sessions import Bundle, Domain, Session
-from ..files import read_lines
 from ..student.pairs import read_pairs
 from .experiments import routed, traced
 from .records import RunRecord, load_attachment, load_predictions
+from .votes import appending
 
 if TYPE_CHECKING:
     from ..fusion.routed import RoutedModel
@@ -304,12 +303,9 @@ def _resumed(study: Study, name: str, grid: Sequence[Setting], ask: Callable) ->
     from tqdm.auto import tqdm
 
     partial = study.work / f"{name}.partial.jsonl"
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    rows = read_lines(partial)
-    with open(partial, "a", encoding="utf-8") as file:
+    with appending(partial) as (rows, keep):
         for setting in tqdm(grid[len(rows) :], unit="setting", desc="changed α", disable=not study.progress):
             found = ask(setting)
             rows.append([[id_, [sorted(b) for b in bundles]] for id_, bundles in found.items()])
-            file.write(json.dumps(rows[-1]) + "\n")
-            file.flush()
+            keep([rows[-1]])
     return [{id_: [frozenset(b) for b in bundles] for id_, bundles in row} for row in rows]

@@ -7,6 +7,7 @@ and can be asked for alone. A failed or stopped run is continued by running it a
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,7 +23,9 @@ from ..student.backbone import is_cached, student_files
 from ..student.experts import ExpertResult
 from . import experiments
 from .experiments import fusions
-from .records import Measurement, RunRecord, record_path, write_measurement, write_record
+from .measurements import Measurement, read_measurement, write_measurement
+from .provenance import record_path
+from .records import RunRecord, damage, read_record, write_record
 from .stages import PARTS, Planned, planned
 from .study import Study
 
@@ -175,13 +178,23 @@ class Pipeline(Study):
         def key() -> str:
             return digest(plan.config, plan.seed, *(self.split(name).sha256 for name in splits))
 
+        record = record_path(self.results, self.profile.name, self.domain, plan.name, measured=plan.measured)
+
+        def state() -> tuple[bool, str | None]:
+            """Whether there is a record of these settings, and what is wrong with the files beside it."""
+            if not record.exists() or not domain_is_cached(self.domain):
+                return False, None
+            found = read_measurement(record) if plan.measured else read_record(record)
+            return found.config_hash == key(), None if plan.measured else damage(found)
+
         def is_done() -> bool:
-            if not domain_is_cached(self.domain):
-                return False
-            known = {m.name: m for m in self.measurements()} if plan.measured else {r.run: r for r in self.records()}
-            return plan.name in known and known[plan.name].config_hash == key()
+            recorded, wrong = state()
+            return recorded and not wrong
 
         def run() -> RunRecord | Measurement:
+            recorded, wrong = state()
+            if recorded and wrong:
+                warnings.warn(f"{wrong}: done again", stacklevel=2)
             started = time.perf_counter()
             made = plan.make(self, plan.config, key())
             earlier = made.get("training", {}).get("seconds_before", 0.0)
@@ -197,6 +210,5 @@ class Pipeline(Study):
                 return write_measurement(self.results, train=self.split("train"), name=plan.name, **common)
             return write_record(self.results, test=self.split("test"), run=plan.name, **common)
 
-        record = record_path(self.results, self.profile.name, self.domain, plan.name, measured=plan.measured)
         extra = {name: getattr(plan, name) for name in ("part", "knowledge", "sessions", "demonstrations", "pairs")}
         return Stage(plan.name, plan.about, plan.kind, is_done, run, record=record, key=key, **extra)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,45 +20,13 @@ from ..data.metrics import PROTOCOLS, evaluate, per_session
 from ..data.sessions import Domain
 from ..files import atomic_write, sha256_file, write_json
 from .machine import peak_memory_mb, surroundings
+from .provenance import REMEDY, Provenance, RecordError, read_all, read_fields, record_path
 
 INTERVAL_OF = ("precision", "recall", "f1", "exact_match")
 
 
-class RecordError(ValueError):
-    """A record is malformed, or does not agree with its predictions."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where and from what something was made: what run records and measurements have in common."""
-
-    profile: str
-    domain: str
-    seed: int | None
-    """`None` where nothing is left to chance."""
-    config: Mapping[str, Any]
-    """Every setting."""
-    config_hash: str
-    created: str
-    """UTC, ISO 8601."""
-    commit: str | None
-    """Of the code; `None` outside a checkout."""
-    dirty: bool | None
-    """Whether the checkout had uncommitted changes."""
-    versions: Mapping[str, str]
-    hardware: Mapping[str, Any]
-    data_sha256: str
-    """Of the sessions: of a run the test split, of a measurement the training split."""
-    student: Mapping[str, Any] | None
-    """`backbone.StudentInfo`; `None` for floors."""
-    adapter_sha256: Mapping[str, str] = field(default_factory=dict)
-    """Expert name to the hash of its weights."""
-    wall_seconds: float
-    """Training and evaluation together."""
-    peak_memory_mb: float
-    """Largest resident memory of the process; on a GPU, of the device."""
-    path: Path | None = field(default=None, compare=False)
-    """Where it was read from."""
+NEEDED = (*INTERVAL_OF, "coverage", "valid_rate")
+"""Metrics without which a record says too little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +56,16 @@ class RunRecord(Provenance):
     """Further files beside the record: what → `file`, `sha256`. `alpha`: weights of every test session. `samples`:
     all sampled answers."""
 
+    @property
+    def place(self) -> Path:
+        """Where the record lies in a results folder."""
+        return record_path("", self.profile, self.domain, self.run)
 
-def record_path(folder: str | Path, profile: str, domain: str, name: str, *, measured: bool = False) -> Path:
-    """Where a run's record lies, or a measurement."""
-    return Path(folder, profile, domain, *(("measured",) if measured else ()), f"{name}.json")
+    @property
+    def beside(self) -> dict[str, str]:
+        """The files beside the record: name → hash."""
+        attached = {one["file"]: one["sha256"] for one in self.attachments.values()}
+        return {self.predictions: self.predictions_sha256, **attached}
 
 
 def without_seed(name: str) -> str:
@@ -170,65 +144,6 @@ def write_record(
     return record
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measurement(Provenance):
-    """Something that was measured on students and that no answers belong to, beside its `Provenance`.
-
-    It lies in `<folder>/<profile>/<domain>/measured`.
-    """
-
-    name: str
-    values: Mapping[str, Any]
-    """What was found."""
-
-
-def write_measurement(
-    folder: str | Path,
-    *,
-    profile: str,
-    train: Domain,
-    name: str,
-    seed: int | None,
-    config: Mapping[str, Any],
-    config_hash: str,
-    wall_seconds: float,
-    **made: Any,
-) -> Measurement:
-    """Write what was measured; `made` are the remaining fields of `Measurement`."""
-    found = Measurement(
-        profile=profile,
-        domain=train.name,
-        name=name,
-        seed=seed,
-        config=config,
-        config_hash=config_hash,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        **surroundings(),
-        data_sha256=train.sha256,
-        wall_seconds=round(wall_seconds, 1),
-        peak_memory_mb=round(peak_memory_mb()),
-        path=record_path(folder, profile, train.name, name, measured=True),
-        **made,
-    )
-    write_json(found.path, {k: v for k, v in asdict(found).items() if k != "path"})
-    return found
-
-
-def load_measurements(folder: str | Path = "results") -> list[Measurement]:
-    """All measurements below a folder, sorted by profile, domain and name.
-
-    Raises:
-        RecordError: one is malformed.
-    """
-    found = []
-    for path in Path(folder).glob("*/*/measured/*.json"):
-        try:
-            found.append(Measurement(**json.loads(path.read_text(encoding="utf-8")), path=path))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise RecordError(f"{path}: not a measurement ({error})") from error
-    return sorted(found, key=lambda m: (m.profile, m.domain, m.name))
-
-
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with atomic_write(path) as file:
         for row in rows:
@@ -259,28 +174,30 @@ def read_record(path: str | Path) -> RunRecord:
     """Read one record.
 
     Raises:
-        RecordError: not JSON, or fields are missing or unknown.
+        RecordError: no JSON, or a field is missing, unknown, of another type or no finite number.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return RunRecord(**content, path=path)
-    except (json.JSONDecodeError, TypeError) as error:
-        raise RecordError(
-            f"{path}: not a run record ({error}). Its fields: {[f.name for f in fields(RunRecord)]}"
-        ) from error
+    record = read_fields(RunRecord, Path(path), "a run record")
+    for name in ("metrics", "intervals"):
+        if missing := [p for p in PROTOCOLS if p not in getattr(record, name)]:
+            raise RecordError(f"{path}: not a run record: {name}.{missing[0]} is missing; {REMEDY}")
+    for protocol, found in record.metrics.items():
+        if missing := [metric for metric in NEEDED if metric not in found]:
+            raise RecordError(f"{path}: not a run record: metrics.{protocol}.{missing[0]} is missing; {REMEDY}")
+    for what, attached in record.attachments.items():
+        if missing := {"file", "sha256"} - attached.keys():
+            raise RecordError(f"{path}: not a run record: attachments.{what}.{min(missing)} is missing; {REMEDY}")
+    if strange := [name for name in record.beside if name != Path(name).name]:
+        raise RecordError(f"{path}: not a run record: {strange[0]!r} is no name of a file beside it; {REMEDY}")
+    return record
 
 
 def load_all(folder: str | Path = "results") -> list[RunRecord]:
     """All records below a folder, sorted by profile, domain and run; none if the folder does not exist.
 
     Raises:
-        RecordError: a record is malformed.
+        RecordError: a record is malformed, or lies where another should.
     """
-    return sorted(
-        (read_record(path) for path in Path(folder).glob("*/*/*.json")),
-        key=lambda r: (r.profile, r.domain, r.run),
-    )
+    return sorted(read_all(folder, "*/*/*.json", read_record), key=lambda r: (r.profile, r.domain, r.run))
 
 
 def load_predictions(record: RunRecord) -> dict[int, Answer]:
@@ -289,7 +206,7 @@ def load_predictions(record: RunRecord) -> dict[int, Answer]:
     Raises:
         RecordError: the file is missing or is not the one that the record was made from.
     """
-    rows = _read_lines(record, record.predictions, record.predictions_sha256)
+    rows = _read_lines(record, record.predictions)
     return {row["id"]: Answer.from_json(row) for row in rows}
 
 
@@ -302,25 +219,36 @@ def load_attachment(record: RunRecord, what: str) -> list[dict[str, Any]]:
     if what not in record.attachments:
         known = ", ".join(record.attachments) or "none"
         raise RecordError(f"{record.path}: no attachment {what!r}; there is: {known}")
-    return _read_lines(record, record.attachments[what]["file"], record.attachments[what]["sha256"])
+    return _read_lines(record, record.attachments[what]["file"])
 
 
-def _read_lines(record: RunRecord, name: str, sha256: str) -> list[dict[str, Any]]:
-    path = record.path.with_name(name)
-    if not path.exists():
-        raise RecordError(f"{record.path}: its file {name} is missing")
-    if sha256_file(path) != sha256:
-        raise RecordError(f"{path}: changed since the record was written")
-    with open(path, encoding="utf-8") as file:
+def _read_lines(record: RunRecord, name: str) -> list[dict[str, Any]]:
+    if (wrong := _damage(record, name)) is not None:
+        raise RecordError(wrong)
+    with open(record.path.with_name(name), encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
+def damage(record: RunRecord) -> str | None:
+    """What is wrong with the files beside a record, in words; `None` if all are those that it was made with."""
+    return next((wrong for name in record.beside if (wrong := _damage(record, name))), None)
+
+
+def _damage(record: RunRecord, name: str) -> str | None:
+    path = record.path.with_name(name)
+    if not path.exists():
+        return f"{record.path}: its file {name} is missing"
+    return None if sha256_file(path) == record.beside[name] else f"{path}: changed since the record was written"
+
+
 def verify(record: RunRecord) -> None:
-    """Compute a record's numbers again from its predictions and the data.
+    """Compute a record's numbers again from its predictions and the data, and look whether all its files are whole.
 
     Raises:
-        RecordError: they differ, or the data have changed.
+        RecordError: they differ, a file is missing or has changed, or the data have changed.
     """
+    if (wrong := damage(record)) is not None:
+        raise RecordError(wrong)
     test = load_domain(record.domain, record.split)
     if test.sha256 != record.data_sha256:
         raise RecordError(f"{record.path}: made from other data ({record.data_sha256[:12]}…, now {test.sha256[:12]}…)")

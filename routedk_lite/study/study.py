@@ -15,7 +15,9 @@ from ..data.domains import load_domain
 from ..data.sessions import Domain
 from ..student.backbone import Student, load_student
 from ..student.pairs import PairReader
-from .records import Measurement, RunRecord, load_all, load_measurements, record_path
+from .measurements import Measurement, load_measurements
+from .provenance import record_path
+from .records import RunRecord, load_all
 
 
 class Study:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from ..answers.voting import Vote, diversity, reliability, vote, vote_all
 from ..data.metrics import per_session
 from ..data.prompts import ContextOf
 from ..data.sessions import Bundle
-from ..files import read_lines
+from ..files import locked, naming, read_lines
 from ..statistics import bootstrap_interval
 from .records import measure
 from .study import Study
@@ -29,6 +31,24 @@ SUBSETS = 5
 """Of the draw, at each number of answers below all."""
 
 
+@contextmanager
+def appending(partial: Path) -> Iterator[tuple[list[Any], Callable[[Iterable[Any]], None]]]:
+    """The rows that are kept in a file, and a function that adds some; one process at a time.
+
+    Args:
+        partial: a file of JSON lines, which need not exist. A line that was cut off does not count.
+    """
+    with locked(partial):
+        known = read_lines(partial)
+        with naming(partial), open(partial, "a", encoding="utf-8") as file:
+
+            def keep(rows: Iterable[Any]) -> None:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+                file.flush()
+
+            yield known, keep
+
+
 def resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> list:
     """Answers to the test sessions; those of an interrupted run are not made again.
 
@@ -39,23 +59,17 @@ def resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> li
         ask: takes `sessions`, `prompt`, `decode`, `done`, `on_batch` and `progress`.
     """
     partial = study.work / f"{name}.partial.jsonl"
-    known = [kind.from_json(row) for row in read_lines(partial)]
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    with open(partial, "a", encoding="utf-8") as file:
-
-        def keep(found: Sequence) -> None:
-            file.writelines(json.dumps(one.to_json()) + "\n" for one in found)
-            file.flush()
-
-        new = ask(
+    with appending(partial) as (known, keep):
+        ask(
             sessions=study.split("test"),
             prompt=study.profile.prompt,
             decode=study.profile.decode,
-            done={one.id for one in known},
-            on_batch=keep,
+            done={row["id"] for row in known},
+            on_batch=lambda found: keep([one.to_json() for one in found]),
             progress=study.progress,
         )
-    return known + new
+    # All of them as they were kept, rounded: else a run that was stopped would differ from one that was not.
+    return [kind.from_json(row) for row in read_lines(partial)]
 
 
 def sampled(

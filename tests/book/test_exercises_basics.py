@@ -60,7 +60,7 @@ def test_stubs_are_let_through_and_solutions_pass(chapter, capsys) -> None:
     import numpy as np
     import torch
 
-    from routedk_lite.fusion.routing import routing_statistics
+    from routedk_lite.fusion.statistics import routing_statistics
 
     cells = nbformat.read(ROOT / f"notebooks/{chapter}.ipynb", as_version=4).cells
     names = {"np": np, "torch": torch, "routing_statistics": routing_statistics}

@@ -11,12 +11,17 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
+from stopped import Stop, stop_at, timeless
 
 from routedk_lite.config import RouterConfig
 from routedk_lite.data.prompts import build_prompt, encode_prompt
+from routedk_lite.files import sha256_folder
 from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
 from routedk_lite.fusion.routed import RoutedModel
-from routedk_lite.fusion.routing import failure_signs, routing_statistics, trace_alpha, train_fusion
+from routedk_lite.fusion.routing import _FusionTrainer, trace_alpha, train_fusion
+from routedk_lite.fusion.statistics import failure_signs, routing_statistics
+from routedk_lite.student import trainer
+from routedk_lite.student.trainer import TrainingProgress
 
 QUICK = RouterConfig(epochs=2, micro_batch_size=2, accumulation_steps=2, max_length=256, learning_rate=0.05)
 
@@ -117,27 +122,72 @@ def test_a_saved_fusion_comes_back(routed, train, tiny_student, sessions):
         again.unload()
 
 
-@pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
-def test_an_interrupted_training_ends_where_an_unbroken_one_does(routed, train, monkeypatch):
-    from routedk_lite.student.training import TrainingProgress
+def outcome(folder) -> tuple[str, dict]:
+    """What the training of a fusion has left, without what a clock says."""
+    return sha256_folder(folder), timeless(json.loads((folder / "routing.json").read_text()))
 
-    whole = load_file(train(routed(), "whole").folder / "fusion.safetensors")
-    on_step_end = TrainingProgress.on_step_end
 
-    def killed(self, args, state, control, **kwargs):
-        on_step_end(self, args, state, control, **kwargs)
-        if state.global_step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingProgress, "on_step_end", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train(routed(), "broken")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("owner", "name", "number"),
+    [
+        (_FusionTrainer, "training_step", 1),
+        (_FusionTrainer, "training_step", 6),
+        (_FusionTrainer, "prediction_step", 1),
+        (_FusionTrainer, "prediction_step", 4),
+        (trainer, "seal", 1),
+        (trainer, "seal", 4),
+        (TrainingProgress, "on_save", 2),
+        (TrainingProgress, "on_save", 4),
+        (TrainingProgress, "on_train_end", 1),
+    ],
+)
+def test_a_training_that_is_stopped_ends_as_if_it_had_not_been(routed, train, monkeypatch, owner, name, number):
+    """Validation rows, statistics and signs of failure included, even if only the last line was left to do."""
+    slow = {"learning_rate": 1e-9}  # a router that does not learn, and says so
+    whole = outcome(train(routed(), "whole", **slow).folder)
     model = routed()
-    resumed = load_file(train(model, "broken").folder / "fusion.safetensors")
-    assert all(torch.allclose(resumed[name], whole[name], atol=1e-6) for name in whole)
-    checkpoints = list(model.weigher.parameters())
-    assert sum(p.numel() for p in checkpoints) < 1000  # and a checkpoint holds nothing else
+    before = {key: value.clone() for key, value in model.weigher.state_dict().items()}
+    with monkeypatch.context() as patch:
+        stop_at(patch, owner, name, number)
+        with pytest.raises(Stop):
+            train(model, "broken", **slow)
+    assert all(torch.equal(value, before[key]) for key, value in model.weigher.state_dict().items())
+    found = train(model, "broken", **slow)
+    assert outcome(found.folder) == whole
+    assert any("uniform" in sign for sign in found.warnings)
+    assert len([row for row in found.history if "eval_loss" in row]) == QUICK.epochs
+    assert [path.name for path in found.folder.parent.iterdir() if path.name.endswith(".training")] == []
+
+
+def test_a_checkpoint_holds_the_fusion_and_nothing_of_the_student(routed, train, monkeypatch):
+    sizes = []
+    real = trainer.seal
+    monkeypatch.setattr(
+        trainer,
+        "seal",
+        lambda folder, n: sizes.append(sum(p.stat().st_size for p in folder.iterdir())) or real(folder, n),
+    )
+    model = routed()
+    train(model)
+    assert sum(p.numel() for p in model.weigher.parameters()) < 1000 < max(sizes) < 50_000
+
+
+@pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
+@pytest.mark.parametrize("harm", ["missing", "cut off", "another's"])
+def test_a_finished_fusion_that_is_damaged_is_trained_again(routed, train, harm):
+    first = train(routed())
+    whole, path = outcome(first.folder), first.folder / "fusion.safetensors"
+    content = path.read_bytes()
+    if harm == "another's":
+        other = routed()
+        torch.nn.init.normal_(other.weigher.weight)
+        other.save_pretrained(first.folder)
+    else:
+        path.unlink() if harm == "missing" else path.write_bytes(content[:-8])
+    with pytest.warns(UserWarning, match=r"fusion\.safetensors is missing, or not what routing\.json belongs to"):
+        train(routed())
+    assert outcome(first.folder) == whole
 
 
 def test_traces_do_not_depend_on_batches_or_order(routed, tiny_student, sessions):
@@ -168,6 +218,21 @@ def test_penalties_move_alpha_the_way_they_say(routed, train, tiny_student, sess
         assert found[5.0].entropy.mean() < found[0.0].entropy.mean() - 0.05
     else:
         assert abs(found[5.0].load - 0.5).mean() < abs(found[0.0].load - 0.5).mean() - 0.02
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["entropy_weight", "balance_weight"])
+def test_a_penalty_is_whole_in_an_incomplete_step(routed, tiny_student, sessions, tmp_path, name):
+    """Two sessions are one micro-batch: whether a step could have taken four more changes nothing."""
+    found = []
+    for steps in (1, 3):
+        model, config = routed(), replace(QUICK, accumulation_steps=steps, epochs=4, **{name: 5.0})
+        with torch.no_grad():
+            model.weigher.bias.copy_(torch.tensor([1.0, 0.0]))
+        options = {"config": config, "progress": False}
+        train_fusion(model, tiny_student, sessions[:2], tmp_path / f"{name}-{steps}", **options)
+        found.append({key: value.clone() for key, value in model.weigher.state_dict().items()})
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from routedk_lite.fusion.shipping import unpack_expert
 from routedk_lite.report.tables import plan_table, results_table
 from routedk_lite.study import experiments, records, stages
 from routedk_lite.study import study as holdings
+from routedk_lite.study.measurements import load_measurements
 from routedk_lite.study.pipeline import Pipeline
 
 N_RUNS = 22
@@ -129,7 +130,7 @@ def test_one_draw_gives_the_whole_sweep(done):
 
 def test_the_conflict_is_measured_while_a_student_learns_both(done):
     study = done()
-    (found,) = records.load_measurements(study.results)
+    (found,) = load_measurements(study.results)
     assert (found.name, found.seed, found.domain) == ("conflict-seed0", 0, "toyshop")
     epochs = study.profile.train.epochs
     assert [p["sessions"] for p in found.values["training"]] == [12 * (k + 1) for k in range(epochs)]
@@ -158,6 +159,23 @@ def test_finished_stages_are_skipped_and_changed_ones_are_not(done, profile):
     assert "base-seed0" in ran and "zero-shot" not in ran
     longer = replace(profile, decode=replace(profile.decode, max_new_tokens=9))
     assert follow(done(longer))[:2] == ["zero-shot", "few-shot"]
+
+
+def test_a_stage_whose_files_were_lost_is_done_again(done):
+    study = done()
+    lost = {"floor-pairs": "predictions", "fusion-average-seed0": "alpha", "voting-base-seed0": "samples"}
+    before = {r.run: records.load_predictions(r) for r in study.records()}
+    for run, what in lost.items():
+        path = study.results / "toy" / "toyshop" / f"{run}.{what}.jsonl"
+        path.write_bytes(path.read_bytes()[:-1]) if what == "predictions" else path.unlink()
+    with pytest.warns(UserWarning) as said:
+        assert follow(study) == list(lost)
+    assert f"{path}: " not in str(said[0].message)
+    told = " ".join(str(one.message) for one in said)
+    assert "floor-pairs.predictions.jsonl: changed since the record was written: done again" in told
+    assert "its file fusion-average-seed0.alpha.jsonl is missing: done again" in told
+    assert {r.run: records.load_predictions(r) for r in study.records()} == before
+    assert follow(study) == []
 
 
 def test_answering_that_was_stopped_goes_on(study, profile, tmp_path, monkeypatch):

@@ -1,8 +1,12 @@
 import json
+import re
+import shutil
 from dataclasses import replace
+from functools import reduce
 
 import pytest
 import torch
+from conftest import ROOT
 
 from routedk_lite.answers.decoding import Answer
 from routedk_lite.data.domains import load_domain
@@ -10,8 +14,10 @@ from routedk_lite.data.metrics import evaluate
 from routedk_lite.data.prompts import Problem
 from routedk_lite.data.sessions import Domain
 from routedk_lite.study import records
+from routedk_lite.study.measurements import load_measurements, write_measurement
 from routedk_lite.study.records import (
     RecordError,
+    damage,
     load_all,
     load_attachment,
     load_predictions,
@@ -115,15 +121,105 @@ def test_a_session_without_an_answer_is_an_error_and_nothing_is_written(write, a
     assert load_all(tmp_path) == [] and list(tmp_path.rglob("*.jsonl")) == []
 
 
-def test_a_malformed_record_names_the_file(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "it is empty"),
+        (b"{", "no JSON, or cut off"),
+        ("{}".encode("utf-16"), "it is not in UTF-8"),
+        (b"[]", "expected an object, found a list"),
+        (b'{"profile": "toy"}', "domain is missing, and [0-9]+ more"),
+    ],
+)
+def test_what_is_no_record_names_file_and_remedy(tmp_path, content, why):
     path = tmp_path / "toy" / "toyshop" / "x.json"
     path.parent.mkdir(parents=True)
-    path.write_text("{")
-    with pytest.raises(RecordError, match=r"x\.json: not a run record"):
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=rf"x\.json: not a run record: {why}.*get it anew.*or remove it"):
         load_all(tmp_path)
-    path.write_text('{"profile": "toy"}')
-    with pytest.raises(RecordError, match="missing"):
-        read_record(path)
+
+
+NEW_VALUES = [
+    ("metrics", {}, "metrics.official is missing"),
+    ("metrics", {"official": {}, "strict": {}}, "metrics.official.precision is missing"),
+    ("metrics.strict.f1", "high", "metrics.strict.f1 is 'high', expected a finite number"),
+    ("metrics.strict.f1", True, "metrics.strict.f1 is True, expected a finite number"),
+    ("metrics.strict.f1", float("nan"), "metrics.strict.f1 is nan, expected a finite number"),
+    ("metrics.strict.f1", float("inf"), "metrics.strict.f1 is inf"),
+    ("metrics.strict", [], r"metrics.strict is \[\], expected an object"),
+    ("metrics", None, "metrics is None"),
+    ("intervals", {}, "intervals.official is missing"),
+    ("intervals.strict.f1", 0.5, "intervals.strict.f1 is 0.5, expected a list"),
+    ("intervals.strict.f1", [0.5, None], r"intervals.strict.f1\[1\] is None, expected a finite number"),
+    ("wall_seconds", float("nan"), "wall_seconds is nan"),
+    ("n_sessions", 1.5, "n_sessions is 1.5, expected a whole number"),
+    ("n_sessions", "80", "n_sessions is '80'"),
+    ("seed", "0", "seed is '0', expected a whole number or null"),
+    ("dirty", "no", "dirty is 'no', expected true or false or null"),
+    ("student", "smol", "student is 'smol', expected an object or null"),
+    ("problems", {"unreadable": "one"}, "problems.unreadable is 'one'"),
+    ("predictions", None, "predictions is None, expected text"),
+    ("predictions", "../x.jsonl", "'../x.jsonl' is no name of a file beside it"),
+    ("predictions_sha256", 0, "predictions_sha256 is 0"),
+    ("attachments", {"alpha": {"file": "x"}}, "attachments.alpha.sha256 is missing"),
+    ("attachments", ["alpha"], "attachments is .*, expected an object"),
+    ("hashes", {}, "hashes is no field of it"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "why"), NEW_VALUES, ids=[f"{name}={value}" for name, value, _ in NEW_VALUES])
+def test_a_wrong_field_is_named(write, tmp_path, name, value, why):
+    path = write().path
+    content = json.loads(path.read_text())
+    *outer, last = name.split(".")
+    reduce(dict.__getitem__, outer, content)[last] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=rf"base-seed0\.json: not a run record: {why}.*or remove it"):
+        load_all(tmp_path)
+
+
+def test_a_measurement_is_looked_at_as_records_are(tmp_path, test_split):
+    made = {
+        "profile": "toy",
+        "name": "conflict-seed0",
+        "seed": 0,
+        "config": {},
+        "config_hash": "a",
+        "wall_seconds": 1.0,
+    }
+    found = write_measurement(tmp_path, train=test_split, student=None, values={"x": [1]}, **made)
+    assert load_measurements(tmp_path) == [found]
+    content = json.loads(found.path.read_text())
+    for wrong, why in ({"values": []}, "values is"), ({"config_hash": None}, "config_hash is None, expected text"):
+        found.path.write_text(json.dumps(content | wrong))
+        with pytest.raises(RecordError, match=rf"conflict-seed0\.json: not a measurement: {why}"):
+            load_measurements(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["._base-seed0.json", ".x.json", ".ipynb_checkpoints/x.json"])
+def test_hidden_files_are_no_records(write, tmp_path, name):
+    written = write()
+    for hidden in (written.path.parent / name, tmp_path / "toy" / ".hidden" / "x.json"):
+        hidden.parent.mkdir(exist_ok=True)
+        hidden.write_bytes(b"\0\5\x16\7")
+    (written.path.parent / "folder.json").mkdir()
+    assert load_all(tmp_path) == [written]
+
+
+@pytest.mark.parametrize("copy", ["toy/toyshop/base-seed0 (copy).json", "toy-old/toyshop/base-seed0.json"])
+def test_a_copy_of_a_record_does_not_count_twice(write, tmp_path, copy):
+    written = write()
+    (tmp_path / copy).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(written.path, tmp_path / copy)
+    place = re.escape("belongs at toy/toyshop/base-seed0.json: move it there, or out of")
+    with pytest.raises(RecordError, match=re.escape(copy) + ": " + place):
+        load_all(tmp_path)
+
+
+def test_a_mark_before_the_text_is_no_harm(write, tmp_path):
+    written = write()
+    written.path.write_bytes(b"\xef\xbb\xbf" + written.path.read_bytes())
+    assert load_all(tmp_path) == [written]
 
 
 def test_no_folder_means_no_records(tmp_path):
@@ -141,5 +237,15 @@ def test_attachments_are_kept_and_checked(write):
         load_attachment(record, "samples")
     path = record.path.with_name("base-seed0.alpha.jsonl")
     path.write_text(path.read_text().replace("0.5", "0.6"))
-    with pytest.raises(RecordError, match="changed since the record was written"):
-        load_attachment(record, "alpha")
+    for look in (verify, lambda record: load_attachment(record, "alpha")):
+        with pytest.raises(RecordError, match="changed since the record was written"):
+            look(record)
+    path.unlink()
+    with pytest.raises(RecordError, match=r"its file base-seed0\.alpha\.jsonl is missing"):
+        verify(record)
+
+
+def test_all_records_of_this_project_are_well_formed_and_whole():
+    found = load_all(ROOT / "results")
+    assert found and [damage(record) for record in found if damage(record)] == []
+    assert load_measurements(ROOT / "results")

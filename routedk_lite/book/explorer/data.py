@@ -18,10 +18,11 @@ from ...data.domains import load_domain
 from ...data.metrics import per_session
 from ...data.parsing import parse_answer
 from ...data.sessions import Bundle, Domain, Session
-from ...fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY
+from ...fusion.statistics import DOMINANT_LOAD, UNIFORM_ENTROPY
 from ...report.tables import provenance
+from ...study.measurements import Measurement, load_measurements
 from ...study.mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
-from ...study.records import Measurement, RunRecord, load_all, load_attachment, load_measurements, without_seed
+from ...study.records import RunRecord, load_all, load_attachment, without_seed
 
 STEPS = 1000
 """Scores stand in the payload as whole thousandths."""

@@ -1,7 +1,7 @@
 """Figures of what a router does with its experts: α by domain, what α follows, how it fails, static beside dynamic.
 
 The two published ways in which a router fails quietly are marked in grey: the same weights everywhere, and one expert
-for everything (`routing.failure_signs`).
+for everything (`statistics.failure_signs`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE, routing_statistics
+from ...fusion.statistics import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE, routing_statistics
 from ...report.style import FAINT, MARKERS, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def weights_by_figure(
 def signs_figure(traces: Mapping[str, np.ndarray], layers: Sequence[int] | None = None, *, note: str = "") -> Figure:
     """Two signs of a router that failed, by layer: uniform without variance, and one expert for everything.
 
-    Grey bands are where `routing.failure_signs` looks: a router whose points lie in the bands of the first *and* the
+    Grey bands are where `statistics.failure_signs` looks: a router whose points lie in the bands of the first *and* the
     second panel in every layer does no more than average, and one that stays in the band of the third has handed
     everything to one expert.
 
