@@ -150,8 +150,11 @@ def claim_section(claims: Claims, judgement: Judgement, records: Sequence[RunRec
         claim.statement + (f" {_cited(claims.papers[claim.paper], claim.where)}" if claim.paper else ""),
         text_table(["", ""], facts, text_columns=2, markdown=True),
     ]
-    if known := [f for f in judgement.findings if not f.missing]:
+    if known := [f for f in judgement.findings if f.is_compared]:
         parts.append(findings_table(known))
+    if hindered := [f for f in judgement.findings if f.hindrance]:
+        reasons = (f"{f.comparison.label} ({f.domain}): {f.hindrance}" for f in hindered)
+        parts.append(f"Cannot be compared: {'; '.join(reasons)}.")
     if missing := _missing(judgement):
         parts.append(f"Not run yet: {missing}.")
     if claim.costs:
