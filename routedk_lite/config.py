@@ -300,10 +300,15 @@ def get_profile(profile: str | Profile) -> Profile:
     """
     if isinstance(profile, Profile):
         return profile
-    known = {**PROFILES, CONTROL.name: CONTROL, LARGER.name: LARGER}
+    known = known_profiles()
     if profile not in known:
         raise ValueError(f"unknown profile {profile!r}: choose one of {', '.join(known)}")
     return known[profile]
+
+
+def known_profiles() -> dict[str, Profile]:
+    """All profiles by name: those of `PROFILES`, and those beside them."""
+    return {**PROFILES, CONTROL.name: CONTROL, LARGER.name: LARGER}
 
 
 _RECIPE = {"permute": True, "pair_weight": 1.0, "answer_weight": 0.25}

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from .files import CHUNK, DownloadError, locked, sha256_file, user_path
+from .files import CHUNK, DownloadError, locked, sha256_file
+from .places import user_path
 
 PIECE = 1 << 15
 """Bytes taken from the network at a time: at most this much of a broken transfer is lost."""

@@ -1,4 +1,4 @@
-"""Files that others rely on: the cache folder, paths that users name, writes that are all or nothing."""
+"""Files that others rely on: the cache folder, locks, writes that are all or nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -14,7 +13,8 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from urllib.request import url2pathname
+
+from .places import user_path
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -46,31 +46,6 @@ def cache_dir(*parts: str) -> Path:
         if root.startswith("~"):
             raise ValueError("ROUTEDK_CACHE is not set, and there is no home folder: set it to a folder for the cache")
     return user_path(root, "ROUTEDK_CACHE").joinpath(*parts)
-
-
-def user_path(value: str | Path, name: str) -> Path:
-    """A path as users write it: `~` is the home folder, and `file:///…` is understood.
-
-    Args:
-        value: what was given.
-        name: the option or variable that holds it, for the message.
-
-    Raises:
-        ValueError: it is an address of another kind, names another machine or no home folder there is, or holds a NUL.
-    """
-    text = str(value)
-    if found := re.fullmatch(r"file:(?://([^/]*))?(/.*)", text, re.IGNORECASE | re.DOTALL):
-        if (found[1] or "localhost").lower() != "localhost":
-            raise ValueError(f"{name} = {text!r} is on the machine {found[1]!r}: give the name of a folder here")
-        text = url2pathname(found[2])
-    elif re.match(r"file:|[a-z][a-z0-9+.-]+://", text, re.IGNORECASE):
-        raise ValueError(f"{name} = {text!r}: give the name of a folder, or file:///…")
-    if "\0" in text:
-        raise ValueError(f"{name} = {text!r} holds a NUL character: give the name of a folder")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise ValueError(f"{name} = {text!r}: there is no such home folder; write the whole path") from None
 
 
 @contextmanager

@@ -192,10 +192,3 @@ def unprivileged() -> Iterator[None]:
         yield
     finally:
         assert libc.capset(header, before) == 0
-
-
-def give_up_privileges() -> None:
-    """For a process that is about to begin (`preexec_fn`): as `unprivileged`, for good."""
-    if os.geteuid() == 0:
-        for number in _OVERRIDES:
-            ctypes.CDLL(None).prctl(24, number, 0, 0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.sessions import DOMAINS
@@ -93,6 +94,21 @@ def results_table(records: Iterable[RunRecord], *, markdown: bool = False) -> st
         title = f"{profile}, {domain} ({group[0].split}, {group[0].n_sessions} sessions)"
         parts.append(text_table(header, rows, title=title, markdown=markdown))
     return "\n\n".join(parts)
+
+
+def no_records(folder: Path, known: Iterable[RunRecord], profile: str | None = None, domain: str | None = None) -> str:
+    """That there is no record of what was asked for, what there is instead, and how to make some.
+
+    Args:
+        folder: where was looked.
+        known: all that is there.
+        profile, domain: what was asked for; `None` is any.
+    """
+    wanted = "".join(f" of {kind} {name!r}" for kind, name in (("profile", profile), ("domain", domain)) if name)
+    there = ", ".join(sorted({f"{record.profile}/{record.domain}" for record in known}))
+    missing = "" if folder.is_dir() else ", which does not exist"
+    command = f"routedk run --profile {profile or 'toy'}" + (f" --domain {domain}" if domain else "")
+    return f"no records{wanted} in {folder}{f'; there are {there}' if there else missing}. Make some: {command}"
 
 
 def headline_table(records: Iterable[RunRecord]) -> str:

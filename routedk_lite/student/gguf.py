@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from ..config import StudentConfig
 from ..fetching import fetch_from_wheel
-from ..files import DownloadError, atomic_folder, cache_dir, locked, sha256_file, user_path, write_json
+from ..files import DownloadError, atomic_folder, cache_dir, locked, sha256_file, write_json
+from ..places import user_path
 
 if TYPE_CHECKING:
     import torch
