@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from .. import __version__
 from ..config import Profile, get_profile
 from ..files import own_file
+from ..places import user_folder
 from .requirements import install_missing
 
 # Other rooms are imported where they are needed: before `install_missing` has run, what they need may be missing.
@@ -62,10 +63,10 @@ def setup(*, quiet: bool = False) -> Chapter:
     """Prepare a chapter, install what is missing, and print what it will run on.
 
     Raises:
-        ValueError: `ROUTEDK_PROFILE` names no profile.
+        ValueError: `ROUTEDK_PROFILE` names no profile, or `ROUTEDK_WORK` no folder.
         RuntimeError: torch or numpy is missing, or something else could not be installed.
     """
-    profile = get_profile(os.environ.get("ROUTEDK_PROFILE", "toy"))
+    profile = _profile(os.environ.get("ROUTEDK_PROFILE") or "toy")
     install_missing(["gpu"] if profile.student.load_in_4bit else [])
     import torch
 
@@ -79,7 +80,7 @@ def setup(*, quiet: bool = False) -> Chapter:
         profile=profile,
         device=device,
         results=own_file("results"),
-        work=Path(os.environ.get("ROUTEDK_WORK", "runs")),
+        work=user_folder(os.environ.get("ROUTEDK_WORK") or "runs", "ROUTEDK_WORK"),
         has_public_data=bool(os.environ.get("ROUTEDK_MIRROR")) or all(map(domain_is_cached, PUBLIC_DOMAINS)),
     )
     if not quiet:
@@ -92,6 +93,13 @@ def setup(*, quiet: bool = False) -> Chapter:
                 "The public sessions are not on this machine: the toy shop stands in. `routedk data fetch` gets them."
             )
     return chapter
+
+
+def _profile(name: str) -> Profile:
+    try:
+        return get_profile(name)
+    except ValueError as error:
+        raise ValueError(f"ROUTEDK_PROFILE: {error}") from error
 
 
 def in_colab() -> bool:
