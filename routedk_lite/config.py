@@ -127,6 +127,11 @@ class PairConfig(Checked):
     """Whose states: the `titles` in the prompt, or the `lines` of an answer in letters, each where its letter is
     chosen. Lines have read the whole session, but exist in training only: no pairs are read from them at test time."""
 
+    control: str = _later("session")
+    """What a control of the router (`analysis.controls`) hands out. `session`: one α a session, that of its items in
+    session order, whichever order is read, as the records of `smol` were made. `order`: each order has its own, as
+    the router itself gives it; what is lost is then the fit to the session alone."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("layer", "centre_sessions"):
@@ -134,6 +139,7 @@ class PairConfig(Checked):
         require(self.orders in (1, 2), self, "orders", "1 or 2")
         require(self.at in ("titles", "lines"), self, "at", "titles or lines")
         require(self.scale > 0, self, "scale", "above 0")
+        require(self.control in ("session", "order"), self, "control", "session or order")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,7 +400,7 @@ PROFILES = {
             # Without checkpointing, two of the longest texts take more memory than a T4 has (`memory.memory_plan`).
             train=TrainConfig(learning_rate=2e-4, gradient_checkpointing=True, **_GPU),
             router=RouterConfig(normalize=True, gradient_checkpointing=True, **_GPU),
-            pairs=PairConfig(layer=26),
+            pairs=PairConfig(layer=26, control="order"),
             ties_rank=64,
             parameters=1.54e9,
             needs="a CUDA GPU with 12 GB or more, for example a free Colab T4",
@@ -405,7 +411,7 @@ PROFILES = {
             prompt=PromptConfig(fmt="aicl"),
             train=TrainConfig(learning_rate=2e-4, gradient_checkpointing=True, **_GPU),
             router=RouterConfig(normalize=True, gradient_checkpointing=True, **_GPU),
-            pairs=PairConfig(layer=30),
+            pairs=PairConfig(layer=30, control="order"),
             ties_rank=64,
             decode=DecodeConfig(batch_size=8, max_new_tokens=256),
             parameters=8.03e9,

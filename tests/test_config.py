@@ -50,6 +50,7 @@ from routedk_lite.config import (
         (lambda: RouterConfig(entropy_weight=float("nan")), r"RouterConfig\.entropy_weight = nan: must be a finite"),
         (lambda: RouterConfig(entropy_weight=float("inf")), r"RouterConfig\.entropy_weight = inf: must be a finite"),
         (lambda: PairConfig(layer=1, scale=float("inf")), r"PairConfig\.scale = inf"),
+        (lambda: PairConfig(layer=1, control="item"), r"PairConfig\.control = 'item': must be session or order"),
         (lambda: VoteConfig(sizes="1, 2"), r"VoteConfig\.sizes = '1, 2': must be a list, each an integer"),
         (lambda: VoteConfig(sizes=[]), r"VoteConfig\.sizes = \(\): must be rising numbers"),
         (lambda: PromptConfig(max_title_words=2.5), r"max_title_words = 2\.5: must be an integer or None"),
@@ -99,6 +100,14 @@ def test_a_newer_setting_changes_a_digest_only_where_it_is_set():
 
     assert digest(Old()) == digest(New()) and settings(New()) == {"rank": 4}
     assert digest(New(words=5)) != digest(New()) and settings(New(words=5)) == {"rank": 4, "words": 5}
+
+
+def test_recorded_pairs_keep_their_settings():
+    """`smol` was recorded before controls knew of orders: its settings name none, and its digests stay."""
+    assert digest(PROFILES["smol"].pairs) == digest(
+        {"layer": 28, "scale": 7.0, "shift": -1.8, "orders": 2, "centre_sessions": 60}
+    )
+    assert PROFILES["t4"].pairs.control == PROFILES["paper"].pairs.control == "order"
 
 
 def test_answers_come_from_pairs_only_where_they_can_be_read_at_test_time():
