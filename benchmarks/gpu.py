@@ -7,6 +7,9 @@ the plan reserves for the driver), and stops where that is not enough. Each has 
 printed and kept in `results/benchmarks/gpu.json`.
 
     python benchmarks/gpu.py --profiles t4 paper
+
+On a machine with a copy of the tree, say what that is: ROUTEDK_COMMIT=$(git describe --always --abbrev=40
+--exclude='*' --dirty=+), as it is printed where the tree comes from.
 """
 
 from __future__ import annotations

@@ -8,6 +8,10 @@ left out. Where no model hub can be reached, give the student's file, whole or i
 
     split -b 30M student.gguf pieces/student.gguf. && python scripts/lent_machine.py --pieces pieces …
 
+The machine has a copy of the tree, and git may know nothing of it there, or something older. So say what it is:
+
+    --commit 8d13a4c00b1f9d380b79335171fdf2f2e554373f
+
 It is one process and knows nothing of the machine: try it on a CPU first, with `--profile toy`.
 """
 
@@ -24,6 +28,7 @@ from pathlib import Path
 
 from routedk_lite import get_profile
 from routedk_lite.files import sha256_file
+from routedk_lite.study.machine import git_state
 from routedk_lite.study.pipeline import Pipeline, Stage
 
 
@@ -101,7 +106,11 @@ def main() -> None:
     parser.add_argument("--pieces", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs"))
+    parser.add_argument("--commit", help="of the tree, forty digits, then a + if it was changed")
     args = parser.parse_args()
+    if args.commit:
+        os.environ["ROUTEDK_COMMIT"] = args.commit
+    git_state()  # complains now, not after hours
     with tempfile.TemporaryDirectory() as brought:
         if args.pieces:
             put_together(args.pieces, args.profile, Path(brought))

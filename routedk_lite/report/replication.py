@@ -243,8 +243,8 @@ def _records_dropdown(records: Sequence[RunRecord], folder: Path) -> str:
         link = Path(os.path.relpath(record.path, folder)).as_posix()
         student = record.student["id"] if record.student else "none"
         where = record.hardware.get("gpu") or record.hardware["cpu"]
-        commit = f"{str(record.commit)[:7]}{'+' * bool(record.dirty)}"
-        rows.append([f"[{record.run}]({link})", record.domain, f"`{student}`", where, record.created[:10], commit])
+        made = [record.created[:10], f"{(record.commit or 'unknown')[:7]}{'+' * bool(record.dirty)}"]
+        rows.append([f"[{record.run}]({link})", record.domain, f"`{student}`", where, *made])
     header = ["run", "domain", "student", "hardware", "date", "commit"]
     table = text_table(header, rows, text_columns=len(header), markdown=True)
     return f":::{{dropdown}} Records behind these numbers\n{table}\n:::"

@@ -157,7 +157,7 @@ def provenance(records: Sequence[RunRecord]) -> str:
     first, last = used[0].created[:10], latest.created[:10]
     dates = first if first == last else f"{first} to {last}"
     commit = "commit" if len({r.commit for r in used}) == 1 else "last commit"
-    return f"Recorded: {student}, {_machines(used)}, {dates}, {commit} {str(latest.commit)[:7]}."
+    return f"Recorded: {student}, {_machines(used)}, {dates}, {commit} {(latest.commit or 'unknown')[:7]}."
 
 
 def _machines(records: Iterable[RunRecord]) -> str:
