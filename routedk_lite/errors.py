@@ -62,13 +62,23 @@ def exit_code(app: typer.Typer, words: Sequence[str]) -> int:
     Raises:
         Exception: one that nobody expects, which is a fault of ours.
     """
-    debug = "--debug" in words
+    rest = [word for word in words if word != "--debug"]
+    return ended(lambda: app(rest, prog_name="routedk", standalone_mode=False), debug=len(rest) < len(words))
+
+
+def ended(work: Callable[[], int | None], *, debug: bool = False) -> int:
+    """Do some work, for a script; it ends as `exit_code` says.
+
+    Args:
+        work: may give an exit code.
+        debug: show the traceback of a failure as well.
+    """
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")  # a terminal that knows no α shows a question mark
     try:
-        code = app([word for word in words if word != "--debug"], prog_name="routedk", standalone_mode=False) or 0
-        if code == INTERRUPTED:
-            _say("Stopped. What is finished is kept: the same command goes on from there.")
+        code = work() or 0
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except typer.Abort:
         code = 1
         _say("Stopped: nothing was done.")
@@ -83,6 +93,8 @@ def exit_code(app: typer.Typer, words: Sequence[str]) -> int:
         elif said is None:
             raise
         _say(f"error: {said or repr(error)}", "red")
+    if code == INTERRUPTED:
+        _say("Stopped. What is finished is kept: the same command goes on from there.")
     _flush()
     return code
 

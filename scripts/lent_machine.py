@@ -27,7 +27,9 @@ import time
 from pathlib import Path
 
 from routedk_lite import get_profile
+from routedk_lite.errors import ended
 from routedk_lite.files import sha256_file
+from routedk_lite.places import check_writable, user_folder
 from routedk_lite.study.machine import git_state
 from routedk_lite.study.pipeline import Pipeline, Stage
 
@@ -110,7 +112,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.commit:
         os.environ["ROUTEDK_COMMIT"] = args.commit
-    git_state()  # complains now, not after hours
+    git_state()  # both complain now, not after hours
+    check_writable(user_folder(args.out, "--out"), "--out")
     with tempfile.TemporaryDirectory() as brought:
         if args.pieces:
             put_together(args.pieces, args.profile, Path(brought))
@@ -124,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(ended(main))

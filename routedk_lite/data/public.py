@@ -59,9 +59,11 @@ def public_file(source: str, path: str, progress=lambda n: None) -> Path:
 
     Raises:
         DownloadError: the file is neither cached nor to be had, or its bytes are wrong.
-        ValueError: `ROUTEDK_MIRROR` is neither a folder nor an `http(s)` address.
+        ValueError: there is no such public file, or `ROUTEDK_MIRROR` is neither a folder nor an `http(s)` address.
     """
-    entry = manifest()[source]
+    entry = manifest().get(source, {"files": ()})
+    if path not in entry["files"]:
+        raise ValueError(f"no public file {path!r} of {source!r}: the manifest has files of {', '.join(manifest())}")
     address = mirrored(DOWNLOAD_ROOT, entry["repository"], entry["commit"], path)
     return fetch(address, _cache_folder(entry) / path, sha256=entry["files"][path]["sha256"], progress=progress)
 

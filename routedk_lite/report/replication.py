@@ -286,7 +286,7 @@ def write_report(
         file.write(text)
     own = [r for r in records if r.profile == claims.profile]
     figure = claims_figure(judgements, note=fill(provenance(own), 100) if own else "no records yet")
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context({"svg.hashsalt": "replication"}):  # the same ids in every run
-        figure.savefig(picture, metadata={"Date": None, "Description": figure_key(judgements)})
+    about = {"Date": None, "Description": figure_key(judgements)}
+    with atomic_write(picture, "wb") as file, plt.rc_context({"svg.hashsalt": "replication"}):  # the same ids each time
+        figure.savefig(file, format="svg", metadata=about)
     return page, picture
