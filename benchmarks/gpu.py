@@ -7,6 +7,9 @@ the plan reserves for the driver), and stops where that is not enough. Each has 
 printed and kept in `results/benchmarks/gpu.json`.
 
     python benchmarks/gpu.py --profiles t4 paper
+
+On a machine with a copy of the tree, say what that is: ROUTEDK_COMMIT=$(git describe --always --abbrev=40
+--exclude='*' --dirty=+), as it is printed where the tree comes from.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from routedk_lite.answers.decoding import greedy_answers, sample_bundles
 from routedk_lite.config import PROFILES, KnowledgeConfig, Profile, get_profile
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.sessions import Session
+from routedk_lite.errors import ended
 from routedk_lite.files import write_json
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
@@ -212,4 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(ended(main))

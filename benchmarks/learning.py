@@ -19,6 +19,7 @@ from routedk_lite.analysis.diagnostics import LearningPoint, learning_point
 from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import get_profile
 from routedk_lite.data.domains import load_domain
+from routedk_lite.errors import ended
 from routedk_lite.files import write_json
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.experts import train_expert
@@ -65,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(ended(main))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from routedk_lite.answers.answering import answer_sessions
 from routedk_lite.data.metrics import evaluate
+from routedk_lite.errors import ended
 from routedk_lite.files import write_json
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
@@ -130,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(ended(main))

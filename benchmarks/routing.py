@@ -31,6 +31,7 @@ from routedk_lite.answers.decoding import greedy_answers, sample_bundles
 from routedk_lite.config import get_profile
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import prompt_batches
+from routedk_lite.errors import ended
 from routedk_lite.files import write_json
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
@@ -259,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(ended(main))

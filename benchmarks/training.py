@@ -23,6 +23,7 @@ from statistics import median
 
 from routedk_lite.config import TrainConfig, get_profile
 from routedk_lite.data.domains import load_domain
+from routedk_lite.errors import ended
 from routedk_lite.files import write_json
 from routedk_lite.report.tables import text_table
 from routedk_lite.student.backbone import load_student
@@ -131,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(ended(main))

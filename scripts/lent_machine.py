@@ -8,6 +8,10 @@ left out. Where no model hub can be reached, give the student's file, whole or i
 
     split -b 30M student.gguf pieces/student.gguf. && python scripts/lent_machine.py --pieces pieces …
 
+The machine has a copy of the tree, and git may know nothing of it there, or something older. So say what it is:
+
+    --commit 8d13a4c00b1f9d380b79335171fdf2f2e554373f
+
 It is one process and knows nothing of the machine: try it on a CPU first, with `--profile toy`.
 """
 
@@ -23,7 +27,10 @@ import time
 from pathlib import Path
 
 from routedk_lite import get_profile
+from routedk_lite.errors import ended
 from routedk_lite.files import sha256_file
+from routedk_lite.places import check_writable, user_folder
+from routedk_lite.study.machine import git_state
 from routedk_lite.study.pipeline import Pipeline, Stage
 
 
@@ -101,7 +108,12 @@ def main() -> None:
     parser.add_argument("--pieces", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs"))
+    parser.add_argument("--commit", help="of the tree, forty digits, then a + if it was changed")
     args = parser.parse_args()
+    if args.commit:
+        os.environ["ROUTEDK_COMMIT"] = args.commit
+    git_state()  # both complain now, not after hours
+    check_writable(user_folder(args.out, "--out"), "--out")
     with tempfile.TemporaryDirectory() as brought:
         if args.pieces:
             put_together(args.pieces, args.profile, Path(brought))
@@ -115,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(ended(main))

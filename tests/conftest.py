@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -196,3 +198,27 @@ def load(tiny_llama):
         return AutoModelForCausalLM.from_pretrained(tiny_llama, **{"dtype": torch.float32} | options).eval()
 
     return load
+
+
+# --- what only other users cannot do ------------------------------------------------------------------------------
+
+_OVERRIDES = (1, 2)
+"""Linux' capabilities to write and read whatever the permissions (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH)."""
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """In this block read-only means read-only, even where the tests run as root."""
+    if os.geteuid():
+        yield
+        return
+    libc, header = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0)
+    before, changed = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
+    for capabilities in (before, changed):
+        assert libc.capget(header, capabilities) == 0
+    changed[0] &= ~sum(1 << number for number in _OVERRIDES)
+    assert libc.capset(header, changed) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, before) == 0

@@ -67,7 +67,7 @@ def test_doctor_has_a_verdict_for_every_profile():
 
 def test_results_without_records_say_how_to_make_some(tmp_path):
     out = run(app, ["results", "--results", str(tmp_path)])
-    assert out.exit_code == 1 and "routedk run" in out.output
+    assert out.exit_code == 1 and "Make some: routedk run --profile toy" in str(out.exception)
 
 
 def test_the_committed_records_agree_with_their_predictions(mirror):

@@ -1,124 +1,15 @@
-import hashlib
-import http.server
+import errno
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from conftest import unprivileged
+from hypothesis import given
+from hypothesis import strategies as st
 
 from routedk_lite import files
-
-CONTENT = bytes(range(256)) * 5000
-RIGHT = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def source(tmp_path):
-    path = tmp_path / "source.bin"
-    path.write_bytes(CONTENT)
-    return path
-
-
-@pytest.fixture
-def server():
-    """A local web server whose behaviour a test can set; it notes the ranges it was asked for."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            state = self.server
-            state.ranges.append(self.headers.get("Range"))
-            if state.failures:
-                self.send_response(state.failures.pop(0))
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            start = int((self.headers.get("Range") or "bytes=0-")[6:-1]) if state.resumes else 0
-            body = CONTENT[start:]
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            cut = state.cuts.pop(0) if state.cuts else len(body)
-            self.wfile.write(body[:cut])
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        httpd.failures, httpd.cuts, httpd.ranges, httpd.resumes = [], [], [], True
-        httpd.url = f"http://127.0.0.1:{httpd.server_port}/file.bin"
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield httpd
-        httpd.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
-
-
-def test_fetch_copies_verifies_and_reports_progress(source, tmp_path):
-    seen = []
-    target = files.fetch(str(source), tmp_path / "cache" / "x.bin", sha256=RIGHT, progress=seen.append)
-    assert target.read_bytes() == CONTENT
-    assert sum(seen) == len(CONTENT)
-
-
-def test_fetch_leaves_a_right_file_alone(source, tmp_path):
-    target = files.fetch(str(source), tmp_path / "x.bin", sha256=RIGHT)
-    source.unlink()
-    assert files.fetch(str(source), target, sha256=RIGHT) == target
-
-
-def test_wrong_bytes_are_refused_and_not_kept(source, tmp_path):
-    source.write_bytes(CONTENT[:-1])
-    with pytest.raises(files.DownloadError, match=r"source\.bin has SHA-256 .* expected"):
-        files.fetch(str(source), tmp_path / "new" / "x.bin", sha256=RIGHT)
-    assert [p.name for p in (tmp_path / "new").iterdir() if not p.name.endswith(".lock")] == []
-
-
-def test_a_damaged_cached_file_is_replaced(source, tmp_path):
-    target = tmp_path / "x.bin"
-    target.write_bytes(b"damaged")
-    files.fetch(str(source), target, sha256=RIGHT)
-    assert target.read_bytes() == CONTENT
-
-
-def test_missing_source_names_it_and_the_way_out(tmp_path):
-    with pytest.raises(files.DownloadError, match="ROUTEDK_MIRROR"):
-        files.fetch(str(tmp_path / "nowhere"), tmp_path / "x.bin", sha256=RIGHT)
-
-
-def test_a_broken_transfer_is_continued(server, tmp_path):
-    server.cuts = [700_000]
-    files.fetch(server.url, tmp_path / "x.bin", sha256=RIGHT)
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT
-    first, second = server.ranges
-    assert first is None
-    assert 600_000 < int(second.removeprefix("bytes=").removesuffix("-")) <= 700_000
-
-
-def test_a_server_without_ranges_starts_again(server, tmp_path):
-    server.cuts, server.resumes = [700_000], False
-    files.fetch(server.url, tmp_path / "x.bin", sha256=RIGHT)
-    assert (tmp_path / "x.bin").read_bytes() == CONTENT
-
-
-def test_server_errors_are_retried_but_a_missing_page_is_not(server, tmp_path):
-    server.failures = [503, 503]
-    files.fetch(server.url, tmp_path / "x.bin", sha256=RIGHT)
-    assert len(server.ranges) == 3
-    server.failures = [404]
-    with pytest.raises(files.DownloadError, match="404"):
-        files.fetch(server.url, tmp_path / "y.bin", sha256=RIGHT)
-    assert len(server.ranges) == 4
-
-
-def test_no_network_is_one_clear_sentence_and_keeps_what_arrived(server, tmp_path):
-    server.cuts = [700_000] + [0] * 10
-    with pytest.raises(files.DownloadError, match="Check the network"):
-        files.fetch(server.url, tmp_path / "x.bin", sha256=RIGHT)
-    assert not (tmp_path / "x.bin").exists()
-    assert 600_000 < (tmp_path / "x.bin.part").stat().st_size <= 700_000
 
 
 def test_atomic_write_keeps_the_old_file_on_failure(tmp_path):
@@ -249,3 +140,84 @@ def test_files_are_written_beside_others_and_the_one_that_names_them_comes_last(
     assert moved == ["a.safetensors", "z.safetensors", "routed.json"]
     assert {p.name for p in tmp_path.iterdir()} == {*moved, "tokenizer.json"}
     assert (tmp_path / "tokenizer.json").read_text() == "kept"
+
+
+# --- paths that users name ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ("x/y", "x/y"),
+        ("~/x", "/home/me/x"),
+        ("file:///x%20y", "/x y"),
+        ("file://localhost/x", "/x"),
+        ("a:b", "a:b"),  # a colon alone makes no address
+        ("x y", "x y"),
+    ],
+)
+def test_a_path_may_be_written_as_users_write_it(monkeypatch, value, path):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert files.user_path(value, "--out") == Path(path)
+    monkeypatch.setenv("ROUTEDK_CACHE", value)
+    assert files.cache_dir("data") == Path(path, "data")
+
+
+@given(st.text())
+def test_a_path_is_understood_or_refused_by_name(value):
+    try:
+        found = files.user_path(value, "--out")
+    except ValueError as error:
+        assert str(error).startswith(f"--out = {value!r}")
+    else:
+        assert "\0" not in str(found) and not str(found).startswith("~/")
+
+
+def test_without_a_home_the_cache_must_be_named(monkeypatch):
+    monkeypatch.delenv("ROUTEDK_CACHE", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: f"~/.cache/{name}")
+    with pytest.raises(ValueError, match="ROUTEDK_CACHE is not set, and there is no home folder"):
+        files.cache_dir()
+
+
+@pytest.mark.parametrize("write", [files.locked, files.atomic_write, files.atomic_folder])
+@pytest.mark.parametrize("place", ["read-only", "file", "file/deeper", "link", "x" * 300])
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(tmp_path, monkeypatch, write, place):
+    for name in ("read-only", "elsewhere"):
+        (tmp_path / name).mkdir(mode=0o555)
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere/at/all")
+    monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path / place))
+    words = rf"the cache {tmp_path}/{place} cannot be written to \(.+\): set ROUTEDK_CACHE to a folder"
+    with unprivileged(), pytest.raises(files.DownloadError, match=words), write(files.cache_dir("students", "x")):
+        pass
+    with unprivileged(), pytest.raises(OSError, match="denied"), write(tmp_path / "elsewhere" / "y"):
+        pass  # what lies elsewhere is no matter of the cache
+
+
+@pytest.mark.parametrize("error", [OSError(code, "no locks here") for code in (errno.ENOLCK, errno.EOPNOTSUPP)])
+def test_where_the_file_system_has_no_locks_two_still_take_turns(tmp_path, monkeypatch, error):
+    def flock(file, operation):
+        raise error
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    inside = []
+
+    def make(name):
+        with files.locked(tmp_path / "folder"):
+            inside.append(name)
+            time.sleep(0.1)
+            inside.append(name)
+
+    threads = [threading.Thread(target=make, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+    assert inside in ([*"aabb"], [*"bbaa"])
+
+
+def test_an_error_inside_the_lock_lets_go_of_it(tmp_path):
+    for _ in range(2):
+        with pytest.raises(RuntimeError), files.locked(tmp_path / "x"):
+            raise RuntimeError

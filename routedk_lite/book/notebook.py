@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from .. import __version__
 from ..config import Profile, get_profile
 from ..files import own_file
+from ..places import user_folder
 from .requirements import install_missing, remove_refused
 
 LARGE_GPU = 20 * 2**30
@@ -69,10 +70,10 @@ def setup(profile: str = "", *, quiet: bool = False) -> Chapter:
         quiet: print nothing.
 
     Raises:
-        ValueError: there is no such profile.
+        ValueError: there is no such profile, or `ROUTEDK_WORK` names no folder.
         RuntimeError: torch or numpy is missing, or something else could not be installed or removed.
     """
-    chosen = get_profile(profile or os.environ.get("ROUTEDK_PROFILE") or "toy")
+    chosen = get_profile(profile) if profile else _profile(os.environ.get("ROUTEDK_PROFILE") or "toy")
     install_missing(["gpu"] if chosen.student.load_in_4bit else [])
     remove_refused(allowed=in_colab())
     import torch
@@ -87,7 +88,7 @@ def setup(profile: str = "", *, quiet: bool = False) -> Chapter:
         profile=chosen,
         device=device,
         results=own_file("results"),
-        work=Path(os.environ.get("ROUTEDK_WORK", "runs")),
+        work=user_folder(os.environ.get("ROUTEDK_WORK") or "runs", "ROUTEDK_WORK"),
         has_public_data=bool(os.environ.get("ROUTEDK_MIRROR")) or all(map(domain_is_cached, PUBLIC_DOMAINS)),
     )
     if not quiet:
@@ -102,6 +103,13 @@ def setup(profile: str = "", *, quiet: bool = False) -> Chapter:
                 "The public sessions are not on this machine: the toy shop stands in. `routedk data fetch` gets them."
             )
     return chapter
+
+
+def _profile(name: str) -> Profile:
+    try:
+        return get_profile(name)
+    except ValueError as error:
+        raise ValueError(f"ROUTEDK_PROFILE: {error}") from error
 
 
 def in_colab() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..files import asset, cache_dir, fetch
+from ..fetching import fetch, mirrored
+from ..files import asset, cache_dir
 from .sessions import PUBLIC_DOMAINS, DataError, Domain, Session
 
 DOWNLOAD_ROOT = "https://raw.githubusercontent.com"
@@ -59,10 +59,12 @@ def public_file(source: str, path: str, progress=lambda n: None) -> Path:
 
     Raises:
         DownloadError: the file is neither cached nor to be had, or its bytes are wrong.
+        ValueError: there is no such public file, or `ROUTEDK_MIRROR` is neither a folder nor an `http(s)` address.
     """
-    entry = manifest()[source]
-    root = os.environ.get("ROUTEDK_MIRROR") or DOWNLOAD_ROOT
-    address = "/".join([root.rstrip("/"), entry["repository"], entry["commit"], path])
+    entry = manifest().get(source, {"files": ()})
+    if path not in entry["files"]:
+        raise ValueError(f"no public file {path!r} of {source!r}: the manifest has files of {', '.join(manifest())}")
+    address = mirrored(DOWNLOAD_ROOT, entry["repository"], entry["commit"], path)
     return fetch(address, _cache_folder(entry) / path, sha256=entry["files"][path]["sha256"], progress=progress)
 
 

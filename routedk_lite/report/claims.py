@@ -146,9 +146,9 @@ def load_claims(path: str | Path | None = None) -> Claims:
 
     path = Path(path or own_file("claims.yml"))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_bytes())  # bytes: YAML may be in UTF-16, and says so
     except (OSError, yaml.YAMLError) as error:
-        raise ClaimError(f"{path}: cannot be read ({error})") from error
+        raise ClaimError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     parts = {"profile": str, "papers": dict, "claims": list, "control_profile": str, "controls": list}
     if not isinstance(content, dict) or {name: type(part) for name, part in content.items()} != parts:
         raise ClaimError(
@@ -188,6 +188,8 @@ def _claim(entry: Any, where: str, papers: Mapping[str, Paper], domains: Sequenc
     made = tuple(
         _comparison(one, f"{where}, comparison {number}") for number, one in enumerate(claim.comparisons, start=1)
     )
+    if made and not any(comparison.decides for comparison in made):
+        raise ClaimError(f"{where}: decides = false in all comparisons: the verdict must rest on one of them")
     return Claim(**{**claim.__dict__, "comparisons": made})
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..data.sessions import PUBLIC_DOMAINS
 from .style import FAINT, QUIET, WIDTH, new_figure, palette
-from .verdicts import NOT_RUN, Finding, Judgement
+from .verdicts import NOT_COMPARABLE, NOT_RUN, Finding, Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,10 +74,11 @@ def claims_figure(judgements: Sequence[Judgement], *, note: str = "") -> Figure:
 
 
 def _draw_comparison(axes: Axes, line: int, findings: Sequence[Finding]) -> None:
-    known = [f for f in findings if not f.missing]
+    known = [f for f in findings if f.is_compared]
     if not known:
         look = {"va": "center", "fontsize": 8.5, "color": QUIET, "style": "italic"}
-        axes.annotate(NOT_RUN, (0, line), xytext=(4, 0), textcoords="offset points", **look)
+        words = NOT_COMPARABLE if any(f.hindrance for f in findings) else NOT_RUN
+        axes.annotate(words, (0, line), xytext=(4, 0), textcoords="offset points", **look)
         return
     comparison = known[0].comparison
     low = 0.0 if comparison.test == "greater" else -comparison.margin

@@ -150,8 +150,11 @@ def claim_section(claims: Claims, judgement: Judgement, records: Sequence[RunRec
         claim.statement + (f" {_cited(claims.papers[claim.paper], claim.where)}" if claim.paper else ""),
         text_table(["", ""], facts, text_columns=2, markdown=True),
     ]
-    if known := [f for f in judgement.findings if not f.missing]:
+    if known := [f for f in judgement.findings if f.is_compared]:
         parts.append(findings_table(known))
+    if hindered := [f for f in judgement.findings if f.hindrance]:
+        reasons = (f"{f.comparison.label} ({f.domain}): {f.hindrance}" for f in hindered)
+        parts.append(f"Cannot be compared: {'; '.join(reasons)}.")
     if missing := _missing(judgement):
         parts.append(f"Not run yet: {missing}.")
     if claim.costs:
@@ -240,8 +243,8 @@ def _records_dropdown(records: Sequence[RunRecord], folder: Path) -> str:
         link = Path(os.path.relpath(record.path, folder)).as_posix()
         student = record.student["id"] if record.student else "none"
         where = record.hardware.get("gpu") or record.hardware["cpu"]
-        commit = f"{str(record.commit)[:7]}{'+' * bool(record.dirty)}"
-        rows.append([f"[{record.run}]({link})", record.domain, f"`{student}`", where, record.created[:10], commit])
+        made = [record.created[:10], f"{(record.commit or 'unknown')[:7]}{'+' * bool(record.dirty)}"]
+        rows.append([f"[{record.run}]({link})", record.domain, f"`{student}`", where, *made])
     header = ["run", "domain", "student", "hardware", "date", "commit"]
     table = text_table(header, rows, text_columns=len(header), markdown=True)
     return f":::{{dropdown}} Records behind these numbers\n{table}\n:::"
@@ -283,7 +286,7 @@ def write_report(
         file.write(text)
     own = [r for r in records if r.profile == claims.profile]
     figure = claims_figure(judgements, note=fill(provenance(own), 100) if own else "no records yet")
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context({"svg.hashsalt": "replication"}):  # the same ids in every run
-        figure.savefig(picture, metadata={"Date": None, "Description": figure_key(judgements)})
+    about = {"Date": None, "Description": figure_key(judgements)}
+    with atomic_write(picture, "wb") as file, plt.rc_context({"svg.hashsalt": "replication"}):  # the same ids each time
+        figure.savefig(file, format="svg", metadata=about)
     return page, picture

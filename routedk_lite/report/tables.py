@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.sessions import DOMAINS
@@ -95,6 +96,21 @@ def results_table(records: Iterable[RunRecord], *, markdown: bool = False) -> st
     return "\n\n".join(parts)
 
 
+def no_records(folder: Path, known: Iterable[RunRecord], profile: str | None = None, domain: str | None = None) -> str:
+    """That there is no record of what was asked for, what there is instead, and how to make some.
+
+    Args:
+        folder: where was looked.
+        known: all that is there.
+        profile, domain: what was asked for; `None` is any.
+    """
+    wanted = "".join(f" of {kind} {name!r}" for kind, name in (("profile", profile), ("domain", domain)) if name)
+    there = ", ".join(sorted({f"{record.profile}/{record.domain}" for record in known}))
+    missing = "" if folder.is_dir() else ", which does not exist"
+    command = f"routedk run --profile {profile or 'toy'}" + (f" --domain {domain}" if domain else "")
+    return f"no records{wanted} in {folder}{f'; there are {there}' if there else missing}. Make some: {command}"
+
+
 def headline_table(records: Iterable[RunRecord]) -> str:
     """The README's results in Markdown: one row per run, and per domain strict F1 with its interval and exact match."""
     profiles: dict[str, list[RunRecord]] = {}
@@ -141,7 +157,7 @@ def provenance(records: Sequence[RunRecord]) -> str:
     first, last = used[0].created[:10], latest.created[:10]
     dates = first if first == last else f"{first} to {last}"
     commit = "commit" if len({r.commit for r in used}) == 1 else "last commit"
-    return f"Recorded: {student}, {_machines(used)}, {dates}, {commit} {str(latest.commit)[:7]}."
+    return f"Recorded: {student}, {_machines(used)}, {dates}, {commit} {(latest.commit or 'unknown')[:7]}."
 
 
 def _machines(records: Iterable[RunRecord]) -> str:

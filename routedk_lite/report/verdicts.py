@@ -8,11 +8,17 @@ by Holm's rule over all deciding comparisons of the claim in all its domains, wh
 verdict               when
 ====================  =========================================================================================
 replicates            the interval lies on the claimed side, and the corrected p value is below .05
-does not replicate    the interval holds nothing that the claim's margin would count
-not decided           neither of the two
+real, but too small   the same, and yet the whole interval is smaller than what the claim's margin counts
+does not replicate    the interval holds nothing that the margin would count, and shows no such small difference
+not decided           none of the three
 not judged            fewer than three seeds; the smallest difference that could have been found stands beside
+cannot be compared    the runs have no seed, or no two sessions, in common
 not run               a run is missing
 ====================  =========================================================================================
+
+The margin of `not worse` is what may be lost: a claim with a loss that is real but smaller still replicates. Where a
+claim needs all of its comparisons, the lowest of their verdicts is the claim's, where it needs any of them, the
+highest: `does not replicate`, `real, but too small`, `not decided`, `replicates`, from the lowest.
 """
 
 from __future__ import annotations
@@ -38,9 +44,11 @@ SEEDS = 3
 """Seeds of each trained run that a verdict needs."""
 LEVEL = 0.05
 """Of the corrected p value; intervals are 95 % ones."""
-REPLICATES, DOES_NOT = "replicates", "does not replicate"
-NOT_DECIDED, NOT_JUDGED, NOT_RUN = "not decided", "not judged", "not run"
+REPLICATES, DOES_NOT, TOO_SMALL = "replicates", "does not replicate", "real, but too small"
+NOT_DECIDED, NOT_JUDGED, NOT_COMPARABLE, NOT_RUN = "not decided", "not judged", "cannot be compared", "not run"
 DIFFERS = "differs by domain"
+_RANKS = (DOES_NOT, TOO_SMALL, NOT_DECIDED, REPLICATES)
+"""Of what is judged, from the lowest."""
 _NUMBERS = {1: "one seed", 2: "two seeds"}
 
 
@@ -68,12 +76,19 @@ class Finding(NamedTuple):
     """Seeds that both sides have; `None` where nothing is left to chance."""
     detectable: float = float("nan")
     """The smallest true difference that so many sessions would have shown, at a power of 80 %; seeds not counted."""
+    hindrance: str = ""
+    """Why the runs, which are all recorded, cannot be compared; if there is a reason, there are no numbers."""
     verdict: str = NOT_RUN
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there are numbers."""
+        return not self.missing and not self.hindrance
 
     @property
     def is_judged(self) -> bool:
         """Whether there are runs and seeds enough."""
-        return not self.missing and (self.n_seeds is None or self.n_seeds >= SEEDS)
+        return self.is_compared and (self.n_seeds is None or self.n_seeds >= SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +108,10 @@ class Judgement:
     def verdict(self) -> str:
         """The verdict over all domains; those that are not judged are named as missing."""
         found = list(self.by_domain.values())
-        judged = [v for v in found if v in (REPLICATES, DOES_NOT, NOT_DECIDED)]
+        judged = [v for v in found if v in _RANKS]
         if not judged:
             return next((v for v in found if v != NOT_RUN), NOT_RUN)
-        whole = DIFFERS if {REPLICATES, DOES_NOT} <= set(judged) else NOT_DECIDED
+        whole = DIFFERS if len(set(judged) - {NOT_DECIDED}) > 1 else NOT_DECIDED
         whole = judged[0] if len(set(judged)) == 1 else whole
         return whole if len(judged) == len(found) else f"{whole} ({len(judged)} of {len(found)} domains)"
 
@@ -110,13 +125,12 @@ class Judgement:
         deciding = [f for f in self.findings if f.domain == domain and f.comparison.decides]
         if not deciding or any(f.missing for f in deciding):
             return NOT_RUN
+        if any(f.hindrance for f in deciding):
+            return NOT_COMPARABLE
         if waiting := [f for f in deciding if not f.is_judged]:
             return min(waiting, key=lambda f: f.n_seeds).verdict
-        verdicts = [f.verdict for f in deciding]
-        strong, weak = (REPLICATES, DOES_NOT) if self.claim.needs == "any" else (DOES_NOT, REPLICATES)
-        if strong in verdicts:  # one is enough
-            return strong
-        return weak if set(verdicts) == {weak} else NOT_DECIDED
+        choose = max if self.claim.needs == "any" else min
+        return choose((f.verdict for f in deciding), key=_RANKS.index)
 
 
 def judge(
@@ -132,6 +146,7 @@ def judge(
 
     Raises:
         ClaimError: records of one run differ in their settings, or were made from other data than those at hand.
+            Runs that fit together but leave nothing to compare are no error: their `Finding` says so.
         RecordError: predictions or attachments are missing or changed.
     """
     profile = profile or claims.profile
@@ -164,6 +179,8 @@ def _verdict(f: Finding) -> str:
     """The rule at the top of this module."""
     if f.missing:
         return NOT_RUN
+    if f.hindrance:
+        return NOT_COMPARABLE
     if not f.is_judged:
         return f"{NOT_JUDGED} ({_NUMBERS[f.n_seeds]})"
     margin, test = f.comparison.margin, f.comparison.test
@@ -172,9 +189,10 @@ def _verdict(f: Finding) -> str:
         refuted, shown = -margin < f.low and f.high < margin, f.low > 0 or f.high < 0
     else:
         refuted, shown = f.high < (bound if test == "not worse" else margin), f.low > bound
+    shown = shown and f.p_holm < LEVEL
     if refuted:
-        return DOES_NOT
-    return REPLICATES if shown and f.p_holm < LEVEL else NOT_DECIDED
+        return TOO_SMALL if shown else DOES_NOT
+    return REPLICATES if shown else NOT_DECIDED
 
 
 def _compared(claim: Claim, comparison: Comparison, domain: str, shelf: _Shelf, n_draws: int) -> Finding:
@@ -187,14 +205,15 @@ def _compared(claim: Claim, comparison: Comparison, domain: str, shelf: _Shelf, 
     a = shelf.scores(domain, comparison.a, comparison.metric, n_a)
     others = [shelf.scores(domain, run, comparison.metric, n_b) for run in comparison.b]
     seeds = _common([a, *others])
+    every = ", ".join(dict.fromkeys(comparison.runs))
     if not seeds:
-        raise ClaimError(
-            f"claim {claim.id!r}, {comparison.label!r}, {domain}: no seed is recorded for all of "
-            f"{', '.join(comparison.runs)}"
-        )
+        return Finding(comparison, domain, (), hindrance=f"no seed is recorded for all of {every}")
     first = np.stack([_at(a, seed) for seed in seeds])
     second = np.mean([[_at(b, seed) for seed in seeds] for b in others], axis=0)
     counted = np.isfinite(first).all(0) & np.isfinite(second).all(0)  # `official` leaves unreadable answers out
+    if counted.sum() < 2:
+        found = "no session has" if not counted.any() else "a single session has"
+        return Finding(comparison, domain, (), hindrance=f"{found} an answer that can be read in all of {every}")
     first, second = first[:, counted], second[:, counted]
     bound = -comparison.margin if comparison.test == "not worse" else 0.0
     found = paired_difference(first - bound, second, generator=np.random.default_rng(0), n_draws=n_draws)
@@ -228,6 +247,8 @@ def _varying(comparison: Comparison, domain: str, shelf: _Shelf, n_draws: int) -
     weights = np.stack([_weight(record, comparison.expert, shelf.test(domain)) for record in runs.values()])
     lengths = np.array([len(session) for session in shelf.test(domain)])
     many = lengths > np.median(lengths)
+    if not many.any():
+        return Finding(comparison, domain, (), hindrance="no session has more products than the median")
     found = group_difference(weights, many, generator=np.random.default_rng(0), n_draws=n_draws)
     return Finding(
         comparison,

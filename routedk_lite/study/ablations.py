@@ -62,13 +62,24 @@ def run_ablation(study: Study, config: Mapping[str, Any], key: str) -> dict[str,
 def _controlled(study: Study, model: RoutedModel, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     # A decoder of pairs is fitted on validation sessions.
     splits = ["validation", "test"] if study.profile.answers == "pairs" else ["test"]
+    orders = _orders(study)
     given: dict[int, np.ndarray] = {}
     for split in splits:
-        traced = _trace(study, model, study.split(split))
-        given |= control_alpha(config["control"], traced, seed=study.seed)
+        each = []
+        for step in orders:
+            shown = [s.permuted(range(len(s))[::step]) for s in study.split(split)]
+            each.append(control_alpha(config["control"], _trace(study, model, shown), seed=study.seed))
+        given |= {id_: np.stack([one[id_] for one in each]) for id_ in each[0]} if len(each) > 1 else each[0]
     made = _answers(study, model, f"control-{config['control']}-{key}", given)
-    made["analysis"] |= _statistics(model, np.stack([given[s.id] for s in study.split("test")]))
+    in_session_order = [given[s.id][0] if len(orders) > 1 else given[s.id] for s in study.split("test")]
+    made["analysis"] |= _statistics(model, np.stack(in_session_order))
     return made
+
+
+def _orders(study: Study) -> tuple[int, ...]:
+    """The steps at which items are shown where each order has an α of its own (`PairConfig.control`); else one."""
+    pairs = study.profile.pairs
+    return (1, -1)[: pairs.orders] if study.profile.answers == "pairs" and pairs.control == "order" else (1,)
 
 
 def _lesioned(study: Study, model: RoutedModel, config: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from ..analysis.diagnostics import pair_auc
 from ..answers.answering import ReadPairs, decode_pairs, pairs_of
 from ..answers.decoding import Answer, greedy_answers
-from ..answers.voting import vote_all, voting_curve
+from ..answers.voting import vote_all
 from ..config import DecodeConfig, KnowledgeConfig
 from ..data.habits import HABITS, habit_bundles
 from ..data.metrics import evaluate
@@ -32,7 +32,7 @@ from ..fusion.statistics import routing_statistics
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..teacher.knowledge import load_knowledge
 from .records import measure
-from .votes import resumed, sampled, vote_facts, voted
+from .votes import resumed, sampled, vote_facts, voted, voting_curves
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -230,7 +230,7 @@ def traced(study: Study, model: RoutedModel, sessions: Iterable[Session]) -> np.
 
 def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """One draw of N answers per session, and the votes among fewer and fewer of them."""
-    name, test = config["model"], study.split("test")
+    name = config["model"]
     if name in experts(study):
         model = load_expert(study.student, train(study, name).folder)
         try:
@@ -241,19 +241,10 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
         with routed(study, name) as (model, _):
             samples = sampled(study, model, f"voting-{name}-{key}")
     votes = vote_all(samples)
-    settings = study.profile.vote
-    curves = {}
-    for metric in ("f1", "exact_match"):
-        chance = np.random.default_rng(study.seed)
-        points = voting_curve(samples, test, settings.sizes, generator=chance, metric=metric)
-        curves[metric] = [{**p._asdict(), "resampled": list(p.resampled)} for p in points]
     return {
         "answers": [Answer.of_bundles(id_, v.bundles) for id_, v in votes.items()],
         "student": asdict(study.student.info),
-        "analysis": {
-            "curves": curves,
-            **vote_facts(study, samples, votes),
-        },
+        "analysis": {**voting_curves(study, samples), **vote_facts(study, samples, votes)},
         "attachments": {"samples": (s.to_json() for s in samples)},
     }
 

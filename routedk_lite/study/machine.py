@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -13,13 +14,26 @@ VERSIONS_OF = ("routedk-lite", "torch", "transformers", "peft", "datasets", "num
 
 
 def git_state() -> tuple[str | None, bool | None]:
-    """Commit of the package's checkout, and whether tracked files differ from it."""
-    root = Path(__file__).parent  # any folder of the checkout will do
+    """Commit of the package's checkout, and whether tracked files differ from it.
+
+    Where the tree was copied without git's state, or beside an older one, `ROUTEDK_COMMIT` says what it is: forty
+    digits, with a `+` if there were changes (`git describe --always --abbrev=40 --exclude='*' --dirty=+` prints it).
+    A package that lies in somebody else's repository, as in a virtual environment there, has no commit.
+
+    Raises:
+        ValueError: `ROUTEDK_COMMIT` is no commit.
+    """
+    if told := os.environ.get("ROUTEDK_COMMIT", "").strip():
+        if not re.fullmatch(r"[0-9a-f]{40}\+?", told):
+            raise ValueError(f"ROUTEDK_COMMIT = {told!r}: must be the forty digits of a commit, then a + if changed")
+        return told.removesuffix("+"), told.endswith("+")
+    here = Path(__file__).resolve()
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", *words], cwd=here.parent, capture_output=True, text=True, check=True).stdout
 
     try:
+        git("ls-files", "--error-unmatch", here.name)  # or the repository is about something else
         commit = git("rev-parse", "HEAD").strip()
         return commit, bool(git("status", "--porcelain", "--untracked-files=no").strip())
     except (OSError, subprocess.CalledProcessError):

@@ -67,7 +67,7 @@ def planned(study: Study) -> Iterator[Planned]:
         yield from _floors(study)
         yield from _experts(study)
         yield from _fusions(study)
-        yield from _controls(study)
+        yield from _taken_apart(study, lambda change: "control" in change, part="method")
         return
     yield from _floors(study)
     yield from _without_student(study)
@@ -232,21 +232,20 @@ def _one_router(study: Study) -> dict[str, Any]:
     return {**_routed(study), "fusion_name": ablations.FUSION, **fusion.to_json(), "experts": experts}
 
 
-def _controls(study: Study) -> Iterator[Planned]:
-    one = _one_router(study)
+def _taken_apart(study: Study, wanted: Callable[[Mapping[str, Any]], bool], part: str) -> Iterator[Planned]:
+    """The routed model with other weights, or with fewer experts."""
+    one, seed = _one_router(study), study.seed
     for name, change in ablations.ablations(study).items():
-        if "control" in change:
+        if wanted(change):
             about, config = ablations.about(change), {**one, **change}
-            yield Planned(f"{name}-seed{study.seed}", about, "answer", study.seed, config, ablations.run_ablation)
+            yield Planned(f"{name}-seed{seed}", about, "answer", seed, config, ablations.run_ablation, part=part)
 
 
 def _ablations(study: Study) -> Iterator[Planned]:
-    seed, routed, one = study.seed, _routed(study), _one_router(study)
-    for name, change in ablations.ablations(study).items():
-        about, config = ablations.about(change), {**one, **change}
-        yield Planned(f"{name}-seed{seed}", about, "answer", seed, config, ablations.run_ablation, part="ablations")
+    seed = study.seed
+    yield from _taken_apart(study, lambda change: True, part="ablations")
     config = {
-        **routed,
+        **_routed(study),
         "sessions": EXPLORED,
         "temperatures": mixtures.TEMPERATURES,
         "parts": mixtures.PARTS,

@@ -53,7 +53,7 @@ class Study:
         self.work = Path(work, self.profile.name, self.domain)
         if seed < 0:
             raise ValueError(f"seed = {seed}: must be 0 or more")
-        if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        if (processes := os.environ.get("WORLD_SIZE", "1").strip()) not in ("", "0", "1"):
             raise RuntimeError(
                 f"WORLD_SIZE = {processes}: a study runs in one process; several would wait for each other for ever. "
                 "Run its stages side by side instead (workflow/Snakefile), or launch a script that calls `train_expert`"

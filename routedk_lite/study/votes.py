@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..answers.consensus import Consensus
 from ..answers.decoding import Answer, Samples, sample_bundles
-from ..answers.voting import Vote, diversity, reliability, vote, vote_all
+from ..answers.voting import Vote, diversity, reliability, vote, vote_all, voting_curve
 from ..data.metrics import per_session
 from ..data.prompts import ContextOf
 from ..data.sessions import Bundle
@@ -105,6 +106,21 @@ def voted(study: Study, samples: Sequence[Samples]) -> dict[str, Any]:
         **vote_facts(study, samples, votes),
     }
     return {"answers": answers, "analysis": made, "attachments": {"samples": (s.to_json() for s in samples)}}
+
+
+def voting_curves(study: Study, samples: Sequence[Samples]) -> dict[str, Any]:
+    """What votes among fewer and fewer answers are worth, by metric, and the warnings that come with it."""
+    curves, said, sizes = {}, [], study.profile.vote.sizes
+    for metric in CURVES:
+        chance = np.random.default_rng(study.seed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            points = voting_curve(samples, study.split("test"), sizes, generator=chance, metric=metric)
+        curves[metric] = [{**p._asdict(), "resampled": list(p.resampled)} for p in points]
+        for one in caught:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        said += [str(one.message) for one in caught if one.category is UserWarning]
+    return {"curves": curves, "warnings": said}
 
 
 def vote_facts(study: Study, samples: Sequence[Samples], votes: Mapping[int, Vote]) -> dict[str, Any]:

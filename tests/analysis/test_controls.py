@@ -145,6 +145,26 @@ def test_pairs_are_read_under_given_weights_too(tiny_student, routed, sessions):
     assert any(np.abs(found[s.id] - plain[s.id]).max() > 1e-2 for s in sessions)
 
 
+def test_each_order_of_the_items_can_have_weights_of_its_own(tiny_student, routed, sessions):
+    reader, single = (make_reader(tiny_student, sessions, PairConfig(layer=2, orders=orders)) for orders in (2, 1))
+    model = routed()
+    backwards = [s.permuted(range(len(s))[::-1]) for s in sessions]
+    own = [traced(tiny_student, model, shown) for shown in (sessions, backwards)]
+    options = {"progress": False, "batch_size": 5}
+
+    def read(shown, reader, alpha=None):
+        return read_pairs(model, tiny_student.tokenizer, shown, reader, alpha=alpha, **options)
+
+    plain = read(sessions, reader)
+    for id_, pairs in read(sessions, reader, {id_: np.stack([one[id_] for one in own]) for id_ in own[0]}).items():
+        assert pairs == pytest.approx(plain[id_], abs=1e-4)  # each order's own weights: the router's answer
+    alone = [{s.id: np.tile(np.eye(3)[k], (2, 1)) for s in sessions} for k in (0, 1)]
+    first, second = read(sessions, single, alone[0]), read(backwards, single, alone[1])
+    for id_, pairs in read(sessions, reader, {id_: np.stack([one[id_] for one in alone]) for id_ in alone[0]}).items():
+        assert pairs == pytest.approx((first[id_] + second[id_][::-1, ::-1]) / 2, abs=1e-4)
+        assert np.abs(pairs - plain[id_]).max() > 1e-3
+
+
 def test_weights_for_the_wrong_layers_are_refused(routed):
     with pytest.raises(ValueError, match=r"alpha has 3 layers: give one for each of \[0, 1\]"):
         routed().override(np.full((1, 3, 3), 1 / 3)).__enter__()
@@ -274,7 +294,11 @@ def small(name, split):
     return replace(domain, sessions=domain.sessions[: {"train": 12, "validation": 4, "test": 10}[split]])
 
 
-@pytest.mark.parametrize("pairs", [None, PairConfig(layer=2)], ids=["greedy", "pairs"])
+@pytest.mark.parametrize(
+    "pairs",
+    [None, PairConfig(layer=2), PairConfig(layer=2, control="order"), PairConfig(layer=2, orders=1, control="order")],
+    ids=["greedy", "pairs", "orders", "one order"],
+)
 def test_ablations_are_recorded(tiny_profile, tmp_path, monkeypatch, pairs):
     monkeypatch.setattr(holdings, "load_domain", small)
     monkeypatch.setattr(records, "load_domain", small)

@@ -198,8 +198,19 @@ def test_a_t4_is_told_from_an_a100(name, capability, says, monkeypatch):
 
 def test_unknown_profile_is_refused(monkeypatch):
     monkeypatch.setenv("ROUTEDK_PROFILE", "huge")
-    with pytest.raises(ValueError, match="unknown profile 'huge'"):
+    with pytest.raises(ValueError, match="ROUTEDK_PROFILE: unknown profile 'huge': choose one of toy"):
         setup()
+
+
+def test_places_are_read_as_users_write_them(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ROUTEDK_PROFILE", "")
+    monkeypatch.setenv("ROUTEDK_WORK", "~/work")
+    chapter = setup(quiet=True)
+    assert chapter.work == tmp_path / "work" and chapter.profile.name == "toy"
+    (tmp_path / "work").touch()
+    with pytest.raises(ValueError, match="ROUTEDK_WORK = .*/work is a file: give the name of a folder"):
+        setup(quiet=True)
 
 
 def test_colab_is_recognised(monkeypatch, tmp_path):

@@ -98,6 +98,16 @@ def test_citing_what_does_not_exist_is_an_error(load, tmp_path):
         check_runs(claims, dict.fromkeys(("electronic", "clothing", "food"), every))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_claims_may_begin_with_a_mark_of_their_encoding(tmp_path, encoding):
+    path = tmp_path / "claims.yml"
+    path.write_text(own_file("claims.yml").read_text(encoding="utf-8"), encoding=encoding)
+    assert load_claims(path) == CLAIMS
+    path.write_bytes(b"profile: caf\xe9")
+    with pytest.raises(ClaimError, match=r"claims\.yml: cannot be read \(.*position 12"):
+        load_claims(path)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -117,6 +127,10 @@ def test_citing_what_does_not_exist_is_an_error(load, tmp_path):
             "reports = '': must be a text; write 'unknown' for what",
         ),
         (lambda c: c["claims"][0].update(needs="most"), "needs = 'most': choose one of all, any"),
+        (
+            lambda c: c["claims"][0]["comparisons"][0].update(decides=False),
+            "'beats-distillation': decides = false in all comparisons",
+        ),
         (
             lambda c: c["claims"][0].update(domains=["toys"]),
             "domain = 'toys': choose one of electronic, cloth",

@@ -129,6 +129,19 @@ def test_the_figure_draws_judged_and_unjudged_apart(study):
     assert all(claim.title in texts for claim in CLAIMS) and "a note" in texts
 
 
+def test_runs_that_cannot_be_compared_are_said_to_on_the_page_and_in_the_figure(tmp_path, monkeypatch):
+    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    write_run(tmp_path / "results", "rules-seed0", 0.8, seed=0)
+    write_run(tmp_path / "results", "both-seed1", 0.5, seed=1)
+    records = load_all(tmp_path / "results")
+    judgements = judge(CLAIMS, records, n_draws=100)
+    section = page_parts(CLAIMS, judgements, records, tmp_path)["claims"].split("(claim-mixing-hurts)=")[1]
+    reason = "rules alone − both (electronic): no seed is recorded for all of rules-seed*, both-seed*"
+    assert f"\n\nCannot be compared: {reason}.\n\n" in section
+    texts = [text.get_text() for text in claims_figure(judgements).axes[0].texts]
+    assert texts.count("cannot be compared") == 1
+
+
 def test_the_figure_says_where_nothing_was_run(monkeypatch):
     monkeypatch.setattr(verdicts, "load_domain", stand_in)
     texts = [text.get_text() for text in claims_figure(judge(CLAIMS, [])).axes[0].texts]

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic import EXPERTS, QUALITY, STUDENT, stand_in, votes, weights, write_run, write_study
 
+from routedk_lite.answers.decoding import Answer
 from routedk_lite.data.metrics import per_session
 from routedk_lite.report import verdicts
 from routedk_lite.report.claims import Claim, ClaimError, Claims, Comparison, load_claims
-from routedk_lite.report.verdicts import DIFFERS, DOES_NOT, NOT_DECIDED, NOT_RUN, REPLICATES, judge
+from routedk_lite.report.verdicts import (
+    DIFFERS,
+    DOES_NOT,
+    NOT_COMPARABLE,
+    NOT_DECIDED,
+    NOT_RUN,
+    REPLICATES,
+    TOO_SMALL,
+    Finding,
+    Judgement,
+    judge,
+)
 from routedk_lite.statistics import holm
 from routedk_lite.study.records import load_all, load_predictions
 
@@ -93,10 +107,103 @@ def test_only_seeds_that_both_sides_have_are_compared(tmp_path):
     write_run(tmp_path, "other-seed3", 0.9, seed=3)
     found = judged(tmp_path, compare())
     assert found.findings[0].n_seeds == 2 and {r.seed for r in found.records} == {0, 1}
-    for seed in (0, 1):
-        (tmp_path / f"smol/electronic/other-seed{seed}.json").unlink()
-    with pytest.raises(ClaimError, match=r"claim 'c', 'a − b', electronic: no seed is recorded for all of one-seed"):
-        judged(tmp_path, compare())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "test", "p_value", "verdict"),
+    [
+        (0.005, 0.015, "greater", 0.001, TOO_SMALL),
+        (0.005, 0.015, "greater", 0.2, DOES_NOT),  # nothing that counts, and the small gain may be chance
+        (0.005, 0.025, "greater", 0.001, REPLICATES),
+        (0.021, 0.025, "greater", 0.001, REPLICATES),
+        (-0.005, 0.015, "greater", 0.5, DOES_NOT),
+        (-0.015, -0.005, "greater", 0.001, DOES_NOT),
+        (-0.005, 0.025, "greater", 0.3, NOT_DECIDED),
+        (-0.015, -0.005, "not worse", 0.001, REPLICATES),  # the margin is what may be lost
+        (-0.025, -0.021, "not worse", 0.001, DOES_NOT),
+        (0.005, 0.015, "varies", 0.001, TOO_SMALL),
+        (-0.015, -0.005, "varies", 0.001, TOO_SMALL),
+        (-0.015, 0.005, "varies", 0.3, DOES_NOT),
+        (-0.025, -0.005, "varies", 0.001, REPLICATES),
+    ],
+)
+def test_a_real_difference_that_the_margin_does_not_count_has_its_own_words(low, high, test, p_value, verdict):
+    alone = {"estimate": (low + high) / 2, "low": low, "high": high, "p_holm": p_value, "n_seeds": 3}
+    assert verdicts._verdict(Finding(compare(test=test), "electronic", (), **alone)) == verdict
+
+
+def stated(needs, *by_domain):
+    """What a claim's verdict is, from those of its comparisons in each domain."""
+    domains = ("electronic", "clothing", "food")[: len(by_domain)]
+    (claim,) = claims(compare(), needs=needs, domains=domains)
+    found = [
+        Finding(compare(), domain, ("one-seed*",) * (verdict == NOT_RUN), n_seeds=3, verdict=verdict)
+        for domain, several in zip(domains, by_domain, strict=True)
+        for verdict in several
+    ]
+    return Judgement(claim=claim, findings=tuple(found)).verdict
+
+
+@pytest.mark.parametrize(
+    ("needs", "by_domain", "verdict"),
+    [
+        ("all", [[REPLICATES, TOO_SMALL]], TOO_SMALL),
+        ("all", [[NOT_DECIDED, TOO_SMALL]], TOO_SMALL),
+        ("all", [[DOES_NOT, TOO_SMALL]], DOES_NOT),
+        ("any", [[REPLICATES, TOO_SMALL]], REPLICATES),
+        ("any", [[NOT_DECIDED, TOO_SMALL]], NOT_DECIDED),
+        ("any", [[DOES_NOT, TOO_SMALL]], TOO_SMALL),
+        ("all", [[TOO_SMALL], [TOO_SMALL]], TOO_SMALL),
+        ("all", [[TOO_SMALL], [REPLICATES]], DIFFERS),
+        ("all", [[TOO_SMALL], [DOES_NOT]], DIFFERS),
+        ("all", [[TOO_SMALL], [NOT_DECIDED]], NOT_DECIDED),
+        ("all", [[TOO_SMALL], [NOT_RUN]], f"{TOO_SMALL} (1 of 2 domains)"),
+    ],
+)
+def test_what_is_real_but_too_small_stands_between_the_others(needs, by_domain, verdict):
+    assert stated(needs, *by_domain) == verdict
+
+
+def test_runs_that_share_no_seed_are_said_to_and_the_other_claims_are_judged(tmp_path):
+    write_run(tmp_path, "one-seed0", 0.8, seed=0)
+    write_run(tmp_path, "other-seed1", 0.5, seed=1)
+    write_run(tmp_path, "x", 0.8)
+    write_run(tmp_path, "y", 0.2)
+    found = judged(tmp_path, compare(), compare("x", ("y",)))
+    apart, together = found.findings
+    assert found.verdict == apart.verdict == NOT_COMPARABLE and not apart.is_compared
+    assert apart.hindrance == "no seed is recorded for all of one-seed*, other-seed*"
+    assert together.verdict == REPLICATES
+
+
+@pytest.mark.parametrize(("n_readable", "words"), [(0, "no session has"), (1, "a single session has")])
+def test_runs_without_a_session_that_both_answer_are_said_to(tmp_path, n_readable, words):
+    test = stand_in("electronic", "test")
+    readable = {
+        "one": lambda i: i % 2 == 0,
+        "other": lambda i: i % 2 == 1 or i < 2 * n_readable,
+    }
+    for run, is_readable in readable.items():
+        given = [Answer.of_bundles(s.id, s.bundles if is_readable(i) else ()) for i, s in enumerate(test)]
+        write_run(tmp_path, run, 1.0, answers=given)
+    asked = compare("one", ("other",), metric="official precision")
+    found = judged(tmp_path, asked, compare("one", ("other",), decides=False))
+    assert found.verdict == NOT_COMPARABLE
+    assert found.findings[0].hindrance == f"{words} an answer that can be read in all of one, other"
+    assert found.findings[1].is_compared  # the strict protocol counts every session
+
+
+def test_weights_of_sessions_that_are_all_as_long_are_said_to_be_no_comparison(tmp_path, monkeypatch):
+    test = stand_in("electronic", "test")
+    size = len(test.sessions[0])
+    alike = replace(test, sessions=tuple(s for s in test if len(s) == size))
+    monkeypatch.setattr(verdicts, "load_domain", lambda name, split: alike)
+    rows = [row for row in weights("electronic", 0) if row["id"] in {s.id for s in alike}]
+    more = {"test": alike, "answers": [Answer.of_bundles(s.id, s.bundles) for s in alike]}
+    write_run(tmp_path, "d-seed0", 1.0, seed=0, analysis={"experts": EXPERTS}, attachments={"alpha": rows}, **more)
+    found = judged(tmp_path, compare("d-seed*", (), metric="alpha", test="varies", expert="rules"))
+    assert found.verdict == NOT_COMPARABLE
+    assert found.findings[0].hindrance == "no session has more products than the median"
 
 
 def test_numbers_are_those_of_the_predictions(tmp_path):
@@ -122,8 +229,6 @@ def test_runs_without_seeds_need_no_seeds(tmp_path):
 
 
 def test_the_official_protocol_leaves_unreadable_answers_out(tmp_path):
-    from routedk_lite.answers.decoding import Answer
-
     test = stand_in("electronic", "test")
     silent = [Answer.of_bundles(s.id, s.bundles if i % 2 else ()) for i, s in enumerate(test)]
     write_run(tmp_path, "one", 1.0, answers=silent)

@@ -59,9 +59,10 @@ def test_a_stage_comes_after_what_it_uses(tmp_path) -> None:
 
 
 def test_a_study_in_several_processes_is_refused_before_it_hangs(monkeypatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RuntimeError, match=r"WORLD_SIZE = 2: a study runs in one process.*workflow/Snakefile"):
-        Pipeline("toy")
+    for processes in ("2", "two"):
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        with pytest.raises(RuntimeError, match=rf"WORLD_SIZE = {processes}: a study runs in one.*workflow/Snakefile"):
+            Pipeline("toy")
     monkeypatch.setenv("WORLD_SIZE", "1")
     Pipeline("toy")
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from threading import Thread
@@ -28,13 +29,13 @@ def plan(tmp_path):
 
     def dry_run(*settings):
         places = [f"results={tmp_path / 'results'}", f"work={tmp_path / 'runs'}"]
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--cores", "2", "--dry-run"]
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--cores", "2", "--dry-run", "-p"]
         done = subprocess.run(
             [*command, "--directory", str(tmp_path), "--config", *places, *settings],
             capture_output=True, text=True, env=os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         said = (done.stdout + done.stderr).replace(f"{tmp_path}/", "")
-        jobs = re.findall(r"(?:    input: (.*)\n)?    output: (\S+)\n", said)
+        jobs = re.findall(r"(?:    input: (.*)\n)?    output: (.+)\n", said)
         return {output: set(inputs.split(", ")) - {""} for inputs, output in jobs}, said
 
     return dry_run
@@ -80,6 +81,36 @@ def test_the_grid_is_domain_times_seed_times_stage(plan):
     assert re.search(rf"stage +{len(stages)}\n", said)
 
 
+@pytest.mark.parametrize(
+    ("results", "work", "there"),
+    [
+        ("my results", "./runs//", ("my results", "runs")),
+        ("~/out/", "it's $HOME", ("out", "it's $HOME")),
+    ],
+)
+def test_folders_may_be_written_as_users_write_them(plan, results, work, there):
+    jobs, said = plan("profile=toy", "seeds=0", f"results={results}", f"work={work}")
+    assert f"{there[0]}/toy/toyshop/floor-pairs.json" in jobs, said
+    assert f"{there[1]}/toy/toyshop/fetched" in jobs
+    commands = [shlex.split(line) for line in said.splitlines() if "routedk run" in line]
+    assert len(commands) == len(jobs)
+    for command in commands:
+        assert tuple(command[command.index(option) + 1] for option in ("--results", "--work")) == there
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["profile=nope"], "unknown profile 'nope': choose one of toy, smol"),
+        (["profile=toy", "seeds=0,x"], "seeds = 'x': must be a whole number, 0 or more"),
+        (["profile=toy", "results=file"], "results = file is a file: give the name of a folder"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named(plan, tmp_path, settings, said):
+    (tmp_path / "file").touch()
+    assert said in plan(*settings)[1]
+
+
 def test_jobs_wait_for_what_they_need(plan):
     jobs, _ = plan("profile=toy", "seeds=0,1", "part=method,ablations")
 
@@ -105,5 +136,6 @@ def test_what_is_recorded_is_not_run_again_and_other_settings_are_noticed(plan, 
     record.write_text(json.dumps({**content, "config_hash": "other"}))
     _, said = plan("profile=toy", "seeds=0")
     assert "records of other settings or data, move them away to run them again" in said
-    _, said = plan("profile=toy", "part=all")
-    assert "part = 'all': choose among method, companion, ablations" in said
+    record.write_text("{}", encoding="utf-16")
+    _, said = plan("profile=toy", "seeds=0")
+    assert "floor-pairs.json is no record" in said and "move it away to run it again" in said

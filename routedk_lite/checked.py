@@ -1,0 +1,96 @@
+"""Settings that check themselves: a wrong type or value is refused by its field, wherever the value came from."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+SHOWN = 100
+"""Characters of a refused value."""
+LARGEST = 2**63 - 1
+"""Integer that a field may hold, so that whoever reads the setting can."""
+_LONE = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which no file can hold."""
+
+
+class Checked:
+    """A frozen dataclass whose fields have the types that they are declared with. JSON's lists become tuples.
+
+    Subclasses that have rules beside the types call `super().__post_init__()` first.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, list) and any(get_origin(one) is tuple for one in _choices(kind)):
+                value = tuple(value)
+                object.__setattr__(self, name, value)
+            require(_fits(value, kind), self, name, _in_words(kind))
+
+
+def require(ok: bool, owner: object, name: str, rule: str) -> None:
+    """Refuse a field's value.
+
+    Args:
+        ok: whether it is right.
+        owner: whose field it is.
+        name: of the field.
+        rule: what it must be.
+
+    Raises:
+        ValueError: it is not right; the message names field, value and rule.
+    """
+    if not ok:
+        raise ValueError(f"{type(owner).__name__}.{name} = {_shown(getattr(owner, name))}: must be {rule}")
+
+
+def require_count(owner: object, name: str) -> None:
+    """Refuse a field's value unless it is an integer from 1 up; of the types, `Checked` takes care."""
+    require(getattr(owner, name) >= 1, owner, name, "an integer ≥ 1")
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write integers of many thousand digits
+        text = "a very large number"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+@cache
+def _kinds(owner: type) -> dict[str, Any]:
+    return get_type_hints(owner)
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """The types that a declaration allows."""
+    return get_args(kind) if isinstance(kind, types.UnionType) or get_origin(kind) is Union else (kind,)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(one, get_args(kind)[0]) for one in value)
+    if kind is float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and abs(value) <= sys.float_info.max
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
+    if kind is str:
+        return isinstance(value, str) and not _LONE.search(value)
+    if len(_choices(kind)) > 1:
+        return any(_fits(value, one) for one in _choices(kind))
+    return isinstance(value, kind)
+
+
+_WORDS = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false", type(None): "None"}
+
+
+def _in_words(kind: Any) -> str:
+    words = []
+    for one in _choices(kind):
+        each = f"a list, each {_in_words(get_args(one)[0])}" if get_origin(one) is tuple else ""
+        words.append(each or _WORDS.get(one, f"a {getattr(one, '__name__', one)}"))
+    return " or ".join(words)
