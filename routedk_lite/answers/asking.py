@@ -12,8 +12,11 @@ import numpy as np
 import torch
 
 from ..config import Profile
-from ..data.prompts import encode_prompt, parse_answer, session_prompt
+from ..data.chat import opened_thought
+from ..data.parsing import parse_answer
+from ..data.prompts import encode_prompt, session_prompt
 from ..data.sessions import Bundle, Session
+from ..student.generation import end_tokens, generate_greedily, until_end, written_text
 from ..student.pairs import PairReader, read_pairs
 from .partitions import LARGEST, PartitionDecoder
 
@@ -74,25 +77,17 @@ def ask(
         raise ValueError(f"{len(session)} products: pairs are decoded for at most {LARGEST}")
     started, tokenizer = time.perf_counter(), student.tokenizer
     ids = encode_prompt(session_prompt(session, tokenizer, profile.prompt), tokenizer)
-    inputs = torch.tensor([ids], device=model.device)
     model.eval()
     with torch.inference_mode():
-        made = model.generate(
-            input_ids=inputs,
-            attention_mask=torch.ones_like(inputs),
-            do_sample=False,
-            max_new_tokens=profile.decode.max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
+        more = {"return_dict_in_generate": True, "output_logits": True}
+        made = generate_greedily(model, tokenizer, [ids], profile.decode.max_new_tokens, **more)
     alpha = model.alpha[0]
-    written = made.sequences[0, len(ids) :]
+    ends = end_tokens(model, tokenizer)
+    written = until_end(made.sequences[0, len(ids) :], ends)
     tokens = tuple(
-        _token(int(token), logits[0].float(), tokenizer, others)
-        for token, logits in zip(written, made.logits, strict=True)
+        _token(token, logits[0].float(), tokenizer, others) for token, logits in zip(written, made.logits, strict=True)
     )
-    text = tokenizer.decode(written, skip_special_tokens=True)
+    text = opened_thought(tokenizer) + written_text(written, tokenizer, ends)
     bundles, pairs = parse_answer(text, len(session), profile.prompt.fmt).bundles, None
     if reader is not None and decoder is not None:
         found = read_pairs(model, tokenizer, [session], reader, prompt=profile.prompt, batch_size=1, progress=False)

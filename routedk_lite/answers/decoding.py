@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..config import DecodeConfig, PromptConfig
+from ..data.chat import opened_thought
 from ..data.formats import get_format, read_letters
-from ..data.prompts import ContextOf, Problem, encode_slots, parse_answer, prompt_batches, shorten
+from ..data.parsing import Problem, check_groups, parse_answer
+from ..data.prompts import ContextOf, Row, encode_slots, prompt_batches, shorten
 from ..data.sessions import Bundle, Session
-from .drawing import draw_texts
+from ..student.generation import end_tokens, generate_greedily, until_end, written_text
+from .drawing import chances, draw_texts
 from .slots import Asked, draw_choices
 
 if TYPE_CHECKING:
@@ -34,13 +37,14 @@ class Answer(NamedTuple):
     id: int
     """The session's."""
     text: str
-    """What was written; of an answer in letters, the letters alone, since everything else is given."""
+    """What was written, behind the mark of a thought that the chat template has begun; of an answer in letters, the
+    letters alone, since everything else is given."""
     bundles: tuple[Bundle, ...]
     """What the parser read in it."""
     problems: tuple[Problem, ...]
     """What it could not read."""
     n_tokens: int
-    """Tokens generated, the end-of-sequence token included."""
+    """Tokens generated, up to the first end token, that one included."""
     log_prob: float | None = None
     """Mean log-probability of these tokens at temperature 1, in nats; `None` where it was not asked for."""
 
@@ -129,6 +133,8 @@ def greedy_answers(
 ) -> list[Answer]:
     """The most likely next token at every step, for all sessions, in length-sorted batches.
 
+    None of the student's own settings of generation enters (`student.generation`).
+
     Batches depend on all sessions, not on `done`: an interrupted evaluation that goes on gives the same answers.
 
     Args:
@@ -145,37 +151,31 @@ def greedy_answers(
 
     Returns:
         Answers, longest prompt first.
+
+    Raises:
+        ValueError: a prompt cannot be written or read, or no token ends an answer.
     """
     import torch
     from tqdm.auto import tqdm
-    from transformers import GenerationConfig
 
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
-    slots = get_format(prompt.fmt).slots
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=decode.max_new_tokens,
-        eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    slots, read = get_format(prompt.fmt).slots, _Reader(model, tokenizer, prompt.fmt)
     batches = list(prompt_batches(sessions, tokenizer, prompt, decode.batch_size, context))
     answers: list[Answer] = []
     model.eval()
     with tqdm(total=sum(map(len, batches)), unit="session", desc="answering", disable=not progress) as bar:
         for batch in batches:
-            if any(s.id not in done for s, _, _ in batch):
+            if any(row.session.id not in done for row in batch):
                 # A batch that is only partly done is computed whole, so that its padding is what it always was.
-                weights = [alpha[s.id] for s, _, _ in batch] if alpha else None
+                weights = [alpha[row.session.id] for row in batch] if alpha else None
                 if slots:
                     with torch.inference_mode():
                         found = [one[0] for one in _choices(model, tokenizer, batch, prompt, 0, 0, alpha=weights)]
                 else:
-                    ids = {"input_ids": [ids for _, _, ids in batch]}
-                    padded = tokenizer.pad(ids, return_tensors="pt").to(model.device)
+                    ids = [row.ids for row in batch]
                     with torch.inference_mode(), model.override(np.stack(weights)) if weights else nullcontext():
-                        output = model.generate(**padded, generation_config=settings)
-                    new = output[:, padded["input_ids"].shape[1] :].cpu()
-                    found = [_answer(s, t, tokenizer, prompt.fmt) for (s, _, _), t in zip(batch, new, strict=True)]
+                        written = generate_greedily(model, tokenizer, ids, decode.max_new_tokens).tolist()
+                    found = [read.answer(row.session, tokens) for row, tokens in zip(batch, written, strict=True)]
                 found = [answer for answer in found if answer.id not in done]
                 on_batch(found)
                 answers += found
@@ -206,7 +206,8 @@ def sample_bundles(
     """Draw n answers to every session, and the greedy one with them (RouteDK, test-time scaling).
 
     Chance depends on `seed`, the session's id and the number of the draw alone, so neither batches nor `n` change a
-    draw: the first 8 answers of a draw of 32 are what a draw of 8 gives.
+    draw: the first 8 answers of a draw of 32 are what a draw of 8 gives. With a smaller `decode.max_new_tokens` each is
+    cut, and stays the same up to there.
 
     Args:
         model: the student, plain, with an expert, or routed.
@@ -222,7 +223,7 @@ def sample_bundles(
         Samples, longest prompt first.
 
     Raises:
-        ValueError: `n`, `temperature` or `top_p` out of range.
+        ValueError: `n`, `temperature` or `top_p` out of range, or as for `greedy_answers`.
     """
     import torch
     from tqdm.auto import tqdm
@@ -236,26 +237,25 @@ def sample_bundles(
             raise ValueError(f"{name} = {value!r}: must be {rule}")
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
     size = max(1, min(decode.batch_size, ROWS.get(model.device.type, ROWS["cuda"]) // (n + 1)))
+    slots, read = get_format(prompt.fmt).slots, _Reader(model, tokenizer, prompt.fmt)
     batches = list(prompt_batches(sessions, tokenizer, prompt, size, context))
     result: list[Samples] = []
     model.eval()
     with tqdm(total=sum(map(len, batches)), unit="session", desc=f"{n} draws", disable=not progress) as bar:
         for batch in batches:
-            if any(s.id not in done for s, _, _ in batch):
-                settings = {"temperature": temperature, "top_p": top_p}
-                given = [alpha[session.id] for session, _, _ in batch] if alpha else None
+            if any(row.session.id not in done for row in batch):
+                how = {"temperature": temperature, "top_p": top_p}
+                how["alpha"] = [alpha[row.session.id] for row in batch] if alpha else None
                 with torch.inference_mode():
-                    if get_format(prompt.fmt).slots:
-                        rows = _choices(model, tokenizer, batch, prompt, n, seed, alpha=given, **settings)
+                    if slots:
+                        rows = _choices(model, tokenizer, batch, prompt, n, seed, **how)
                     else:
-                        each = [np.random.default_rng([seed, session.id % 2**32]) for session, _, _ in batch]
-                        chance = np.stack([one.random((n, decode.max_new_tokens)) for one in each])
-                        texts = draw_texts(
-                            model, tokenizer, [ids for _, _, ids in batch], chance, alpha=given, **settings
-                        )
+                        ids = [row.ids for row in batch]
+                        chance = np.stack([chances(seed, row.session.id, n, decode.max_new_tokens) for row in batch])
+                        texts = draw_texts(model, tokenizer, ids, chance, **how)
                         rows = [
-                            [_answer(session, t, tokenizer, prompt.fmt, log_prob=p) for t, p in drawn]
-                            for (session, _, _), drawn in zip(batch, texts, strict=True)
+                            [read.answer(row.session, tokens, log_prob) for tokens, log_prob in drawn]
+                            for row, drawn in zip(batch, texts, strict=True)
                         ]
                 found = [Samples(answers[0].id, answers[0], tuple(answers[1:])) for answers in rows]
                 found = [samples for samples in found if samples.id not in done]
@@ -265,20 +265,25 @@ def sample_bundles(
     return result
 
 
-def _answer(
-    session: Session, tokens: Any, tokenizer: PreTrainedTokenizerBase, fmt: str, log_prob: float | None = None
-) -> Answer:
-    ended = (tokens == tokenizer.eos_token_id).nonzero()
-    n_tokens = int(ended[0, 0]) + 1 if len(ended) else len(tokens)
-    text = tokenizer.decode(tokens[:n_tokens], skip_special_tokens=True)
-    bundles, problems = parse_answer(text, len(session), fmt)
-    return Answer(session.id, text, bundles, problems, n_tokens, log_prob)
+class _Reader:
+    """Reads bundles in the tokens that a student wrote."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fmt: str) -> None:
+        self.tokenizer, self.fmt = tokenizer, fmt
+        self.ends, self.begun = end_tokens(model, tokenizer), opened_thought(tokenizer)
+
+    def answer(self, session: Session, tokens: Sequence[int], log_prob: float | None = None) -> Answer:
+        """What stands before the first end token."""
+        tokens = until_end(tokens, self.ends)
+        text = self.begun + written_text(tokens, self.tokenizer, self.ends)
+        bundles, problems = parse_answer(text, len(session), self.fmt)
+        return Answer(session.id, text, bundles, problems, len(tokens), log_prob)
 
 
 def _choices(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    batch: Sequence[tuple[Session, str, list[int]]],
+    batch: Sequence[Row],
     prompt: PromptConfig,
     n: int,
     seed: int,
@@ -293,9 +298,12 @@ def _choices(
         uniform.append(np.array([one.random(len(session)) for one in each]).reshape(n, len(session)))
     answers = []
     for (session, _, _), one, drawn in zip(batch, asked, draw_choices(model, asked, uniform, **how), strict=True):
-        texts = [one.slots.text(chosen.choices) for chosen in drawn]
         letters = [" ".join(one.slots.choices[c].strip() for c in chosen.choices) for chosen in drawn]
-        read = [parse_answer(text, len(session), prompt.fmt) for text in texts]
+        # Not from the text, which repeats words of titles.
+        read = [
+            check_groups(one.slots.groups(chosen.choices), len(session), one.slots.text(chosen.choices))
+            for chosen in drawn
+        ]
         answers.append([
             Answer(session.id, short, found.bundles, found.problems, chosen.n_tokens, chosen.log_prob)
             for short, found, chosen in zip(letters, read, drawn, strict=True)

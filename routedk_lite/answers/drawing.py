@@ -8,9 +8,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..student.generation import end_tokens, pad_left
+
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TOKENS = 64
+"""Of each draw whose chance comes from the session's own stream, as in the recorded runs; of more, from the draw's."""
+
+
+def chances(seed: int, id_: int, n: int, steps: int) -> np.ndarray:
+    """The numbers that decide on the draws of a session: `seed`, its id and the number of a draw alone decide on them.
+
+    So neither more draws nor longer ones change those before.
+
+    Shapes:
+        → (n, steps), uniform in [0, 1)
+    """
+    first = np.random.default_rng([seed, id_ % 2**32]).random((n, TOKENS))[:, :steps]
+    if steps <= TOKENS:
+        return first
+    more = [np.random.default_rng([seed, id_ % 2**32, k]).random(steps - TOKENS) for k in range(n)]
+    return np.concatenate([first, more], 1)
 
 
 def draw_texts(
@@ -21,8 +41,8 @@ def draw_texts(
     temperature: float,
     top_p: float,
     alpha: Sequence[np.ndarray] | None = None,
-) -> list[list[tuple[torch.Tensor, float]]]:
-    """Tokens and mean log-probability of one greedy and N sampled answers to each prompt.
+) -> list[list[tuple[list[int], float]]]:
+    """Tokens and mean log-probability of one greedy and N sampled answers to each prompt, each up to its end token.
 
     Args:
         model, tokenizer: the student's, plain, with an expert, or routed.
@@ -35,6 +55,9 @@ def draw_texts(
 
     Shapes:
         chance: (B, N, steps), uniform in [0, 1)
+
+    Raises:
+        ValueError: no token ends an answer, or a prompt has one that the student does not know.
     """
     import torch
     from transformers import DynamicCache
@@ -45,14 +68,14 @@ def draw_texts(
     uniform[:, 1:] = torch.from_numpy(chance)
     uniform = uniform.flatten(0, 1)  # (samples, steps); -1 marks greedy
 
-    padded = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
+    padded = pad_left(prompts, model, tokenizer)
     mask, cache = padded["attention_mask"], DynamicCache(config=model.config)
     inputs, positions = padded["input_ids"], (mask.cumsum(1) - 1).clamp(min=0)
     row = torch.arange(n_prompts).repeat_interleave(n + 1)  # (samples,)
     live = torch.arange(samples)
-    tokens = torch.full((samples, n_steps), tokenizer.pad_token_id)
+    tokens = torch.zeros((samples, n_steps), dtype=torch.long)
     log_prob, length = torch.zeros(samples), torch.zeros(samples)
-    ends = torch.tensor(model.generation_config.eos_token_id or tokenizer.eos_token_id).flatten()
+    ends = torch.tensor(end_tokens(model, tokenizer))
     for step in range(n_steps):
         # Once read, a prompt keeps its α: later steps have a cache.
         with nullcontext() if alpha is None or step else model.override(np.stack(alpha)):
@@ -83,7 +106,8 @@ def draw_texts(
         inputs = pairs[:, 1:].to(model.device)  # (rows, 1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         positions = mask.sum(1, keepdim=True) - 1
-    answers = list(zip(tokens, (log_prob / length).tolist(), strict=True))
+    written = [row[: int(n)] for row, n in zip(tokens.tolist(), length, strict=True)]
+    answers = list(zip(written, (log_prob / length).tolist(), strict=True))
     return [answers[k : k + n + 1] for k in range(0, samples, n + 1)]
 
 
@@ -95,7 +119,6 @@ def _choose(
     Shapes:
         log_p: (rows, V); row, uniform: (samples,), uniform below 0 for the most likely token → (samples,)
     """
-
     chosen = log_p.argmax(-1)[row]
     for r in row.unique().tolist():
         mine = ((row == r) & (uniform >= 0)).nonzero()[:, 0]
@@ -117,5 +140,7 @@ def draw_from(log_p: torch.Tensor, uniform: torch.Tensor, temperature: float, to
         p, order = p.sort(descending=True, stable=True)
         p = torch.where(p.cumsum(-1) - p < top_p, p, 0.0)
     below = p.cumsum(-1)
-    index = torch.searchsorted(below, uniform.double() * below[-1], right=True).clamp(max=len(p) - 1)
+    # A number close to 1 is 1 in single precision, behind the last token that has any probability.
+    target = (uniform.double() * below[-1]).clamp(max=torch.nextafter(below[-1], below[-1] * 0))
+    index = torch.searchsorted(below, target, right=True)
     return index if order is None else order[index]

@@ -9,18 +9,20 @@ behind the words that it is about. The wording of the instructions is ours.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from string import ascii_uppercase
 from typing import NamedTuple
 
-from .sessions import Bundle
+from .grammars import NO_BUNDLE, Group, read_compact, read_dictionary, read_letter_lines
+from .sessions import Bundle, check_title
+from .thoughts import without_thoughts
 
 TASK = (
     "A bundle is a set of at least two products that one shopper wants together, as alternatives or because they "
     "complement each other. Find the bundles among the numbered products of one shopping session. "
 )
 """What students and teachers alike are told."""
-
 
 
 class Slots(NamedTuple):
@@ -37,6 +39,14 @@ class Slots(NamedTuple):
         letters = len({c for c in chosen if c < len(self.choices) - 1})
         return [*range(min(letters + 1, len(self.choices) - 1)), len(self.choices) - 1]
 
+    def groups(self, chosen: Sequence[int]) -> list[list[str]]:
+        """The item numbers behind each letter that was chosen."""
+        found: dict[int, list[str]] = {}
+        for number, choice in enumerate(chosen, start=1):
+            if choice < len(self.choices) - 1:
+                found.setdefault(choice, []).append(str(number))
+        return list(found.values())
+
     def text(self, chosen: Sequence[int]) -> str:
         """The whole answer."""
         return "".join(given + self.choices[c] for given, c in zip(self.given, chosen, strict=True))
@@ -47,63 +57,72 @@ class AnswerFormat(NamedTuple):
 
     instruction: str
     """What a chat model is told; a student without a chat template learns the task from examples alone."""
-    write_titles: Callable[[Sequence[str]], str]
+    title_pieces: Callable[[Sequence[str]], list[str]]
+    """Titles of one line each → what stands before each of them and how it is written, in turn, and what stands behind
+    the last."""
     write_bundles: Callable[[list[list[int]], Sequence[str]], str]
     """Sorted bundles, and the session's titles, which most formats do not need, → answer text."""
-    read_groups: Callable[[str], Iterable[str | list[str]]]
-    """Answer text to groups: a list of item references, or the text of a group that cannot be read."""
+    read_groups: Callable[[str, int], Iterable[Group]]
+    """Answer text and number of items → bundles as they were written, and pieces that cannot be read (`grammars`)."""
     task: str = TASK
     """What stands before the instruction."""
     slots: Callable[[Sequence[str]], Slots] | None = None
     """Titles → what is given of the answer; `None` where all of it is free."""
 
+    def list_titles(self, titles: Sequence[str]) -> list[str]:
+        """The titles as they stand in a prompt: text and title in turn, text first and last. Each is on one line.
 
-_LABEL = re.compile(r"^\s*(?:[-*•]|bundle\s*[0-9]*\s*[:.)=-])\s*", re.IGNORECASE)
-_ITEM_LIST = re.compile(
-    r"(?:item|product)?s?\s*[0-9]+(?:(?:\s|,|;|&|\+|and|item|product)+[0-9]+)*[\s.,;]*", re.IGNORECASE
-)
-_NUMBER = re.compile(r"[0-9]+")
-_PYTHON_LIST = re.compile(r"\[([^\[\]]*)\]?")
+        Raises:
+            ValueError: a title is no text.
+        """
+        for number, title in enumerate(titles, start=1):
+            check_title(title, f"item {number}")
+        return self.title_pieces([one_line(title) for title in titles])
+
+    def write_titles(self, titles: Sequence[str]) -> str:
+        """The titles as they stand in a prompt."""
+        return "".join(self.list_titles(titles))
 
 
-def _numbered_lines(titles: Sequence[str]) -> str:
-    return "\n".join(f"{number}. {title}" for number, title in enumerate(titles, start=1))
+def one_line(title: str) -> str:
+    """A title without line breaks, of whatever kind.
+
+    >>> one_line("tea\\npot")
+    'tea pot'
+    """
+    lines = title.splitlines()
+    return title if lines == [title] else " ".join(filter(None, map(str.strip, lines)))
+
+
+def _numbered_lines(titles: Sequence[str]) -> list[str]:
+    pieces: list[str] = []
+    for number, title in enumerate(titles, start=1):
+        pieces += [f"{number}. " if number == 1 else f"\n{number}. ", title]
+    return [*pieces, ""]
 
 
 def _compact_bundles(bundles: list[list[int]], titles: Sequence[str]) -> str:
     return "\n".join(" ".join(map(str, bundle)) for bundle in bundles)
 
 
-def _compact_groups(text: str) -> Iterable[str | list[str]]:
-    """One group per line that is not blank."""
-    for line in text.splitlines():
-        if line.strip():
-            content = _LABEL.sub("", line)
-            yield _NUMBER.findall(content) if _ITEM_LIST.fullmatch(content) else line.strip()
-
-
-def _product_dict(titles: Sequence[str]) -> str:
-    return str({f"product{number}": title for number, title in enumerate(titles, start=1)})
+def _product_dict(titles: Sequence[str]) -> list[str]:
+    """As Python writes a dictionary; a title stands between its quotes, with what is escaped there."""
+    pieces, before = [], "{"
+    for number, title in enumerate(titles, start=1):
+        written = repr(title)
+        pieces += [f"{before}'product{number}': {written[0]}", written[1:-1]]
+        before = f"{written[-1]}, "
+    return [*pieces, f"{before.removesuffix(', ')}}}"]
 
 
 def _aicl_bundles(bundles: list[list[int]], titles: Sequence[str]) -> str:
     return str({f"bundle{i}": [f"product{n}" for n in b] for i, b in enumerate(bundles, start=1)})
 
 
-def _aicl_groups(text: str) -> Iterable[str | list[str]]:
-    """One group per bracketed list; the last may have lost its closing bracket when the answer was cut."""
-    for content in _PYTHON_LIST.findall(text):
-        entries = [entry.strip(" \t\n'\"") for entry in content.split(",") if entry.strip()]
-        numbers = [_NUMBER.search(entry) for entry in entries]
-        yield [n.group() for n in numbers] if all(numbers) else content.strip()
-
-
 # --- letters ---
 
 ECHO_WORDS = 3
 """Of a title that are repeated before its letter: they cost few tokens, and bind the letter to what it is about."""
-_NO_BUNDLE = "-"
-_LETTER_LINE = re.compile(r"([0-9]{1,9})\.(?: .*)?: ?([A-Z]|-)")
 
 
 def letter_slots(titles: Sequence[str]) -> Slots:
@@ -112,10 +131,20 @@ def letter_slots(titles: Sequence[str]) -> Slots:
     >>> letter_slots(["Norva linen kitchen apron", "Orbis watch"]).text([0, 0])
     '1. Norva linen kitchen: A\\n2. Orbis watch: A'
     """
-    given = [f"{number}. {' '.join(title.split()[:ECHO_WORDS])}:" for number, title in enumerate(titles, start=1)]
-    letters = ascii_uppercase[: min(max(len(titles) // 2, 1), len(ascii_uppercase))]
+    given = [f"{number}. {_echo(title)}:" for number, title in enumerate(titles, start=1)]
     lines = (given[0], *(f"\n{line}" for line in given[1:])) if given else ()
-    return Slots(lines, (*(f" {letter}" for letter in letters), f" {_NO_BUNDLE}"))
+    letters = ascii_uppercase[: _n_letters(len(titles))]
+    return Slots(lines, (*(f" {letter}" for letter in letters), f" {NO_BUNDLE}"))
+
+
+def _echo(title: str) -> str:
+    """The first words of a title, without marks that would make a thought of them."""
+    words = " ".join(title.split()[:ECHO_WORDS])
+    return words if without_thoughts(words) == words else re.sub(r"[<\[◁]", "", words)
+
+
+def _n_letters(n_items: int) -> int:
+    return min(max(n_items // 2, 1), len(ascii_uppercase))
 
 
 def letters_of(bundles: Iterable[Iterable[int]], n_items: int) -> list[int]:
@@ -124,6 +153,9 @@ def letters_of(bundles: Iterable[Iterable[int]], n_items: int) -> list[int]:
     An item of several bundles gets the letter of the first, by their items: overlap cannot be written in letters, and
     about one session in eleven of the public domains has some. Of a bundle that loses all but one item, none is left.
 
+    Raises:
+        ValueError: more bundles than there are letters.
+
     >>> letters_of([{2, 4}, {3, 4, 5}], 5)
     [2, 0, 1, 0, 1]
     """
@@ -131,12 +163,14 @@ def letters_of(bundles: Iterable[Iterable[int]], n_items: int) -> list[int]:
     for place, bundle in enumerate(sorted(map(sorted, bundles))):
         for item in bundle:
             owner.setdefault(item, place)
-    sizes = {place: list(owner.values()).count(place) for place in owner.values()}
-    none, letters, chosen = min(max(n_items // 2, 1), len(ascii_uppercase)), {}, []
+    sizes = Counter(owner.values())
+    none, letters, chosen = _n_letters(n_items), {}, []
     for item in range(1, n_items + 1):
         place = owner.get(item)
         real = place is not None and sizes[place] > 1
         chosen.append(letters.setdefault(place, len(letters)) if real else none)
+    if len(letters) > none:
+        raise ValueError(f"{len(letters)} bundles: an answer in letters has {none} of them; take another format")
     return chosen
 
 
@@ -146,21 +180,6 @@ def _letter_bundles(bundles: list[list[int]], titles: Sequence[str]) -> str:
     return letter_slots(titles).text(letters_of(bundles, len(titles)))
 
 
-def _letter_groups(text: str) -> Iterable[str | list[str]]:
-    """One group per letter. A line that is none of this format, and a second letter for an item, cannot be read."""
-    groups: dict[str, list[str]] = {}
-    seen: set[str] = set()
-    for line in filter(None, map(str.strip, text.splitlines())):
-        found = _LETTER_LINE.fullmatch(line)
-        if found is None or found[1] in seen:
-            yield line
-            continue
-        seen.add(found[1])
-        if found[2] != _NO_BUNDLE:
-            groups.setdefault(found[2], []).append(found[1])
-    yield from groups.values()
-
-
 def read_letters(text: str) -> tuple[Bundle, ...] | None:
     """The bundles of the letters alone, one per item, as records keep an answer; `None` if it is something else.
 
@@ -168,11 +187,11 @@ def read_letters(text: str) -> tuple[Bundle, ...] | None:
     (frozenset({1, 3}),)
     """
     letters = text.split(" ")
-    if not all(letter == _NO_BUNDLE or (len(letter) == 1 and letter in ascii_uppercase) for letter in letters):
+    if not all(letter == NO_BUNDLE or (len(letter) == 1 and letter in ascii_uppercase) for letter in letters):
         return None
     groups: dict[str, set[int]] = {}
     for item, letter in enumerate(letters, start=1):
-        if letter != _NO_BUNDLE:
+        if letter != NO_BUNDLE:
             groups.setdefault(letter, set()).add(item)
     return tuple(frozenset(group) for group in groups.values() if len(group) > 1)
 
@@ -180,23 +199,23 @@ def read_letters(text: str) -> tuple[Bundle, ...] | None:
 FORMATS = {
     "compact": AnswerFormat(
         instruction="Answer with one line per bundle, item numbers only.",
-        write_titles=_numbered_lines,
+        title_pieces=_numbered_lines,
         write_bundles=_compact_bundles,
-        read_groups=_compact_groups,
+        read_groups=read_compact,
     ),
     "aicl": AnswerFormat(
         instruction="Answer with a dictionary only: {'bundle number': ['product number', ...]}.",
-        write_titles=_product_dict,
+        title_pieces=_product_dict,
         write_bundles=_aicl_bundles,
-        read_groups=_aicl_groups,
+        read_groups=read_dictionary,
     ),
     "letters": AnswerFormat(
         # Short, since every prompt pays for it: a student learns the format from examples.
         instruction="Group the products that are wanted together.",
         task="",
-        write_titles=_numbered_lines,
+        title_pieces=_numbered_lines,
         write_bundles=_letter_bundles,
-        read_groups=_letter_groups,
+        read_groups=read_letter_lines,
         slots=letter_slots,
     ),
 }

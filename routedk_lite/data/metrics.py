@@ -218,7 +218,7 @@ def _read_numbers(bundle: Iterable[int], session: Session) -> list[int]:
         if not 1 <= number <= len(session.items):
             raise ValueError(
                 f"predictions[{session.id}] holds item number {number}, but the session's items are numbered "
-                f"1 to {len(session.items)}; prompts.parse_answer reads answers and leaves such numbers out"
+                f"1 to {len(session.items)}; parsing.parse_answer reads answers and leaves such numbers out"
             )
         numbers.append(number)
     return numbers

@@ -1,6 +1,7 @@
-"""Sessions to prompt text, bundles to answer text, and answer text back to bundles (the only parser).
+"""Sessions to prompt text and bundles to answer text, and both to tokens. Answers are read in `parsing`.
 
-What an answer looks like is said by its format (`formats`).
+What an answer looks like is said by its format (`formats`). A prompt knows where its titles stand and which of it
+people wrote (`chat`): nothing of that is searched for afterwards.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import PromptConfig
-from .formats import Slots, get_format
-from .sessions import Bundle, Session
+from .chat import Piece, Prompt, Turn, write_chat
+from .formats import AnswerFormat, Slots, get_format
+from .plaintext import Encoded, Span, beginning, encode_text
+from .sessions import Session
+from .thoughts import without_thoughts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,23 +22,6 @@ if TYPE_CHECKING:
 PRODUCTS_MARK = "Products:\n"
 ANSWER_MARK = "Bundles:\n"
 """Stands before the bundles: at the end of a plain prompt, and after the reasoning where a student writes its own."""
-
-
-class Problem(NamedTuple):
-    """One thing that was wrong with a model's answer."""
-
-    kind: str
-    """`out of range`, `single item`, `duplicate` or `unreadable`."""
-    detail: str
-    """The piece of the answer that it concerns, shortened."""
-
-
-class ParsedAnswer(NamedTuple):
-    """What could be read from a model's answer."""
-
-    bundles: tuple[Bundle, ...]
-    """Bundles of two or more items in the order of the answer; a bundle given twice stands here twice."""
-    problems: tuple[Problem, ...]
 
 
 class Context(NamedTuple):
@@ -58,16 +45,20 @@ def build_prompt(
     max_title_words: int | None = None,
     hints: str = "",
     demonstrations: Iterable[Session] = (),
-) -> str:
-    """The prompt text for one session.
+) -> Prompt:
+    """The prompt for one session. It is a string.
 
     Args:
-        titles: one title per item, in session order.
+        titles: one title per item, in session order. Each is written on one line.
         fmt: answer format, a key of `FORMATS`.
-        tokenizer: if it has a chat template, the prompt is a system and a user turn; otherwise plain text.
+        tokenizer: if it has a chat template, the prompt is a system and a user turn, or a user turn alone where the
+            template knows no system; otherwise plain text.
         max_title_words: titles are cut to this many words; `None` keeps them whole.
         hints: a teacher's knowledge about this session, put below the products.
         demonstrations: training sessions that are shown first, with their annotated bundles.
+
+    Raises:
+        ValueError: a title is no text, or the chat template refuses the turns.
 
     >>> print(build_prompt(["tea pot", "tea cup"]), end="")
     Products:
@@ -76,32 +67,58 @@ def build_prompt(
     Bundles:
     """
     style = get_format(fmt)
-
-    def question(asked: Sequence[str]) -> str:
-        return f"{PRODUCTS_MARK}{style.write_titles(shorten(asked, max_title_words))}\n"
-
     shown = [
-        (question(d.titles), format_answer(d.bundles, fmt=fmt, titles=shorten(d.titles, max_title_words)))
+        (
+            _question(style, d.titles, max_title_words),
+            format_answer(d.bundles, fmt=fmt, titles=shorten(d.titles, max_title_words)),
+        )
         for d in demonstrations
     ]
-    body = question(titles) + (f"Hints:\n{hints}\n" if hints else "")
+    body = _question(style, titles, max_title_words, asked=True)
+    if hints:
+        body.append(Piece(f"Hints:\n{hints}\n"))
     if tokenizer is None or not tokenizer.chat_template:
-        return "".join(f"{asked}{ANSWER_MARK}{answer}\n\n" for asked, answer in shown) + body + ANSWER_MARK
-    turns = [{"role": "system", "content": style.task + style.instruction}]
+        above = [[*asked, Piece(f"{ANSWER_MARK}{answer}\n\n")] for asked, answer in shown]
+        return Prompt.of([piece for part in above for piece in part] + [*body, Piece(ANSWER_MARK)])
+    turns = [Turn("system", [Piece(style.task + style.instruction)])]
     for asked, answer in shown:
-        turns += [{"role": "user", "content": asked.rstrip()}, {"role": "assistant", "content": answer}]
-    turns.append({"role": "user", "content": body.rstrip()})
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        turns += [Turn("user", _rstripped(asked)), Turn("assistant", [Piece(answer)])]
+    return write_chat(tokenizer, [*turns, Turn("user", _rstripped(body))])
+
+
+def _question(style: AnswerFormat, titles: Sequence[str], max_words: int | None, *, asked: bool = False) -> list[Piece]:
+    pieces = style.list_titles(shorten(titles, max_words))
+    listed = [Piece(piece, is_title=asked and place % 2 == 1) for place, piece in enumerate(pieces)]
+    return [Piece(PRODUCTS_MARK), *listed, Piece("\n")]
+
+
+def _rstripped(pieces: Sequence[Piece]) -> list[Piece]:
+    """Pieces without the spaces at their end, as a turn of a conversation."""
+    left, kept = len("".join(piece.text for piece in pieces).rstrip()), []
+    for piece in pieces:
+        kept.append(piece._replace(text=piece.text[:left]))
+        left -= len(kept[-1].text)
+    return kept
 
 
 def session_prompt(
     session: Session, tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, context: Context | None = None
-) -> str:
-    """The prompt text for a session, written as a configuration says."""
+) -> Prompt:
+    """The prompt for a session, written as a configuration says."""
     beside = (context or Context())._asdict()
     return build_prompt(
         session.titles, fmt=prompt.fmt, tokenizer=tokenizer, max_title_words=prompt.max_title_words, **beside
     )
+
+
+class Row(NamedTuple):
+    """A session that is to be read by a student."""
+
+    session: Session
+    spans: list[Span] | None
+    """Tokens of each title: the first, and the one behind the last. `None` where they were not asked for."""
+    ids: list[int]
+    """Tokens of its prompt."""
 
 
 def prompt_batches(
@@ -110,8 +127,10 @@ def prompt_batches(
     prompt: PromptConfig,
     size: int,
     context: ContextOf | None = None,
-) -> Iterator[list[tuple[Session, str, list[int]]]]:
-    """Sessions with their prompts, text and tokens, longest first: what needs most memory fails at once or not at all.
+    *,
+    spans: bool = False,
+) -> Iterator[list[Row]]:
+    """Sessions with the tokens of their prompts, longest first: what needs most memory fails at once or not at all.
 
     Args:
         sessions: what is asked about.
@@ -119,10 +138,20 @@ def prompt_batches(
         prompt: how sessions are written.
         size: sessions at a time.
         context: what stands beside each of them.
+        spans: find the titles among the tokens too.
+
+    Raises:
+        ValueError: a prompt cannot be written, or its titles cannot be found.
     """
-    texts = [(s, session_prompt(s, tokenizer, prompt, context and context(s))) for s in sessions]
-    rows = [(s, text, encode_prompt(text, tokenizer)) for s, text in texts]
-    rows.sort(key=lambda row: (-len(row[2]), row[0].id))
+    rows = []
+    for session in sessions:
+        try:
+            text = session_prompt(session, tokenizer, prompt, context and context(session))
+            encoded = tokenize_prompt(text, tokenizer)
+            rows.append(Row(session, title_spans(text, encoded) if spans else None, encoded.ids))
+        except ValueError as error:
+            raise ValueError(f"session {session.id}: {error}") from error
+    rows.sort(key=lambda row: (-len(row.ids), row.session.id))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 
@@ -132,14 +161,57 @@ def shorten(titles: Sequence[str], max_words: int | None) -> list[str]:
     return [title if max_words is None else " ".join(title.split()[:max_words]) for title in titles]
 
 
+def tokenize_prompt(prompt: str, tokenizer: PreTrainedTokenizerBase) -> Encoded:
+    """Tokens of a prompt and their places in it.
+
+    What stands before a text of this tokenizer's is put there, nothing behind it; a chat template has written both
+    itself. A string that is no `Prompt` is plain, or, for a student with a chat template, what that template wrote.
+    """
+    if tokenizer.chat_template:
+        return encode_text(prompt, tokenizer, getattr(prompt, "plain", ()))
+    first, encoded = beginning(tokenizer), encode_text(prompt, tokenizer)
+    places = encoded.places and [(0, 0)] * len(first) + encoded.places
+    return Encoded(first + encoded.ids, places)
+
+
 def encode_prompt(prompt: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a prompt; a chat template has already written its own special tokens."""
-    return tokenizer(prompt, add_special_tokens=not tokenizer.chat_template)["input_ids"]
+    """Token ids of a prompt, as `tokenize_prompt` makes them."""
+    return tokenize_prompt(prompt, tokenizer).ids
+
+
+def title_spans(prompt: Prompt, encoded: Encoded) -> list[Span]:
+    """Where each title stands in the tokens of a prompt: its first token, and the one behind its last.
+
+    Args:
+        prompt: as it was built.
+        encoded: its tokens, from `tokenize_prompt`.
+
+    Raises:
+        ValueError: the tokenizer does not know where its tokens stand, or a title has none.
+    """
+    if encoded.places is None:
+        raise ValueError(
+            "this student's tokenizer is a slow one, which does not say where its tokens stand in a text: pairs of "
+            "titles cannot be read, and no expert be trained; take a student with a fast tokenizer (tokenizer.json)"
+        )
+    spans = []
+    for number, (start, end) in enumerate(prompt.titles, start=1):
+        inside = [k for k, (a, b) in enumerate(encoded.places) if b > start and a < end and b > a]
+        if not inside:
+            raise ValueError(f"the title of item {number}, {prompt[start:end]!r}, has no token of this student's")
+        spans.append((inside[0], inside[-1] + 1))
+    return spans
 
 
 def encode_answer(answer: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of an answer with the end-of-sequence token that closes it."""
-    return [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    """Token ids of an answer with the end-of-sequence token that closes it.
+
+    Raises:
+        ValueError: the tokenizer has no such token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the student's tokenizer names no end token, so no answer can end: set tokenizer.eos_token")
+    return [*encode_text(answer, tokenizer).ids, tokenizer.eos_token_id]
 
 
 class SlotTokens(NamedTuple):
@@ -168,7 +240,7 @@ def encode_slots(slots: Slots, tokenizer: PreTrainedTokenizerBase) -> SlotTokens
     """
 
     def encode(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encode_text(text, tokenizer).ids
 
     choices = [encode(choice) for choice in slots.choices]
     same = 0  # tokens with which all of them begin: a tokenizer may keep the space apart
@@ -191,43 +263,5 @@ def format_answer(
     '1 3\\n2 5'
     """
     answer = get_format(fmt).write_bundles(sorted(sorted(b) for b in {frozenset(b) for b in bundles}), titles)
+    reasoning = without_thoughts(reasoning)
     return f"{reasoning}\n{ANSWER_MARK}{answer}" if reasoning else answer
-
-
-def parse_answer(text: str, n_items: int, fmt: str = "compact") -> ParsedAnswer:
-    """Read the bundles in a model's answer. Never raises, whatever the model wrote.
-
-    Where the answer holds the line "Bundles:", only what follows its last occurrence is read.
-
-    Item numbers beyond the session are dropped, then bundles with fewer than two items; groups that are no list of
-    items are skipped. Each of these, and every repetition, is reported. More forgiving than AICL's parser, which
-    gives up a whole session for one bad bracket.
-
-    Args:
-        text: the answer, without the prompt and special tokens.
-        n_items: number of items in the session.
-        fmt: answer format, a key of `FORMATS`.
-
-    >>> parse_answer("1 3\\n2 9\\nhello", n_items=4).bundles
-    (frozenset({1, 3}),)
-    """
-    bundles: list[Bundle] = []
-    problems: list[Problem] = []
-    for group in get_format(fmt).read_groups(text.rpartition(ANSWER_MARK)[2]):
-        if isinstance(group, str):
-            problems.append(Problem("unreadable", group[:60]))
-            continue
-        shown = " ".join(group)[:60]
-        numbers = [int(n) for n in group if len(n) < 10 and 1 <= int(n) <= n_items]
-        bundle = frozenset(numbers)
-        if len(numbers) < len(group):
-            problems.append(Problem("out of range", shown))
-        if len(bundle) < len(numbers) or bundle in bundles:
-            problems.append(Problem("duplicate", shown))
-        if len(bundle) < 2:
-            problems.append(Problem("single item", shown))
-        else:
-            bundles.append(bundle)
-    if not bundles and not problems:
-        problems.append(Problem("unreadable", text.strip()[:60]))
-    return ParsedAnswer(tuple(bundles), tuple(problems))

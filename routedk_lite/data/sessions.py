@@ -31,6 +31,24 @@ class DataError(ValueError):
     """A data file or record is not what it should be."""
 
 
+def check_title(title: object, where: str) -> None:
+    """Refuse a title that cannot be written.
+
+    Raises:
+        DataError: it is no text, or holds half a character, which no file and no tokenizer takes.
+    """
+    if not isinstance(title, str):
+        raise DataError(f"{where}: the title is {title!r}, no text; give every item a title, or leave the item out")
+    try:
+        title.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{where}: the title {title!a} holds half a character (a lone surrogate): read its file again with "
+            "the right encoding, or mend it with "
+            'title.encode("utf-16", "surrogatepass").decode("utf-16", "replace")'
+        ) from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """One shopping session with its annotated bundles."""
@@ -55,6 +73,7 @@ class Session:
         if len(self.titles) != len(self.items):
             raise DataError(f"{where}: {len(self.titles)} titles for {len(self.items)} items; give one per item")
         for number, title in enumerate(self.titles, start=1):
+            check_title(title, f"{where}, item {number}")
             if not title.strip():
                 raise DataError(f"{where}: the title of item {number} is empty")
         for bundle in self.bundles:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..config import KnowledgeConfig, PromptConfig
 from ..data.formats import get_format, letters_of
 from ..data.prompts import (
-    PRODUCTS_MARK,
     Context,
     encode_answer,
-    encode_prompt,
     encode_slots,
     format_answer,
     session_prompt,
     shorten,
+    title_spans,
+    tokenize_prompt,
 )
 from ..data.sessions import Session
 from ..teacher.knowledge import Knowledge, mask_references, rewrite_references
@@ -84,7 +84,8 @@ def encode_example(
     if order is not None:
         session = session.permuted(order)
     text = session_prompt(session, tokenizer, prompt, Context(hints))
-    prompt_ids = encode_prompt(text, tokenizer)
+    encoded = tokenize_prompt(text, tokenizer)
+    prompt_ids = encoded.ids
     titles, learned = shorten(session.titles, prompt.max_title_words), None
     if slots := get_format(prompt.fmt).slots:
         if reasoning:
@@ -104,36 +105,8 @@ def encode_example(
             raise ValueError(f"pairs_at = 'lines': an answer in the format {prompt.fmt!r} has no line for each item")
         spans = [(place - 1, place) for place in learned]
     else:
-        spans = title_spans(text, session.titles, tokenizer, prompt)
+        spans = title_spans(text, encoded)
     return Example(ids, len(prompt_ids), spans, session.together().astype(int).tolist(), learned)
-
-
-def title_spans(
-    text: str, titles: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig
-) -> list[tuple[int, int]]:
-    """Where each title stands in the tokens of a prompt: its first token, and the one behind its last.
-
-    Args:
-        text: what `build_prompt` wrote.
-        titles: the session's, not shortened.
-        tokenizer: a fast one, which knows the place of every token in the text.
-        prompt: how the text was written.
-
-    Raises:
-        ValueError: a title is not in the text.
-    """
-    offsets = tokenizer(text, add_special_tokens=not tokenizer.chat_template, return_offsets_mapping=True)
-    places = offsets["offset_mapping"]
-    spans, at = [], text.rindex(PRODUCTS_MARK)  # demonstrations stand above
-    for title in shorten(titles, prompt.max_title_words):
-        written = title if text.find(title, at) >= 0 else repr(title)[1:-1]  # a dictionary escapes quotes
-        start = text.find(written, at)
-        if start < 0:
-            raise ValueError(f"the title {title!r} is not in the prompt: was it written with another PromptConfig?")
-        at = start + len(written)
-        inside = [k for k, (a, b) in enumerate(places) if b > start and a < at and b > a]
-        spans.append((inside[0], inside[-1] + 1))
-    return spans
 
 
 class SessionExamples(Sequence):

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.chat import Piece, Turn, opened_thought, write_chat
+from ..data.prompts import encode_prompt
 from ..files import sha256_json
 from ..teacher.endpoint import CallCache, Messages, TeacherError, Usage
+from .generation import end_tokens, generate_greedily, until_end, written_text
 
 if TYPE_CHECKING:
     from .backbone import Student
@@ -69,27 +72,21 @@ class LocalTeacher:
         return {"model": self.name, "messages": messages, "max_tokens": max_tokens}
 
     def _encode(self, request: Mapping[str, Any]) -> list[int]:
-        tokenizer = self.student.tokenizer
-        text = tokenizer.apply_chat_template(request["messages"], tokenize=False, add_generation_prompt=True)
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        turns = [Turn(message["role"], [Piece(message["content"])]) for message in request["messages"]]
+        return encode_prompt(write_chat(self.student.tokenizer, turns), self.student.tokenizer)
 
     def _answer(self, prompts: list[list[int]], requests: list[Mapping[str, Any]], max_tokens: int) -> None:
         """Generate the answers of one batch and store them."""
         import torch
-        from transformers import GenerationConfig
 
         model, tokenizer, _ = self.student
-        ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
-        settings = GenerationConfig(
-            do_sample=False, max_new_tokens=max_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
-        )
-        padded = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(model.device)
+        ends, begun = end_tokens(model, tokenizer), opened_thought(tokenizer)
         with torch.inference_mode():
-            output = model.generate(**padded, generation_config=settings)
-        for ids, request, tokens in zip(prompts, requests, output[:, padded["input_ids"].shape[1] :], strict=True):
-            written = tokens[tokens != tokenizer.pad_token_id]
+            output = generate_greedily(model, tokenizer, prompts, max_tokens).tolist()
+        for ids, request, tokens in zip(prompts, requests, output, strict=True):
+            written = until_end(tokens, ends)
             used = {"prompt_tokens": len(ids), "completion_tokens": len(written)}
-            self.cache.put(request, tokenizer.decode(written, skip_special_tokens=True).strip(), usage=used)
+            self.cache.put(request, (begun + written_text(written, tokenizer, ends)).strip(), usage=used)
             self.usage.calls += 1
             self.usage.prompt_tokens += used["prompt_tokens"]
             self.usage.answer_tokens += used["completion_tokens"]

@@ -23,7 +23,7 @@ from torch.nn import functional
 from ..config import OptimizerConfig, PairConfig, PromptConfig
 from ..data.prompts import ContextOf, prompt_batches
 from ..data.sessions import Session
-from .examples import encode_example, title_spans
+from .examples import encode_example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -191,15 +191,12 @@ def _batches(
     context: ContextOf | None = None,
 ) -> Iterator[tuple[dict[str, torch.Tensor], list[Session]]]:
     """Padded prompts with the spans of their titles, longest first, and the sessions in them."""
-    for rows in prompt_batches(sessions, tokenizer, prompt, size, context):
-        batch = dict(tokenizer.pad({"input_ids": [ids for _, _, ids in rows]}, return_tensors="pt"))
+    for rows in prompt_batches(sessions, tokenizer, prompt, size, context, spans=True):
+        batch = dict(tokenizer.pad({"input_ids": [row.ids for row in rows]}, return_tensors="pt"))
         width = batch["input_ids"].shape[1]
-        spans = []
-        for session, text, ids in rows:
-            spans.append((title_spans(text, session.titles, tokenizer, prompt), width - len(ids)))
-        batch["spans"] = pad_spans(spans)
+        batch["spans"] = pad_spans([(row.spans, width - len(row.ids)) for row in rows])
         batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
-        yield batch, [session for session, _, _ in rows]
+        yield batch, [row.session for row in rows]
 
 
 def _answered(

@@ -15,7 +15,8 @@ from routedk_lite.answers.partitions import PartitionDecoder, SizePrior
 from routedk_lite.book.explorer import live as explorer_live
 from routedk_lite.book.explorer.live import Debouncer, LiveExplorer
 from routedk_lite.config import PairConfig
-from routedk_lite.data.prompts import encode_prompt, parse_answer, session_prompt
+from routedk_lite.data.parsing import parse_answer
+from routedk_lite.data.prompts import encode_prompt, session_prompt
 from routedk_lite.data.sessions import Session
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.layers import RoutedLinear

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite.data.formats import FORMATS, letter_slots, letters_of
-from routedk_lite.data.prompts import build_prompt, encode_slots, format_answer, parse_answer
+from routedk_lite.data.parsing import parse_answer
+from routedk_lite.data.prompts import build_prompt, encode_slots, format_answer
 
 TITLES = ("Norva linen kitchen apron, white", "Orbis 1 watch: new", "Aero: slim case", "Panello deep bowl")
 

@@ -3,13 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite.data.formats import FORMATS
-from routedk_lite.data.prompts import (
-    build_prompt,
-    encode_answer,
-    encode_prompt,
-    format_answer,
-    parse_answer,
-)
+from routedk_lite.data.parsing import parse_answer
+from routedk_lite.data.prompts import build_prompt, encode_answer, encode_prompt, format_answer
 
 FMT = st.sampled_from(sorted(FORMATS))
 N_ITEMS = st.integers(1, 12)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from routedk_lite.data import toyshop
 from routedk_lite.data.domains import load_domain
-from routedk_lite.data.prompts import build_prompt, encode_answer, encode_prompt, format_answer, parse_answer
+from routedk_lite.data.parsing import parse_answer
+from routedk_lite.data.prompts import build_prompt, encode_answer, encode_prompt, format_answer
 from routedk_lite.data.sessions import SPLITS
 from routedk_lite.data.toyproducts import KINDS, MODELS, draw_product
 from routedk_lite.files import asset, sha256_json

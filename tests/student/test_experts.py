@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from routedk_lite.config import KnowledgeConfig, PromptConfig
 from routedk_lite.data.domains import load_domain
-from routedk_lite.data.prompts import parse_answer
+from routedk_lite.data.parsing import parse_answer
 from routedk_lite.files import sha256_folder
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.batches import IGNORE, AnswerCollator, LengthGroupedSampler

@@ -7,9 +7,15 @@ import pytest
 from routedk_lite.answers.decoding import greedy_answers, sample_bundles
 from routedk_lite.config import DecodeConfig, PairConfig, PromptConfig
 from routedk_lite.data.domains import load_domain
-from routedk_lite.data.prompts import Context, build_prompt, format_answer, session_prompt
+from routedk_lite.data.prompts import (
+    Context,
+    build_prompt,
+    format_answer,
+    session_prompt,
+    title_spans,
+    tokenize_prompt,
+)
 from routedk_lite.data.sessions import Domain
-from routedk_lite.student.examples import title_spans
 from routedk_lite.student.pairs import make_reader, read_pairs
 from routedk_lite.teacher.incontext import in_context
 
@@ -97,6 +103,6 @@ def test_every_way_of_asking_takes_a_context(tiny_student, splits):
 def test_titles_are_found_below_demonstrations_with_the_same_ones(tiny_student, splits):
     session = splits["test"].sessions[0]
     text = build_prompt(session.titles, demonstrations=[session])
-    spans = title_spans(text, session.titles, tiny_student.tokenizer, PromptConfig())
+    spans = title_spans(text, tokenize_prompt(text, tiny_student.tokenizer))
     below = len(tiny_student.tokenizer(text[: text.rindex("Products:")])["input_ids"])
     assert all(start >= below for start, _ in spans)

@@ -16,7 +16,7 @@ import numpy as np
 from ...answers.decoding import Samples
 from ...data.domains import load_domain
 from ...data.metrics import per_session
-from ...data.prompts import parse_answer
+from ...data.parsing import parse_answer
 from ...data.sessions import Bundle, Domain, Session
 from ...fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY
 from ...report.tables import provenance

@@ -1,0 +1,167 @@
+"""How a student is asked for its likeliest answer, what ends it, and what pads it.
+
+Every setting is stated here. A student brings settings of its own, which `generate` would fill in: a penalty of
+repetition, beams, forbidden tokens. None of them enters: greedy is the most likely token at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..data.thoughts import without_thoughts
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Every token that ends an answer: those of the student's settings of generation, and its tokenizer's.
+
+    Raises:
+        ValueError: there is none.
+    """
+    named = (model.generation_config.eos_token_id, tokenizer.eos_token_id)
+    if named == (None, None):
+        named = (getattr(model.config.get_text_config(decoder=True), "eos_token_id", None),)
+    ends = {end for one in named if one is not None for end in (one if isinstance(one, list | tuple) else [one])}
+    if not ends:
+        raise ValueError(
+            "no token ends an answer of this student: its configuration, its settings of generation and its tokenizer "
+            "name none; set tokenizer.eos_token"
+        )
+    return tuple(sorted(ends))
+
+
+def pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """A token to pad with, which is never looked at: the tokenizer's, or one that the student knows instead of it."""
+    known = range(_n_tokens(model))
+    return next((id_ for id_ in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id_ in known), 0)
+
+
+def pad_left(
+    rows: Sequence[Sequence[int]], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, torch.Tensor]:
+    """Prompts as one batch on the model's device, ready to be continued.
+
+    Args:
+        rows: tokens of each.
+        model, tokenizer: the student's.
+
+    Shapes:
+        → input_ids, attention_mask: (rows, longest)
+
+    Raises:
+        ValueError: a token that the student has no embedding of.
+    """
+    import torch
+
+    check_tokens(rows, model, tokenizer)
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad_token(model, tokenizer))
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row)
+        mask[i, width - len(row) :] = 1
+    return {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+
+
+def check_tokens(rows: Sequence[Sequence[int]], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse tokens that the student has no embedding of, as a tokenizer to which tokens were added gives them.
+
+    Raises:
+        ValueError: there is one.
+    """
+    size = _n_tokens(model)
+    for row in rows:
+        if row and (highest := max(row)) >= size:
+            raise ValueError(
+                f"the tokenizer gives {tokenizer.convert_ids_to_tokens(highest)!r} the number {highest}, and the "
+                f"student knows {size} tokens: take its own tokenizer, or model.resize_token_embeddings(len(tokenizer))"
+            )
+
+
+def _n_tokens(model: PreTrainedModel) -> int:
+    return model.config.get_text_config(decoder=True).vocab_size
+
+
+def generate_greedily(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    **more: Any,
+) -> Any:
+    """The most likely token at every step, until an end token or for so many steps.
+
+    Args:
+        model: the student, plain, with an expert, or routed.
+        tokenizer: its tokenizer.
+        prompts: tokens of each.
+        max_new_tokens: steps.
+        more: what else `generate` is told, for example to give logits.
+
+    Returns:
+        What `generate` gives; by default the tokens that were written, (prompts, steps).
+
+    Raises:
+        ValueError: no token ends an answer, or a prompt has one that the student does not know.
+    """
+    from transformers import GenerationConfig
+
+    settings = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        num_return_sequences=1,
+        use_cache=True,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(end_tokens(model, tokenizer)),
+        pad_token_id=pad_token(model, tokenizer),
+    )
+    batch = pad_left(prompts, model, tokenizer)
+    with _no_defaults(model):
+        found = model.generate(**batch, generation_config=settings, **more)
+    return found if more else found[:, batch["input_ids"].shape[1] :]
+
+
+@contextmanager
+def _no_defaults(model: torch.nn.Module) -> Iterator[None]:
+    """Within the block the student has no settings of its own, from which `generate` takes what it is not told."""
+    from transformers import GenerationConfig
+
+    kept = [(m, m.generation_config) for m in model.modules() if "generation_config" in vars(m)]
+    for module, _ in kept:
+        module.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for module, settings in kept:
+            module.generation_config = settings
+
+
+def until_end(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
+    """Tokens up to the first that ends them, that one included."""
+    tokens = [int(token) for token in tokens]
+    return tokens[: next((k for k, token in enumerate(tokens, start=1) if token in ends), len(tokens))]
+
+
+def written_text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> str:
+    """What a student wrote, from `until_end`: without its end and special tokens, but with all marks of thoughts.
+
+    Some students have special tokens for these. Left out like the others, they would turn thoughts into an answer.
+    """
+    tokens = tokens[:-1] if len(tokens) and tokens[-1] in ends else tokens
+    whole = tokenizer.decode(tokens, skip_special_tokens=False)
+    if without_thoughts(whole) == whole:
+        return tokenizer.decode(tokens, skip_special_tokens=True)
+    pieces: list[str] = []
+    start = 0
+    for at, token in enumerate([*tokens, None]):
+        mark = "" if token is None else tokenizer.decode([token], skip_special_tokens=False)
+        special = token is not None and not tokenizer.decode([token], skip_special_tokens=True)
+        if token is None or (special and without_thoughts(f"a{mark}b") != f"a{mark}b"):
+            pieces += [tokenizer.decode(tokens[start:at], skip_special_tokens=True), mark]
+            start = at + 1
+    return "".join(pieces)
