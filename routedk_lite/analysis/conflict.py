@@ -26,6 +26,7 @@ from ..statistics import bootstrap_interval
 from ..student.backbone import LOST_BACKWARD, Student, lost_backward
 from ..student.batches import AnswerCollator
 from ..student.examples import encode_example
+from ..student.generation import pad_token
 from ..student.pairs import PairReader, pairs_at
 from ..student.training import answer_loss
 from ..teacher.knowledge import Knowledge
@@ -136,7 +137,7 @@ def knowledge_losses(
         raise ValueError(f"pair_weight = {config.pair_weight} without a PairReader: give one, or set the weight to 0")
     reader = reader if config.pair_weight else None
     chosen = [sessions[i] for i in generator.permutation(len(sessions))[:wanted]]
-    collate = AnswerCollator(student.tokenizer.pad_token_id, pairs=reader is not None)
+    collate = AnswerCollator(pad_token(student.model, student.tokenizer), pairs=reader is not None)
     losses = {}
     for kind, (knowledge, where) in told.items():
         options = {"max_length": config.max_length, "knowledge": knowledge, "told": where}

@@ -134,11 +134,12 @@ def answer_nats(
 
     from ..student.batches import IGNORE, AnswerCollator
     from ..student.examples import encode_example
+    from ..student.generation import pad_token
 
     prompt, model = prompt or PromptConfig(), model or student.model
     rows = [encode_example(s, student.tokenizer, prompt, max_length=10**6).row() for s in sessions]
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
-    collate = AnswerCollator(student.tokenizer.pad_token_id, prompt_mask=hasattr(model, "weigher"))
+    collate = AnswerCollator(pad_token(student.model, student.tokenizer), prompt_mask=hasattr(model, "weigher"))
     nats = np.zeros(len(rows))
     model.eval()
     with tqdm(total=len(rows), unit="session", desc="likelihood", disable=not progress) as bar:

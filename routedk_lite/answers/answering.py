@@ -16,7 +16,7 @@ from ..data.sessions import Bundle, Session
 from ..student.pairs import PairReader, make_reader, read_pairs
 from .consensus import Consensus
 from .decoding import greedy_answers, sample_bundles
-from .partitions import PartitionDecoder, fit_decoder
+from .partitions import PartitionDecoder, check_sizes, fit_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,8 +57,9 @@ def decode_pairs(
         exact_weight: what an exact match is worth beside a strict F1 of one.
 
     Raises:
-        ValueError: all validation pairs are alike.
+        ValueError: all validation pairs are alike, or a session has too many items.
     """
+    check_sizes([*validation, *sessions])  # before hours of reading
     train, fitted_on = list(train), read(validation)
     decoder = fit_decoder(fitted_on, validation, train, exact_weight=exact_weight)
     held_out = cross_validated(fitted_on, validation, train=train, exact_weight=exact_weight)

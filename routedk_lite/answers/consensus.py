@@ -11,7 +11,7 @@ for as long as that helps.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -21,6 +21,9 @@ from ..data.sessions import Bundle
 from .decoding import Answer
 from .partitions import mutual_f1
 from .voting import Candidate
+
+Scorer = Callable[[Sequence[Candidate]], np.ndarray]
+"""Candidates → their scores."""
 
 WAYS = ("bundles", "pairs")
 STARTS = 4
@@ -49,29 +52,36 @@ class Consensus:
             return greedy.bundles
         items = {n for candidate in counts for bundle in candidate for n in bundle}
         candidates = sorted(counts.keys() | clusterings(counts), key=_order)
-        scores = self._scores(candidates, counts)
+        score = self._scorer(counts)
+        scores = score(candidates)
         starts = np.argsort(-scores, kind="stable")[:STARTS]
-        improved = [self._improved(candidates[k], float(scores[k]), items, counts) for k in starts]
+        improved = [_improved(candidates[k], float(scores[k]), items, score) for k in starts]
         best, _ = max(improved, key=lambda found: found[1])
         return tuple(sorted(best, key=sorted))
 
-    def _improved(
-        self, best: Candidate, score: float, items: Iterable[int], counts: Counter[Candidate]
-    ) -> tuple[Candidate, float]:
-        """The candidate after all moves that help, the best one first, and its score."""
-        while moved := sorted(neighbours(best, items), key=_order):
-            scores = self._scores(moved, counts)
-            if scores.max() <= score + 1e-9:
-                break
-            best, score = moved[int(scores.argmax())], float(scores.max())
-        return best, score
+    def _scorer(self, counts: Counter[Candidate]) -> Scorer:
+        """Gives candidates their mean agreement with all samples, and what it is worth to be one of them.
 
-    def _scores(self, candidates: Sequence[Candidate], counts: Counter[Candidate]) -> np.ndarray:
-        """Mean agreement of each candidate with all samples, and what it is worth to be one of them."""
-        agreement = (bundle_agreement if self.by == "bundles" else pair_agreement)(candidates, list(counts))
-        weights = np.array(list(counts.values())) / counts.total()
-        exact = np.array([counts[candidate] for candidate in candidates]) / counts.total()
-        return agreement @ weights + self.exact_weight * exact
+        The samples are looked at once, however many candidates there will be.
+        """
+        prepare, compare = (_masks, mutual_f1) if self.by == "bundles" else (_pairs, _pair_f1)
+        samples, weights = prepare(list(counts)), np.array(list(counts.values())) / counts.total()
+
+        def score(candidates: Sequence[Candidate]) -> np.ndarray:
+            exact = np.array([counts[candidate] for candidate in candidates]) / counts.total()
+            return compare(prepare(candidates), samples) @ weights + self.exact_weight * exact
+
+        return score
+
+
+def _improved(best: Candidate, value: float, items: Iterable[int], score: Scorer) -> tuple[Candidate, float]:
+    """The candidate after all moves that help, the best one first, and its score."""
+    while moved := sorted(neighbours(best, items), key=_order):
+        scores = score(moved)
+        if scores.max() <= value + 1e-9:
+            break
+        best, value = moved[int(scores.argmax())], float(scores.max())
+    return best, value
 
 
 def bundle_agreement(candidates: Sequence[Candidate], truths: Sequence[Candidate] | None = None) -> np.ndarray:
@@ -100,8 +110,15 @@ def pair_agreement(candidates: Sequence[Candidate], truths: Sequence[Candidate] 
     Shapes:
         → (C, T)
     """
-    rows = [pairs_in(candidate) for candidate in candidates]
-    columns = rows if truths is None else [pairs_in(truth) for truth in truths]
+    rows = _pairs(candidates)
+    return _pair_f1(rows, rows if truths is None else _pairs(truths))
+
+
+def _pairs(candidates: Sequence[Candidate]) -> list[frozenset[tuple[int, int]]]:
+    return [pairs_in(candidate) for candidate in candidates]
+
+
+def _pair_f1(rows: Sequence[frozenset], columns: Sequence[frozenset]) -> np.ndarray:
     return np.array([[2 * len(a & b) / max(len(a) + len(b), 1) for b in columns] for a in rows])
 
 

@@ -13,7 +13,7 @@ from ..config import PromptConfig
 from .chat import Piece, Prompt, Turn, write_chat
 from .formats import AnswerFormat, Slots, get_format
 from .plaintext import Encoded, Span, beginning, encode_text
-from .sessions import Session
+from .sessions import Session, about
 from .thoughts import without_thoughts
 
 if TYPE_CHECKING:
@@ -145,12 +145,10 @@ def prompt_batches(
     """
     rows = []
     for session in sessions:
-        try:
+        with about(session):
             text = session_prompt(session, tokenizer, prompt, context and context(session))
             encoded = tokenize_prompt(text, tokenizer)
             rows.append(Row(session, title_spans(text, encoded) if spans else None, encoded.ids))
-        except ValueError as error:
-            raise ValueError(f"session {session.id}: {error}") from error
     rows.sort(key=lambda row: (-len(row.ids), row.session.id))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

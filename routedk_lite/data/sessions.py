@@ -8,6 +8,7 @@ fixed commit; nothing of them ships with this package.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,15 @@ class Session:
             bundles=tuple(frozenset(now[n] for n in bundle) for bundle in self.bundles),
             why=(),
         )
+
+
+@contextmanager
+def about(session: Session) -> Iterator[None]:
+    """Within the block, what is wrong with a value is said of this session."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"session {session.id}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from ..data.sessions import Session
 from ..files import atomic_folder, check_ours, sha256_json, write_json
 from ..student.backbone import Student
 from ..student.examples import Example, SessionExamples, encode_example
+from ..student.generation import pad_left
 from ..student.pairs import PairReader, pairs_at
 from ..student.training import SessionTrainer, finished_summary, make_trainer, one_at_a_time, run_trainer
 from .fusion import Dynamic, Static
@@ -147,7 +148,7 @@ def trace_alpha(
     model.eval()
     with tqdm(total=len(sessions), unit="session", desc="tracing α", disable=not progress) as bar:
         for rows in prompt_batches(sessions, tokenizer, prompt, batch_size):
-            batch = tokenizer.pad({"input_ids": [ids for _, _, ids in rows]}, return_tensors="pt").to(model.device)
+            batch = pad_left([row.ids for row in rows], model, tokenizer)
             with torch.inference_mode():
                 model(**batch, use_cache=False, logits_to_keep=1)
             found |= {session.id: alpha for (session, _, _), alpha in zip(rows, model.alpha, strict=True)}

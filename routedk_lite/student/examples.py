@@ -18,7 +18,7 @@ from ..data.prompts import (
     title_spans,
     tokenize_prompt,
 )
-from ..data.sessions import Session
+from ..data.sessions import Session, about
 from ..teacher.knowledge import Knowledge, mask_references, rewrite_references
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def encode_example(
 
     Raises:
         KeyError: the teacher knows nothing about this session, which is no training session.
-        ValueError: the text is longer than `max_length` tokens, or the format has no lines, or no room for reasoning.
+        ValueError: the text is longer than `max_length` tokens, or the format has no lines, or no room for reasoning;
+            the prompt cannot be written, the tokenizer is a slow one, or it has no end token.
     """
     hints = reasoning = ""
     if knowledge is not None and told is not None:
@@ -83,30 +84,38 @@ def encode_example(
             hints, reasoning = "", hints
     if order is not None:
         session = session.permuted(order)
-    text = session_prompt(session, tokenizer, prompt, Context(hints))
-    encoded = tokenize_prompt(text, tokenizer)
-    prompt_ids = encoded.ids
-    titles, learned = shorten(session.titles, prompt.max_title_words), None
-    if slots := get_format(prompt.fmt).slots:
-        if reasoning:
-            raise ValueError(f"fmt = {prompt.fmt!r} has no room for reasoning before the answer: tell it in the prompt")
-        answer, places = encode_slots(slots(titles), tokenizer).ids(letters_of(session.bundles, len(session)))
-        learned = [len(prompt_ids) + place for place in places]
-    else:
-        answer = encode_answer(format_answer(session.bundles, fmt=prompt.fmt, reasoning=reasoning), tokenizer)
-    ids = prompt_ids + answer
-    if len(ids) > max_length:
-        raise ValueError(
-            f"session {session.id}: {len(ids)} tokens, more than max_length = {max_length}. "
-            "Raise it, or shorten titles with PromptConfig.max_title_words."
-        )
-    if pairs_at == "lines":
-        if learned is None:
+    with about(session):
+        text = session_prompt(session, tokenizer, prompt, Context(hints))
+        encoded = tokenize_prompt(text, tokenizer)
+        answer, places = _encode_answer(session, tokenizer, prompt, reasoning)
+        ids, n_prompt = encoded.ids + answer, len(encoded.ids)
+        learned = None if places is None else [n_prompt + place for place in places]
+        if len(ids) > max_length:
+            raise ValueError(
+                f"{len(ids)} tokens, more than max_length = {max_length}. "
+                "Raise it, or shorten titles with PromptConfig.max_title_words."
+            )
+        if pairs_at == "titles":
+            spans = title_spans(text, encoded)
+        elif learned is None:
             raise ValueError(f"pairs_at = 'lines': an answer in the format {prompt.fmt!r} has no line for each item")
-        spans = [(place - 1, place) for place in learned]
-    else:
-        spans = title_spans(text, encoded)
-    return Example(ids, len(prompt_ids), spans, session.together().astype(int).tolist(), learned)
+        else:
+            spans = [(place - 1, place) for place in learned]
+    return Example(ids, n_prompt, spans, session.together().astype(int).tolist(), learned)
+
+
+def _encode_answer(
+    session: Session, tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, reasoning: str
+) -> tuple[list[int], list[int] | None]:
+    """Tokens of the annotated answer, and the places of those that are learned where the rest is given."""
+    style = get_format(prompt.fmt)
+    if style.slots is None:
+        answer = format_answer(session.bundles, fmt=prompt.fmt, reasoning=reasoning)
+        return encode_answer(answer, tokenizer), None
+    if reasoning:
+        raise ValueError(f"fmt = {prompt.fmt!r} has no room for reasoning before the answer: tell it in the prompt")
+    slots = style.slots(shorten(session.titles, prompt.max_title_words))
+    return encode_slots(slots, tokenizer).ids(letters_of(session.bundles, len(session)))
 
 
 class SessionExamples(Sequence):

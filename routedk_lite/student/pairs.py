@@ -24,6 +24,7 @@ from ..config import OptimizerConfig, PairConfig, PromptConfig
 from ..data.prompts import ContextOf, prompt_batches
 from ..data.sessions import Session
 from .examples import encode_example
+from .generation import pad_left
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -87,9 +88,9 @@ def make_reader(
     total, count = torch.zeros(student.model.config.hidden_size), 0
     chosen, prompt = list(sessions)[: config.centre_sessions], prompt or PromptConfig()
     if config.at == "lines":
-        batches = _answered(chosen, student.tokenizer, prompt, 8)
+        batches = _answered(chosen, student, prompt, 8)
     else:
-        batches = (batch for batch, _ in _batches(chosen, student.tokenizer, prompt, 8))
+        batches = (batch for batch, _ in _batches(chosen, student.model, student.tokenizer, prompt, 8))
     for batch in batches:
         spans = batch.pop("spans")
         means = title_means(_hidden(student.model, batch, config.layer).cpu(), spans)
@@ -158,7 +159,7 @@ def read_pairs(
     with tqdm(total=n_orders * len(sessions), unit="prompt", desc="reading pairs", disable=not progress) as bar:
         for step in (1, -1)[:n_orders]:  # from the first title to the last, and back
             moved = [s.permuted(range(len(s))[::step]) for s in sessions]
-            for batch, shown in _batches(moved, tokenizer, prompt, batch_size, context):
+            for batch, shown in _batches(moved, model, tokenizer, prompt, batch_size, context):
                 spans = batch.pop("spans").to(model.device)
                 given = model.override(np.stack([alpha[s.id] for s in shown])) if alpha else nullcontext()
                 with given:
@@ -185,6 +186,7 @@ def _hidden(model: PreTrainedModel, batch: dict[str, torch.Tensor], layer: int) 
 
 def _batches(
     sessions: Iterable[Session],
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompt: PromptConfig,
     size: int,
@@ -192,7 +194,7 @@ def _batches(
 ) -> Iterator[tuple[dict[str, torch.Tensor], list[Session]]]:
     """Padded prompts with the spans of their titles, longest first, and the sessions in them."""
     for rows in prompt_batches(sessions, tokenizer, prompt, size, context, spans=True):
-        batch = dict(tokenizer.pad({"input_ids": [row.ids for row in rows]}, return_tensors="pt"))
+        batch = pad_left([row.ids for row in rows], model, tokenizer)
         width = batch["input_ids"].shape[1]
         batch["spans"] = pad_spans([(row.spans, width - len(row.ids)) for row in rows])
         batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
@@ -200,13 +202,13 @@ def _batches(
 
 
 def _answered(
-    sessions: Sequence[Session], tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, size: int
+    sessions: Sequence[Session], student: Student, prompt: PromptConfig, size: int
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Padded prompts with their annotated answers and the places where letters are chosen."""
     for start in range(0, len(sessions), size):
         options = {"max_length": 10**6, "pairs_at": "lines"}
-        rows = [encode_example(s, tokenizer, prompt, **options) for s in sessions[start : start + size]]
-        batch = dict(tokenizer.pad({"input_ids": [row.input_ids for row in rows]}, return_tensors="pt"))
+        rows = [encode_example(s, student.tokenizer, prompt, **options) for s in sessions[start : start + size]]
+        batch = pad_left([row.input_ids for row in rows], student.model, student.tokenizer)
         width = batch["input_ids"].shape[1]
         batch["spans"] = pad_spans([(row.spans, width - len(row.input_ids)) for row in rows])
         batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)

@@ -29,6 +29,7 @@ from ..files import locked
 from .backbone import LOST_BACKWARD, Student, StudentInfo, lost_backward
 from .batches import IGNORE, AnswerCollator, LengthGroupedSampler
 from .examples import SessionExamples
+from .generation import check_tokens, pad_token
 from .pairs import PairReader
 
 
@@ -276,6 +277,8 @@ def make_trainer(
         report_to="none",
         disable_tqdm=True,
     )
+    check_tokens([row["input_ids"] for row in [*train.plain, *valid.plain]], student.model, student.tokenizer)
+    pad = pad_token(student.model, student.tokenizer)
     trainable = [p for p in model.parameters() if p.requires_grad]
     masters = None
     if any(p.dtype == torch.bfloat16 for p in trainable) and low_precision(info):
@@ -285,7 +288,7 @@ def make_trainer(
         args=arguments,
         train_dataset=train,
         eval_dataset=valid if len(valid) else None,
-        data_collator=AnswerCollator(student.tokenizer.pad_token_id, prompt_mask=prompt_mask, pairs=reader is not None),
+        data_collator=AnswerCollator(pad, prompt_mask=prompt_mask, pairs=reader is not None),
         compute_loss_func=answer_loss,
         optimizers=(masters, None),
         callbacks=[TrainingProgress(work, sampler, train, shown=progress)],
