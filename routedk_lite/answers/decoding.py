@@ -18,7 +18,7 @@ from ..data.formats import get_format, read_letters
 from ..data.parsing import Problem, check_groups, parse_answer
 from ..data.prompts import ContextOf, Row, encode_slots, prompt_batches, shorten
 from ..data.sessions import Bundle, Session
-from ..student.generation import end_tokens, generate_greedily, until_end, written_text
+from ..student.generation import check_tokens, end_tokens, generate_greedily, until_end, written_text
 from .drawing import chances, draw_texts
 from .slots import Asked, draw_choices
 
@@ -159,7 +159,8 @@ def greedy_answers(
     from tqdm.auto import tqdm
 
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
-    slots, read = get_format(prompt.fmt).slots, _Reader(model, tokenizer, prompt.fmt)
+    slots = get_format(prompt.fmt).slots
+    read = None if slots else _Reader(model, tokenizer, prompt.fmt)
     batches = list(prompt_batches(sessions, tokenizer, prompt, decode.batch_size, context))
     answers: list[Answer] = []
     model.eval()
@@ -237,7 +238,8 @@ def sample_bundles(
             raise ValueError(f"{name} = {value!r}: must be {rule}")
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
     size = max(1, min(decode.batch_size, ROWS.get(model.device.type, ROWS["cuda"]) // (n + 1)))
-    slots, read = get_format(prompt.fmt).slots, _Reader(model, tokenizer, prompt.fmt)
+    slots = get_format(prompt.fmt).slots
+    read = None if slots else _Reader(model, tokenizer, prompt.fmt)
     batches = list(prompt_batches(sessions, tokenizer, prompt, size, context))
     result: list[Samples] = []
     model.eval()
@@ -294,6 +296,7 @@ def _choices(
     for session, _, ids in batch:
         slots = get_format(prompt.fmt).slots(shorten(session.titles, prompt.max_title_words))
         asked.append(Asked(ids, slots, encode_slots(slots, tokenizer)))
+        check_tokens([ids, *asked[-1].tokens.given, asked[-1].tokens.choices], model, tokenizer)
         each = [np.random.default_rng([seed, session.id % 2**32, k]) for k in range(n)]
         uniform.append(np.array([one.random(len(session)) for one in each]).reshape(n, len(session)))
     answers = []

@@ -29,7 +29,8 @@ def chances(seed: int, id_: int, n: int, steps: int) -> np.ndarray:
     first = np.random.default_rng([seed, id_ % 2**32]).random((n, TOKENS))[:, :steps]
     if steps <= TOKENS:
         return first
-    more = [np.random.default_rng([seed, id_ % 2**32, k]).random(steps - TOKENS) for k in range(n)]
+    # Counted from 1: a 0 at the end would give the session's own stream again.
+    more = [np.random.default_rng([seed, id_ % 2**32, k + 1]).random(steps - TOKENS) for k in range(n)]
     return np.concatenate([first, more], 1)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routedk_lite.answers import consensus
 from routedk_lite.answers.choosing import CHOOSERS, choice_curve, majority
 from routedk_lite.answers.consensus import Consensus, bundle_agreement, clusterings, neighbours, pair_agreement
 from routedk_lite.answers.decoding import Answer, Samples
@@ -90,6 +91,27 @@ def test_an_answer_that_nobody_gave_can_be_chosen():
 def test_a_large_weight_of_exact_matches_is_the_vote():
     samples = [answer({1, 2, 3})] * 3 + [answer({1, 2}), answer({1, 3}), answer({2, 3}), answer({1, 2}, {3, 4})]
     assert Consensus(exact_weight=1000)(samples, answer()) == majority(samples, answer(), lambda b: 0.0)
+
+
+@pytest.mark.parametrize("by", ["bundles", "pairs"])
+def test_samples_are_looked_at_once_however_many_moves_there_are(monkeypatch, by):
+    name = "_masks" if by == "bundles" else "_pairs"
+    looked, plain = Counter(), getattr(consensus, name)
+
+    def counted(candidates):
+        looked.update(map(frozenset, candidates))
+        return plain(candidates)
+
+    samples = [answer({1, 2}, {3, n}, {4, 7}) for n in (5, 6)] * 2 + [answer({1, 3}, {2, 4, 7}, {5, 6})]
+    expected = Consensus(by=by)(samples, answer())
+    monkeypatch.setattr(consensus, name, counted)
+    rounds = []
+    monkeypatch.setattr(consensus, "neighbours", lambda *a: rounds.append(a) or neighbours(*a))
+    assert Consensus(by=by)(samples, answer()) == expected
+    assert len(rounds) > 1
+    for sample in {frozenset(s.bundles) for s in samples}:
+        moves = sum(sample in neighbours(*a) for a in rounds)
+        assert looked[sample] == 2 + moves  # as a truth, as a candidate, and where a move leads to it
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from routedk_lite.answers.decoding import Answer, greedy_answers, sample_bundles
-from routedk_lite.config import DecodeConfig
+from routedk_lite.answers.drawing import chances, draw_from
+from routedk_lite.config import DecodeConfig, PromptConfig
 from routedk_lite.data.prompts import build_prompt, encode_prompt
+from routedk_lite.data.sessions import Session
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
 
@@ -111,6 +115,48 @@ def test_a_smaller_draw_is_the_beginning_of_a_larger_one_in_any_batch(tiny_stude
     small = draws(tiny_student, sessions[3:7], n=3, decode=DecodeConfig(batch_size=2, max_new_tokens=6))
     for found in small:
         assert [a.text for a in found.drawn] == [a.text for a in large[found.id].drawn[:3]]
+
+
+@pytest.mark.parametrize("fmt", ["compact", "letters"])
+def test_a_draw_of_fewer_tokens_is_the_beginning_of_a_longer_one(tiny_student, sessions, fmt):
+    """Below, at and above the number of tokens whose chance comes from the session's own stream."""
+    lengths = (1, 5, 63, 64, 65, 80)
+    some, prompt = sessions[:4], PromptConfig(fmt=fmt)
+    by_length = [
+        draws(tiny_student, some, n=2, prompt=prompt, decode=DecodeConfig(batch_size=4, max_new_tokens=length))
+        for length in lengths
+    ]
+    for length, shorter, longer in zip(lengths, by_length, by_length[1:], strict=False):
+        for one, other in zip(shorter, longer, strict=True):
+            for short, long in zip(one.drawn, other.drawn, strict=True):
+                assert long.text.startswith(short.text.rstrip("\N{REPLACEMENT CHARACTER}"))
+                assert fmt == "letters" or short.n_tokens == min(length, long.n_tokens)
+
+
+@given(st.integers(0, 99), st.integers(-(10**12), 10**12), st.integers(1, 5), st.integers(1, 150))
+def test_chance_depends_on_seed_session_and_number_alone(seed, id_, n, steps):
+    most = chances(seed, id_, 6, 160)
+    assert np.array_equal(chances(seed, id_, n, steps), most[:n, :steps])
+    assert len(np.unique(most)) == most.size and most.min() >= 0 and most.max() < 1
+    assert np.array_equal(most[:, :64], np.random.default_rng([seed, id_ % 2**32]).random((6, 64)))  # recorded runs
+
+
+def test_no_number_draws_a_token_that_has_no_probability():
+    log_p = torch.tensor([0.5, 0.5, 0.0, 0.0]).log()
+    for u in (0.0, 0.5, 1 - 2**-25, 1.0):  # the last is what single precision makes of the one before
+        for top_p in (1.0, 0.5):
+            assert int(draw_from(log_p, torch.tensor([u]), 1.0, top_p)) in (0, 1)
+
+
+def test_titles_that_read_like_thoughts_leave_letters_as_they_are(tiny_student):
+    titles = ("<think> of tea", "cup </think>", "[THINK] lamp", "bundle 1: A")
+    session = Session(id=3, items=tuple("abcd"), titles=titles, bundles=(frozenset({1, 2}),))
+    for found in draws(tiny_student, [session], n=12, temperature=5.0, prompt=PromptConfig(fmt="letters")):
+        for one in found.drawn:
+            letters = one.text.split()
+            groups = {letter: {n for n, other in enumerate(letters, 1) if other == letter} for letter in letters}
+            expected = {frozenset(group) for letter, group in groups.items() if letter != "-" and len(group) > 1}
+            assert set(one.bundles) == expected
 
 
 def test_a_cold_draw_is_greedy_and_another_seed_is_another_draw(tiny_student, sessions):

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routedk_lite.answers import partitions as module
+from routedk_lite.answers.answering import decode_pairs
 from routedk_lite.answers.partitions import (
     PartitionDecoder,
     SizePrior,
@@ -19,7 +21,7 @@ from routedk_lite.answers.partitions import (
     groups_of,
     partitions,
 )
-from routedk_lite.data.metrics import evaluate
+from routedk_lite.data.metrics import evaluate, per_session
 from routedk_lite.data.sessions import Session
 
 BELL = {2: 2, 3: 5, 4: 15, 5: 52, 6: 203, 7: 877, 10: 115_975}
@@ -106,6 +108,54 @@ def test_an_unsure_decoder_does_not_name_the_most_probable_partition():
 
 def test_a_single_item_has_no_bundle():
     assert PartitionDecoder(prior=SizePrior([])).decode(np.zeros((1, 1))) == []
+
+
+def best_of_all(decoder, logits):
+    """The answer with the best expected score against every partition, by the metric itself."""
+    p, labels = decoder.distribution(logits), partitions(len(logits)).labels
+    answers = [bundles_of(row) for row in labels]
+    truths = [session(len(logits), *bundles, id_=k) for k, bundles in enumerate(answers)]
+    scores = [per_session(dict.fromkeys(range(len(truths)), answer), truths, "strict").f1 @ p for answer in answers]
+    return answers[int(np.argmax(np.array(scores) + decoder.exact_weight * p))]
+
+
+def test_with_enough_candidates_all_partitions_compete():
+    chance, differ = np.random.default_rng(0), 0
+    few = PartitionDecoder(prior=SizePrior([]))
+    every = replace(few, candidates=202)
+    for k in range(60):
+        logits = chance.normal(0, 1, (6, 6))
+        answer = every.decode(logits)
+        assert k > 1 or answer == best_of_all(every, logits)
+        differ += few.decode(logits) != answer
+    assert differ  # what the default leaves out matters, and its docstring says so
+    assert few.candidates == 80  # as in the recorded runs
+    five = chance.normal(0, 0.5, (5, 5))
+    assert few.decode(five) == best_of_all(few, five)
+
+
+def test_blocks_of_candidates_change_nothing(monkeypatch):
+    logits = np.random.default_rng(1).normal(0, 1, (7, 7))
+    decoder = PartitionDecoder(prior=SizePrior([]), candidates=876)
+    whole = decoder.decode(logits)
+    monkeypatch.setattr(module, "_BLOCK", 37)
+    assert decoder.decode(logits) == whole
+
+
+def test_no_candidates_are_refused():
+    with pytest.raises(ValueError, match=r"PartitionDecoder.candidates = 0"):
+        PartitionDecoder(prior=SizePrior([]), candidates=0)
+
+
+def test_sessions_that_are_too_long_are_named_before_anything_is_read():
+    def read(sessions):
+        raise AssertionError
+
+    short, long = session(4, {1, 2}), session(13, {1, 2}, id_=7)
+    with pytest.raises(ValueError, match="session 7: 13 items have too many partitions"):
+        decode_pairs(read, [long], train=[short], validation=[short])
+    with pytest.raises(ValueError, match="session 7: 13 items have too many partitions"):
+        fit_decoder({}, [short, long], [short])
 
 
 def test_fitting_makes_the_annotated_partitions_likely():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from routedk_lite.data import domains, public, rawdata
+from routedk_lite.data.prompts import build_prompt
 from routedk_lite.data.sessions import PUBLIC_DOMAINS, SPLITS, DataError, Session
 
 SIZES = {"electronic": (623, 90, 180), "clothing": (698, 90, 180), "food": (644, 90, 180)}
@@ -30,6 +31,28 @@ def session(**changes):
 def test_a_malformed_session_names_the_field(changes, message):
     with pytest.raises(DataError, match=message):
         session(**changes)
+
+
+@pytest.mark.parametrize("title", [None, float("nan"), 3, b"cup", ["cup"]])
+def test_a_title_that_is_no_text_is_named_by_session_and_item(title):
+    with pytest.raises(DataError, match=r"session 1, item 2: the title is .*, no text"):
+        session(titles=("tea", title))
+    with pytest.raises(DataError, match=r"item 2: the title is .*, no text"):
+        build_prompt(["tea", title])
+
+
+@pytest.mark.parametrize("title", ["cup \ud83d", "\udc00", "a\ud83d\ude00"])
+def test_half_a_character_in_a_title_is_named_by_session_and_item(title):
+    with pytest.raises(DataError, match=r"session 1, item 2: the title '.*\\u.*' holds half a character") as error:
+        session(titles=("tea", title))
+    str(error.value).encode()  # can be printed
+    mended = title.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert session(titles=("tea", mended)).titles[1] == mended
+
+
+@pytest.mark.parametrize("title", ["\u200b", "家", "\x00", "a\nb", "\N{GRINNING FACE}", "</s>", "Bundles:"])
+def test_titles_in_any_script_are_taken(title):
+    assert session(titles=("tea", title)).titles[1] == title
 
 
 def test_unknown_names_list_the_known_ones():
