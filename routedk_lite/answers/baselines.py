@@ -76,7 +76,7 @@ def floor_predictions(name: str, sessions: Iterable[Session], *, seed: int) -> d
     if name not in FLOORS:
         raise ValueError(f"floor is {name!r}; choose one of {', '.join(FLOORS)}")
     floor = FLOORS[name]
-    return {s.id: floor(s, generator=np.random.default_rng([seed, s.id])) for s in sessions}
+    return {s.id: floor(s, generator=np.random.default_rng([seed, s.id % 2**32])) for s in sessions}
 
 
 def _numbers(session: Session) -> range:

@@ -88,8 +88,9 @@ def draw_texts(
                 use_cache=True,
                 logits_to_keep=1,
             )
-        log_p = output.logits[:, -1].float().log_softmax(-1).cpu()  # (rows, V)
-        chosen = _choose(log_p, row[live], uniform[live, step], temperature, top_p)
+        logits = output.logits[:, -1].float()
+        likely, log_p = logits.argmax(-1).cpu(), logits.log_softmax(-1).cpu()  # (rows,), (rows, V)
+        chosen = _choose(likely, log_p, row[live], uniform[live, step], temperature, top_p)
         tokens[live, step] = chosen
         log_prob[live] += log_p[row[live], chosen]
         length[live] += 1
@@ -113,14 +114,20 @@ def draw_texts(
 
 
 def _choose(
-    log_p: torch.Tensor, row: torch.Tensor, uniform: torch.Tensor, temperature: float, top_p: float
+    likely: torch.Tensor,
+    log_p: torch.Tensor,
+    row: torch.Tensor,
+    uniform: torch.Tensor,
+    temperature: float,
+    top_p: float,
 ) -> torch.Tensor:
     """One token per sample: where its uniform number falls in the cumulated probabilities of its row.
 
     Shapes:
-        log_p: (rows, V); row, uniform: (samples,), uniform below 0 for the most likely token → (samples,)
+        likely: (rows,), the most likely tokens; log_p: (rows, V); row, uniform: (samples,), uniform below 0 for the
+        most likely token → (samples,)
     """
-    chosen = log_p.argmax(-1)[row]
+    chosen = likely[row]
     for r in row.unique().tolist():
         mine = ((row == r) & (uniform >= 0)).nonzero()[:, 0]
         if len(mine):

@@ -83,7 +83,7 @@ def draw_choices(
         with given:
             logits, mask = _read(model, pieces, mask, cache, seen)
         rows: dict[tuple[int, int], int] = {}
-        options: dict[int, tuple[list[int], torch.Tensor]] = {}  # row → legal choices, their log-probabilities
+        options: dict[int, tuple[list[int], int, torch.Tensor]] = {}  # row → legal choices, the likeliest, all log p
         for k in range(len(session_of)):
             one = asked[session_of[k]]
             if step >= len(one.slots.given):
@@ -91,10 +91,10 @@ def draw_choices(
             if row[k] not in options:
                 legal = one.slots.legal(made[k])
                 tokens = [one.tokens.choices[c] for c in legal]
-                options[row[k]] = legal, logits[row[k], tokens].log_softmax(-1)
-            legal, log_p = options[row[k]]
+                options[row[k]] = legal, int(logits[row[k], tokens].argmax()), logits[row[k], tokens].log_softmax(-1)
+            legal, likely, log_p = options[row[k]]
             u = chance[session_of[k]][k % (n + 1), step]
-            place = int(log_p.argmax() if u < 0 else draw_from(log_p, torch.tensor([u]), temperature, top_p))
+            place = likely if u < 0 else int(draw_from(log_p, torch.tensor([u]), temperature, top_p))
             made[k].append(legal[place])
             nats[k] += float(log_p[place])
             if step + 1 < len(one.slots.given):

@@ -234,7 +234,7 @@ def encode_slots(slots: Slots, tokenizer: PreTrainedTokenizerBase) -> SlotTokens
     """What is given of an answer, and what may be chosen, in tokens.
 
     Raises:
-        ValueError: a choice takes more than one token, whatever stands before it.
+        ValueError: a choice takes more than one token, whatever stands before it, or two take the same.
     """
 
     def encode(text: str) -> list[int]:
@@ -246,8 +246,10 @@ def encode_slots(slots: Slots, tokenizer: PreTrainedTokenizerBase) -> SlotTokens
         same += 1
     if long := [text for text, ids in zip(slots.choices, choices, strict=True) if len(ids) != same + 1]:
         raise ValueError(f"{long[0]!r} is more than one token for this student: it cannot choose among {slots.choices}")
-    given = [encode(text) + choices[0][:same] for text in slots.given]
-    return SlotTokens(given, [ids[same] for ids in choices])
+    chosen = [ids[same] for ids in choices]
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"two of {slots.choices} are the same token for this student: it cannot choose among them")
+    return SlotTokens([encode(text) + choices[0][:same] for text in slots.given], chosen)
 
 
 def format_answer(

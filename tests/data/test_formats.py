@@ -90,6 +90,12 @@ def test_a_student_whose_letters_are_no_tokens_is_refused(tiny_student):
         encode_slots(slots, tiny_student.tokenizer)
 
 
+def test_a_student_that_does_not_tell_letters_apart_is_refused(tiny_student):
+    slots = letter_slots(TITLES)._replace(choices=(" A", " A", " -"))
+    with pytest.raises(ValueError, match="are the same token for this student"):
+        encode_slots(slots, tiny_student.tokenizer)
+
+
 def test_the_prompt_in_letters_is_short(tiny_student):
     tiny_student.tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     text = build_prompt(["tea", "pot"], fmt="letters", tokenizer=tiny_student.tokenizer)

@@ -147,7 +147,7 @@ def test_a_tokenizer_without_an_end_token_is_named():
 
 
 def test_half_a_character_is_named():
-    with pytest.raises(ValueError, match=r"lone surrogate\), '.*so \\ud83d'"):
+    with pytest.raises(ValueError, match=r"lone surrogate\) in '.*so \\ud83d'"):
         encode_prompt(build_prompt(["tea"], hints="so \ud83d"), byte_level())
 
 
