@@ -72,17 +72,12 @@ def partitions(n: int) -> Partitions:
 
 
 def check_sizes(sessions: Iterable[Session]) -> None:
-    """Refuse sessions that cannot be decoded from pairs.
-
-    Raises:
-        ValueError: one has more than `LARGEST` items.
-    """
-    for session in sessions:
-        if len(session) > LARGEST:
-            raise ValueError(
-                f"session {session.id}: {len(session)} items have too many partitions to look at, at most {LARGEST}: "
-                "leave it out, or take greedy answers (Profile.pairs = None) or consensus (DecodeConfig.choose)"
-            )
+    """Raise a ValueError that names the first session with more than `LARGEST` items."""
+    if long := [session for session in sessions if len(session) > LARGEST]:
+        raise ValueError(
+            f"session {long[0].id}: {len(long[0])} items have too many partitions to look at, at most {LARGEST}: leave "
+            "it out, or take greedy answers (Profile.pairs = None) or consensus (DecodeConfig.choose)"
+        )
 
 
 def bundles_of(labels: np.ndarray) -> list[Bundle]:
