@@ -99,7 +99,7 @@ class LocalTeacher:
             written = until_end(tokens, ends)
             used = {"prompt_tokens": len(ids), "completion_tokens": len(written)}
             answer = (begun + written_text(written, tokenizer, ends)).strip()
-            ended = written[-1] in ends
+            ended = bool(written) and written[-1] in ends
             self.cache.put(request, answer, usage=used, finish="stop" if ended else "length")
             if not is_answer(answer):
                 why = "the answer is empty, or a thought alone" if ended else "it was cut off before the answer began"
