@@ -1,6 +1,6 @@
 """How long `import routedk_lite` takes in a fresh interpreter, the interpreter's own start subtracted.
 
-    python benchmarks/importing.py --rounds 11
+python benchmarks/importing.py --rounds 11
 """
 
 from __future__ import annotations

@@ -343,4 +343,3 @@ def read_lines(path: Path) -> list[Any]:
     if len(whole) < len(content):
         os.truncate(path, len(whole))
     return [parse_json(line, f"{path}, line {n}") for n, line in enumerate(whole.splitlines(), start=1)]
-

@@ -89,8 +89,6 @@ def load(split: str) -> tuple[Session, ...]:
         items = tuple(title.lower().replace(",", "").replace(" ", "-") for title in titles)
         intent = "compare accessories of one kind" if right_habit(titles) == "by_kind" else "equip one phone"
         sessions.append(
-            Session(
-                id=len(sessions) + 1, items=items, titles=titles, bundles=bundles, intents=(intent,) * len(bundles)
-            )
+            Session(id=len(sessions) + 1, items=items, titles=titles, bundles=bundles, intents=(intent,) * len(bundles))
         )
     return tuple(sessions[end - SIZES[split] : end])
