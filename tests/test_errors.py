@@ -49,6 +49,7 @@ def ended(tmp_path, monkeypatch, capfd):
 KNOWN = "choose one of toy, smol, qwen, t4, paper, control, qwen-1.5b"
 SEED = "--seed = {!r}: must be a whole number from 0 to 4294967295"
 PLACES = {
+    "": "is empty: give the name of a folder, or leave it out",
     "file": "is a file: give the name of a folder",
     "file/deeper": "file is a file: give the name of a folder",
     "nowhere": "is a link to not/there, which is not there: give the name of a folder",
@@ -180,6 +181,16 @@ def test_a_report_without_records_says_so(ended):
 def test_a_cache_or_mirror_that_is_none_is_named(ended, environment, said):
     code, err = ended("data", "fetch", **environment)
     assert code == 1 and f"error: {said}" in err and "Traceback" not in err
+
+
+def test_a_read_only_cache_with_everything_in_it_is_read(ended, tmp_path, mirror):
+    words = ("data", "fetch", "--domain", "food", "--no-raw")
+    assert ended(*words, ROUTEDK_MIRROR=str(mirror))[0] == 0
+    before = sorted((tmp_path / "cache").rglob("*"))
+    for path in (tmp_path / "cache", *before):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    assert ended(*words, ROUTEDK_MIRROR="/nope")[0] == 0
+    assert sorted((tmp_path / "cache").rglob("*")) == before
 
 
 @pytest.mark.parametrize(
