@@ -179,19 +179,21 @@ def show_results(
     markdown: Annotated[bool, typer.Option(help="Print a Markdown table.")] = False,
 ) -> None:
     """Print the recorded runs as a table."""
-    from .config import known_profiles
+    from .config import get_profile
     from .data.sessions import DOMAINS
     from .report.tables import no_records, results_table
     from .study.records import load_all
     from .study.records import verify as verify_record
 
     every = load_all(results)
-    # Of a profile that somebody else made there may be records, too.
-    options.one_of("profile", profile, {None, *known_profiles(), *(r.profile for r in every)})
-    options.one_of("domain", domain, {None, *DOMAINS, *(r.domain for r in every)})
+    if profile and profile not in {r.profile for r in every}:  # there may be records of a profile of somebody's own
+        get_profile(profile)
+    if domain:
+        options.one_of("domain", domain, DOMAINS)
     found = [r for r in every if (profile in (None, r.profile)) and (domain in (None, r.domain))]
     if not found:
-        raise ValueError(no_records(results, every, profile, domain))
+        typer.secho(f"error: {no_records(results, every, profile, domain)}", err=True, fg="red")
+        raise typer.Exit(1)
     if verify:
         for record in found:
             verify_record(record)

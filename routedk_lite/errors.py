@@ -18,7 +18,6 @@ from types import TracebackType
 import typer
 
 from .files import cache_dir
-from .options import Refused
 
 ClickError = typer.BadParameter.__mro__[2]
 """What is wrong with the words of a command. Typer's own name for it has moved between versions."""
@@ -104,8 +103,7 @@ def _show_usage(error: Exception) -> None:
         error.show()
         return
     command = error.ctx.command_path if getattr(error, "ctx", None) else "routedk"
-    help_ = "" if isinstance(error, Refused) else f". See: {command} --help"
-    _say(f"error: {error.format_message().rstrip('.')}{help_}", "red")
+    _say(f"error: {error.format_message().rstrip('.')}. See: {command} --help", "red")
 
 
 def _say(text: str, colour: str | None = None) -> None:

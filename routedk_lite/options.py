@@ -15,97 +15,78 @@ from .places import user_folder, user_path
 LARGEST_SEED = 2**32 - 1
 
 
-class Refused(typer.BadParameter):
-    """A value that an option cannot take; its message names both."""
-
-    def format_message(self) -> str:
-        """The message as it stands, without the words that Typer puts before it."""
-        return self.message
-
-
-def number(name: str, kind: type[int] | type[float], low: float, high: float = math.inf, about: str = "") -> Any:
-    """An option that holds a number.
+def option(read: Callable[[str, str], Any], metavar: str, about: str, *names: str) -> Any:
+    """An option whose value is read by a function, which refuses it by raising a `ValueError` that names both.
 
     Args:
-        name: of the option.
-        kind: `int` or `float`.
-        low, high: the smallest and the largest that are taken.
-        about: its help.
+        read: `read(text, name)` gives the value.
+        metavar: what stands for the value in the help.
+        about: the help.
+        names: of the option, if they are not that of the parameter; an argument if there is a name without dashes.
     """
+
+    def named(parameter: typer.CallbackParam, value: Any) -> Any:
+        return value if value is None else read(value, parameter.opts[0])
+
+    # Typer's own types would lose some of the text (two slashes) and keep the value out of their messages.
+    how = {"parser": lambda text: text, "callback": named, "metavar": metavar, "help": about}
+    return typer.Argument(**how) if names and not names[0].startswith("-") else typer.Option(*names, **how)
+
+
+def number(kind: type[int] | type[float], low: float, high: float = math.inf) -> Callable[[str, str], int | float]:
+    """What reads a number from `low` to `high`, for `option`."""
     rule = "a whole number" if kind is int else "a number"
     rule += f", {low} or more" if math.isinf(high) else f" from {low} to {high}"
 
-    def read(text: str) -> int | float:
+    def read(text: str, name: str) -> int | float:
         try:
             found = kind(text)
         except ValueError:
-            found = math.nan
+            raise ValueError(f"{name} = {text!r}: must be {rule}") from None
         if not low <= found <= high or math.isinf(found):
-            raise Refused(f"{name} = {str(text)!r}: must be {rule}")
+            raise ValueError(f"{name} = {text}: must be {rule}")
         return found
 
-    return typer.Option(name, parser=read, metavar="INTEGER" if kind is int else "FLOAT", help=about)
+    return read
 
 
-def json_object(name: str, about: str) -> Any:
-    """An option that holds the fields of a JSON object."""
-
-    def read(text: str) -> dict[str, Any]:
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise Refused(f"{name} = {text!r}: must be a JSON object")
-        return found
-
-    return typer.Option(name, parser=read, metavar="JSON", help=about)
+def json_object(text: str, name: str) -> dict[str, Any]:
+    """What reads the fields of a JSON object, for `option`."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} = {text!r}: must be a JSON object")
+    return found
 
 
-def place(name: str, read: Callable[[str | Path, str], Path], about: str) -> Any:
-    """An option, or an argument if its name has no dashes, that holds a file or a folder.
-
-    Args:
-        name: of the option.
-        read: `places.user_folder` or `places.user_path`.
-        about: its help.
-    """
-
-    def named(text: str | Path) -> Path:
-        try:
-            return read(text, name)
-        except ValueError as error:
-            raise Refused(str(error)) from error
-
-    if not name.startswith("-"):
-        return typer.Argument(parser=named, metavar=name.upper(), help=about)
-    return typer.Option(name, parser=named, metavar="PATH", help=about)
-
-
-def one_of(name: str, value: str | None, known: Collection[str | None]) -> None:
+def one_of(name: str, value: str, known: Collection[str]) -> None:
     """Make sure that a value is known.
 
     Raises:
         ValueError: it is not.
     """
     if value not in known:
-        raise ValueError(f"{name} = {value!r}: choose one of {', '.join(sorted(filter(None, known)))}")
+        raise ValueError(f"{name} = {value!r}: choose one of {', '.join(known)}")
 
 
 ProfileName = Annotated[str, typer.Option(help="toy, smol, qwen, t4 or paper; control, qwen-1.5b.")]
 DomainName = Annotated[str | None, typer.Option(help="electronic, clothing, food, toyshop or habits.")]
-Seed = Annotated[int, number("--seed", int, 0, LARGEST_SEED, about="Seed of training.")]
-Results = Annotated[Path, place("--results", user_folder, "Folder of the run records.")]
-Work = Annotated[Path, place("--work", user_folder, "Folder of adapters and unfinished work.")]
-Exported = Annotated[Path, place("folder", user_folder, "Where to write the model: new, empty, or exported before.")]
-Page = Annotated[Path, place("page", user_path, "The HTML file to write.")]
-Out = Annotated[Path | None, place("--out", user_folder, "Folder of the result; by default knowledge/<domain>.")]
-ClaimsFile = Annotated[Path | None, place("--claims", user_path, "The claims; by default claims.yml of this project.")]
-Book = Annotated[
-    Path | None, place("--book", user_folder, "Bring replication.md in this folder, and its figure, up to date.")
+Seed = Annotated[int, option(number(int, 0, LARGEST_SEED), "INTEGER", "Seed of training.")]
+Results = Annotated[Path, option(user_folder, "PATH", "Folder of the run records.")]
+Work = Annotated[Path, option(user_folder, "PATH", "Folder of adapters and unfinished work.")]
+Exported = Annotated[
+    Path, option(user_folder, "FOLDER", "Where to write the model: a new folder, or one exported before.", "folder")
 ]
-Limit = Annotated[int | None, number("--limit", int, 1, about="Only so many sessions.")]
-Concurrency = Annotated[int, number("--concurrency", int, 1, about="Calls under way at the same time.")]
-PriceIn = Annotated[float | None, number("--price-in", float, 0, about="Price of a million tokens of questions.")]
-PriceOut = Annotated[float | None, number("--price-out", float, 0, about="Price of a million tokens of answers.")]
-Extra = Annotated[Any, json_object("--extra", "More fields of each request, as JSON; null takes a field out.")]
+Page = Annotated[Path, option(user_path, "PAGE", "The HTML file to write.", "page")]
+Out = Annotated[Path | None, option(user_folder, "PATH", "Folder of the result; by default knowledge/<domain>.")]
+ClaimsFile = Annotated[Path | None, option(user_path, "PATH", "The claims; by default claims.yml of this project.")]
+Book = Annotated[
+    Path | None, option(user_folder, "PATH", "Bring replication.md in this folder, and its figure, up to date.")
+]
+Limit = Annotated[int | None, option(number(int, 1), "INTEGER", "Only so many sessions.")]
+Concurrency = Annotated[int, option(number(int, 1), "INTEGER", "Calls under way at the same time.")]
+PriceIn = Annotated[float | None, option(number(float, 0), "FLOAT", "Price of a million tokens of questions.")]
+PriceOut = Annotated[float | None, option(number(float, 0), "FLOAT", "Price of a million tokens of answers.")]
+Extra = Annotated[Any, option(json_object, "JSON", "More fields of each request, as JSON; null takes a field out.")]

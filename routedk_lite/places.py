@@ -17,9 +17,12 @@ def user_path(value: str | Path, name: str) -> Path:
         name: the option or variable that holds it, for the message.
 
     Raises:
-        ValueError: it is an address of another kind, names another machine or no home folder there is, or holds a NUL.
+        ValueError: it is empty, an address of another kind, names another machine or no home folder there is, or
+            holds a NUL.
     """
     text = str(value)
+    if not text.strip():
+        raise ValueError(f"{name} = {text!r} is empty: give the name of a folder, or leave it out")
     if found := re.fullmatch(r"file:(?://([^/]*))?(/.*)", text, re.IGNORECASE | re.DOTALL):
         if (found[1] or "localhost").lower() != "localhost":
             raise ValueError(f"{name} = {text!r} is on the machine {found[1]!r}: give the name of a folder here")

@@ -68,12 +68,23 @@ def raw_table(domain: str, name: str) -> list[dict[str, str]]:
     Args:
         domain: a public domain.
         name: file name without `.csv`, for example `session_item`.
+
+    Raises:
+        ValueError: no such domain or file.
+        DataError: it is not a table in UTF-8 with as many values in every row as there are columns.
     """
     path = public_file("bundlerec", f"dataset/{domain}/{name}.csv")
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:  # with or without a mark at its beginning
+            rows = list(csv.DictReader(file, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a CSV table in UTF-8 ({error}): remove it, and it is fetched again") from error
     if not rows:
-        raise DataError(f"{path}: no rows")
+        raise DataError(f"{path}: no rows: remove it, and it is fetched again")
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            columns = ", ".join(name for name in row if name)
+            raise DataError(f"{path}: row {number} does not have one value for each of {columns}")
     return rows
 
 

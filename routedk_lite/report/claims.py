@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ..config import CONTROL, PROFILES
+from ..config import known_profiles
 from ..data.sessions import PUBLIC_DOMAINS, TOY_DOMAINS
 from ..files import own_file
 
@@ -157,7 +157,7 @@ def load_claims(path: str | Path | None = None) -> Claims:
         )
     where = path.name
     for name in ("profile", "control_profile"):
-        _one_of(f"{where}, {name}", content[name], (*PROFILES, CONTROL.name))
+        _one_of(f"{where}, {name}", content[name], known_profiles())
     papers = {key: _made(Paper, entry, f"{where}, paper {key!r}") for key, entry in content["papers"].items()}
     claims = tuple(_claim(entry, where, papers, PUBLIC_DOMAINS) for entry in content["claims"])
     controls = tuple(_claim(entry, where, {}, TOY_DOMAINS) for entry in content["controls"])
@@ -228,6 +228,8 @@ def _made(kind: type, entry: Any, where: str):
             value = [value]
         if several and not isinstance(value, list):
             raise ClaimError(f"{where}: {name} = {value!r}: must be a list")
+        if "tuple[str" in known[name].type and not all(isinstance(one, str) for one in value):
+            raise ClaimError(f"{where}: {name} = {value!r}: must be a list of texts")
         values[name] = tuple(value) if several else value
     return kind(**values)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from pathlib import Path
 
 from ..config import PROFILES, Profile
 from ..data.domains import domain_is_cached
 from ..data.sessions import PUBLIC_DOMAINS
 from ..files import cache_dir
+from ..places import check_writable, user_folder
 from ..student.backbone import choose_dtype, has_fast_bf16, is_cached
 from ..study.machine import hardware, package_versions
 from .tables import text_table
@@ -26,8 +28,6 @@ def report() -> str:
 
     machine, versions = hardware(), package_versions()
     folder = cache_dir()
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
-    free = shutil.disk_usage(existing).free / 2**30
     device = "cuda" if torch.cuda.is_available() else "cpu"
     lines = [
         f"Python {versions.pop('python')} at {sys.executable}",
@@ -36,7 +36,7 @@ def report() -> str:
         "bfloat16 in hardware: " + ("yes" if has_fast_bf16() else "no (this CPU trains in float32, at half the speed)"),
         f"GPU: {machine['gpu']}, capability {machine['capability']}" if "gpu" in machine else "GPU: none",
         f"compute type: {str(choose_dtype('auto', device)).removeprefix('torch.')} on {device}",
-        f"cache: {folder}, {free:.0f} GB free",
+        f"cache: {folder}, {_room(folder)}",
         "public data: "
         + ", ".join(f"{name} {'cached' if domain_is_cached(name) else 'missing'}" for name in PUBLIC_DOMAINS),
     ]
@@ -44,6 +44,16 @@ def report() -> str:
         lines.append("  get them with: routedk data fetch")
     rows = [[name, profile.student.id, verdict(profile)] for name, profile in PROFILES.items()]
     return "\n".join(lines) + "\n\n" + text_table(["profile", "student", "can run?"], rows, text_columns=3)
+
+
+def _room(cache: Path) -> str:
+    """How much fits into a folder, or why nothing does."""
+    try:
+        check_writable(user_folder(cache, "ROUTEDK_CACHE"), "ROUTEDK_CACHE")
+    except ValueError as error:
+        return f"to be read only: {error}"
+    existing = next(part for part in (cache, *cache.parents) if part.is_dir())
+    return f"{shutil.disk_usage(existing).free / 2**30:.0f} GB free"
 
 
 def verdict(profile: Profile) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..data.sessions import PUBLIC_DOMAINS
+from .findings import NOT_COMPARABLE, NOT_RUN, Finding
 from .style import FAINT, QUIET, WIDTH, new_figure, palette
-from .verdicts import NOT_COMPARABLE, NOT_RUN, Finding, Judgement
+from .verdicts import Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,8 +19,9 @@ from ..files import atomic_write, sha256_json
 from ..study.records import RunRecord
 from .claims import Claim, Claims, Paper, check_chapters, check_recorded, check_runs
 from .figure import claims_figure
+from .findings import NOT_RUN, Finding
 from .tables import fill_marked, provenance, text_table
-from .verdicts import NOT_RUN, Finding, Judgement, judge, judge_controls
+from .verdicts import Judgement, judge, judge_controls
 
 PAGE, FIGURE = "replication.md", "assets/replication.svg"
 UNBROKEN = "\u00a0"

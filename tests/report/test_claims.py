@@ -131,6 +131,8 @@ def test_claims_may_begin_with_a_mark_of_their_encoding(tmp_path, encoding):
             lambda c: c["claims"][0]["comparisons"][0].update(decides=False),
             "'beats-distillation': decides = false in all comparisons",
         ),
+        (lambda c: c["claims"][0].update(costs=[3]), r"'beats-distillation': costs = \[3\]: must be a list of texts"),
+        (lambda c: c["claims"][0]["comparisons"][0].update(b=[{}]), r"comparison 1: b = \[\{\}\]: must be a list of"),
         (
             lambda c: c["claims"][0].update(domains=["toys"]),
             "domain = 'toys': choose one of electronic, cloth",

@@ -12,8 +12,7 @@ from routedk_lite.answers.decoding import Answer
 from routedk_lite.data.metrics import per_session
 from routedk_lite.report import verdicts
 from routedk_lite.report.claims import Claim, ClaimError, Claims, Comparison, load_claims
-from routedk_lite.report.verdicts import (
-    DIFFERS,
+from routedk_lite.report.findings import (
     DOES_NOT,
     NOT_COMPARABLE,
     NOT_DECIDED,
@@ -21,9 +20,8 @@ from routedk_lite.report.verdicts import (
     REPLICATES,
     TOO_SMALL,
     Finding,
-    Judgement,
-    judge,
 )
+from routedk_lite.report.verdicts import DIFFERS, Judgement, judge
 from routedk_lite.statistics import holm
 from routedk_lite.study.records import load_all, load_predictions
 
