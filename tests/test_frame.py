@@ -321,9 +321,8 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=short)
 def test_prose_quotes_no_measured_number(path: Path) -> None:
-    typed = re.sub(
-        r"<!-- (\w+):begin -->.*?<!-- \1:end -->", "", markdown(path), flags=re.DOTALL
-    )  # the rest is computed
+    # What stands between markers is computed from the records.
+    typed = re.sub(r"<!-- (\w+):begin -->.*?<!-- \1:end -->", "", markdown(path), flags=re.DOTALL)
     assert not bare_decimals(typed), "let a cell print the number, or put it in a table with its source"
 
 

@@ -88,7 +88,7 @@ def what_a_student_adds(scores: Sequence[Score], found: Mapping[str, Sequence[Fi
         return None
     against = {name: _best(found, runs) for name, runs in _RIVALS.items()}
     numbers = listed([f"{base[d].f1.estimate:.3f} {between(*base[d].f1[1:])} in {d}" for d in domains])
-    stands = [_stands(findings, _CALLED[name]) for name, findings in against.items() if findings]
+    stands = [_stands(findings, _CALLED[name], domains) for name, findings in against.items() if findings]
     figures = f"The base expert reaches a strict F1 of {numbers}"
     if stands:
         figures += f": {'; '.join(stands)}"
@@ -110,43 +110,39 @@ def side(finding: Finding) -> str:
     return ABOVE if finding.low > 0 else BELOW if finding.high < 0 else OPEN
 
 
-def _stands(findings: Sequence[Finding], rival: str) -> str:
-    """Sides and differences: "above the best floor everywhere (+0.116 to +0.183)"."""
+def _stands(findings: Sequence[Finding], rival: str, domains: Sequence[str]) -> str:
+    """Sides and differences: "above the best floor (+0.116 to +0.182)", with the domains where it is not all of them."""
     by_side = {s: [f.domain for f in findings if side(f) == s] for s in (ABOVE, BELOW, OPEN)}
-    by_side = {s: domains for s, domains in by_side.items() if domains}
     parts = []
-    for place, (name, domains) in enumerate(by_side.items()):
-        where = "" if len(by_side) == 1 else f" in {listed(domains)}"
-        parts.append(f"{name} {rival}{where}" if not place else f"{name.removesuffix(' from')}{where}")
+    for name, found in by_side.items():
+        if found:
+            where = "" if len(found) == len(domains) else f" in {listed(found)}"
+            parts.append(f"{name.removesuffix(' from')}{where}" if parts else f"{name} {rival}{where}")
     return f"{', '.join(parts)} ({_range([f.estimate for f in findings], signed)})"
 
 
 def _headline(against: Mapping[str, Sequence[Finding]]) -> str:
-    floor, decoder = (_where(against[name]) for name in ("floor", "decoder"))
-    parts = []
-    if floor is not None:
-        parts.append(f"the small student {_beats(floor, 'the floors')}")
-    if decoder is not None:
-        parts.append(f"{'it' if parts else 'the small student'} {_beats(decoder, 'plain similarities of titles')}")
+    subject, parts = "the small student", []
+    for name, rival in (("floor", "the floors"), ("decoder", "plain similarities of titles")):
+        if against[name]:
+            parts.append(f"{subject} {_beats(against[name], rival)}")
+            subject = "it"
     return _capital("; ".join(parts) or "the small student is not yet set beside anything") + "."
 
 
-def _where(findings: Sequence[Finding]) -> str | None:
-    """Domains in which a is above, in words; empty for none, `None` where nothing is known."""
-    domains = [f.domain for f in findings if side(f) == ABOVE]
-    if not findings:
-        return None
-    if len(domains) == len(findings) > 1:
-        return "in " + _all(len(domains))
-    return f"in {listed(domains)}" if domains else ""
+def _beats(findings: Sequence[Finding], rival: str) -> str:
+    above, below = ([f.domain for f in findings if side(f) == s] for s in (ABOVE, BELOW))
+    if above and below:
+        return f"beats {rival} in {listed(above)}, and loses to them in {listed(below)}"
+    if not above and not below:
+        return f"is nowhere shown to beat {rival}"
+    where = above or below
+    everywhere = len(where) == len(findings) > 1
+    return f"{'beats' if above else 'loses to'} {rival} in {_all(len(where)) if everywhere else listed(where)}"
 
 
 def _all(n: int) -> str:
     return "both domains" if n == 2 else f"all {_NUMBERS.get(n, n)} domains"
-
-
-def _beats(where: str, rival: str) -> str:
-    return f"beats {rival} {where}" if where else f"is nowhere shown to beat {rival}"
 
 
 # --- whether the way matters --------------------------------------------------------------------------------------
@@ -189,19 +185,12 @@ def _fusing(differences: Sequence[Finding]) -> str:
         return "Whether it matters how experts are fused is not known yet."
     judged = [f for f in differences if f.is_judged]
     if not judged:
-        return (
-            f"Whether it matters how experts are fused is not judged yet, with {_seed_count(differences[0].n_seeds)}."
-        )
-    sides = {side(f) for f in judged}
-    if sides == {OPEN}:
-        bound = max(map(largest, judged))
-        return f"How the experts are fused makes no difference larger than {bound} in F1."
-    if sides == {ABOVE}:
-        return "Routing gains over fixed weights."
-    if sides == {BELOW}:
-        return "Routing loses to fixed weights."
-    told = [(ABOVE, "gains in"), (BELOW, "loses in"), (OPEN, "shows no difference in")]
-    parts = [f"{verb} {listed([f.domain for f in judged if side(f) == s])}" for s, verb in told if s in sides]
+        seeds = _seed_count(max(f.n_seeds for f in differences))
+        return f"Whether it matters how experts are fused is not judged yet, with {seeds}."
+    parts = []
+    for name, verb in ((ABOVE, "gains"), (BELOW, "loses"), (OPEN, "makes no difference larger than {}")):
+        if found := [f for f in judged if side(f) == name]:
+            parts.append(f"{verb.format(max(map(largest, found)))} in {listed([f.domain for f in found])}")
     return f"Against fixed weights, routing {listed(parts)}."
 
 
