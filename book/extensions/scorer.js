@@ -2,9 +2,8 @@
 var Scorer = {
   score: ([docname, title, anchor, descr, score]) => {
     const query = (new URLSearchParams(window.location.search).get("q") || "").trim();
-    const names = /[_.(]|[a-z][A-Z]/.test(query); // train_fusion, RoutedModel
+    const names = /[_.(]|[a-z]{2}[A-Z][a-z]/.test(query); // train_fusion, RoutedModel; not LoRA
     const reference = docname.startsWith("book/api/");
-    // A page counts as much as a section of the same name; what only mentions a word comes after what is named by it.
     return score - (reference && !names ? 100 : 0);
   },
   objNameMatch: 11,

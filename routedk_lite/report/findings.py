@@ -111,7 +111,7 @@ def side(finding: Finding) -> str:
 
 
 def _stands(findings: Sequence[Finding], rival: str, domains: Sequence[str]) -> str:
-    """Sides and differences: "above the best floor (+0.116 to +0.182)", with the domains where it is not all of them."""
+    """Sides and differences: "above the best floor (+0.116 to +0.182)", and the domains if it is not all of them."""
     by_side = {s: [f.domain for f in findings if side(f) == s] for s in (ABOVE, BELOW, OPEN)}
     parts = []
     for name, found in by_side.items():
@@ -170,7 +170,7 @@ def _difference(f: Finding) -> str:
     """One domain's difference, worded by its interval."""
     numbers = f"{signed(f.estimate)} {between(f.low, f.high, signed)}"
     if not f.is_judged:
-        return f"{numbers} in {f.domain}, not judged with {_seed_count(f.n_seeds)}"
+        return f"{numbers} in {f.domain} ({_seed_count(f.n_seeds)})"
     what = {ABOVE: "a gain", BELOW: "a loss", OPEN: f"no difference larger than {largest(f)}"}[side(f)]
     return f"{numbers} in {f.domain}, {what}"
 

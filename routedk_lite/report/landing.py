@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import fill
 
 from ..data.sessions import DOMAINS, PUBLIC_DOMAINS
 from ..files import atomic_write
@@ -52,8 +51,8 @@ class Landing:
             "findings": "\n".join(f"{n}. {sentence}" for n, sentence in enumerate(self.sentences, 1))
             or "Nothing is recorded yet.",
             "five": five_rows(self.own),
+            "drawn": drawn_from(self.drawn),
             "results": results_rows(self.scores),
-            "count": f"{len(self.scores)} runs, each over all its seeds.",
         }
 
 
@@ -106,6 +105,16 @@ def _f1(score: Score) -> float:
     return score.f1.estimate
 
 
+def drawn_from(scores: Sequence[Score]) -> str:
+    """What the strip plot shows, and where its numbers come from."""
+    if not scores:
+        return "Nothing is recorded yet."
+    records = [record for s in scores for record in s.records]
+    n = sum(bool(s.group) for s in scores)
+    where = f"{scores[0].domain.capitalize()}, {records[0].n_sessions} test sessions"
+    return f"*{where}: a dot is one of {n} runs of the student. {provenance(records)}*"
+
+
 def results_rows(scores: Sequence[Score]) -> str:
     """All runs in Markdown, the best first within profile and domain, those of real sessions before the toys."""
     known = (*PUBLIC_DOMAINS, *(d for d in DOMAINS if d not in PUBLIC_DOMAINS))
@@ -135,13 +144,8 @@ def write_landing(root: str | Path, records: Sequence[RunRecord]) -> list[Path]:
     written = [root / page for page in PAGES]
     if made.drawn:
         with plt.rc_context({"svg.hashsalt": "findings"}):  # the same ids in every run
-            figure = strip_figure(made.drawn, note=_note(made.drawn))
+            figure = strip_figure(made.drawn)
             picture = root / "book" / FIGURE
             figure.savefig(picture, metadata={"Date": None, "Description": strip_key(made.drawn)})
         written.append(picture)
     return written
-
-
-def _note(scores: Sequence[Score]) -> str:
-    records = [record for s in scores for record in s.records]
-    return fill(f"{scores[0].domain}, {records[0].n_sessions} test sessions. {provenance(records)}", 84)

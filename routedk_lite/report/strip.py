@@ -33,20 +33,19 @@ def richest_domain(scores: Sequence[Score]) -> str:
     return best if counts[best] else ""
 
 
-def strip_figure(scores: Sequence[Score], *, note: str = "") -> Figure:
+def strip_figure(scores: Sequence[Score]) -> Figure:
     """Strict F1 of every run of a student: a dot and its 95 % interval, in groups; what has no student as lines.
 
     Runs below all lines are named at the left edge.
 
     Args:
         scores: of one profile and one domain.
-        note: where the numbers come from.
     """
     groups = [(name, [s for s in scores if s.group == name]) for name in GROUPS]
     groups = [(name, found) for name, found in groups if found]
     lines = _lines(scores)
     n_rows = sum(len(found) for _, found in groups) + GAP * len(groups)
-    below = 0.62 + 0.16 * (note.count("\n") + 1) * bool(note)
+    below = 0.56
     above = STAIR * len(lines) + 0.1
     height = LINE * n_rows + below + above
     figure = new_figure(height)
@@ -61,15 +60,13 @@ def strip_figure(scores: Sequence[Score], *, note: str = "") -> Figure:
         y += len(found) + GAP
     axes.set(ylim=(y - GAP / 2 - 0.5, -GAP / 2 - 0.5), yticks=[])
     _draw_lines(axes, lines)
-    axes.set_xlabel("strict F1, with its 95 % interval", fontsize=SIZE)
+    axes.set_xlabel(f"strict F1 in {scores[0].domain}, 95 % intervals", fontsize=SIZE)
     axes.tick_params(labelsize=SIZE)
     axes.locator_params(axis="x", nbins=6)
     axes.grid(visible=True, axis="x", color="0.92", linewidth=0.6)
     axes.grid(visible=False, axis="y")
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
-    if note:
-        figure.text(0.015, 0.1 / height, note, fontsize=8.5, color=QUIET)
     return figure
 
 
@@ -97,7 +94,7 @@ def _lines(scores: Sequence[Score]) -> list[tuple[Score, str, object]]:
     floors = [(s, s.words, QUIET) for s in scores if s.run.startswith(FLOOR)]
     clusterings = sorted((s for s in scores if s.run.startswith(CLUSTERING)), key=lambda s: s.f1.estimate)
     others = [(s, s.words, QUIET) for s in clusterings[-1:]]
-    colours = {DECODER: palette()[2], TEACHER: palette()[4]}
+    colours = {run: tuple(0.75 * c for c in palette()[n]) for run, n in ((DECODER, 2), (TEACHER, 4))}  # read as text
     others += [(s, s.words, colours[s.run]) for s in scores if s.run in colours]
     return sorted(floors + others, key=lambda line: line[0].f1.estimate)
 

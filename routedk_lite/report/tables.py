@@ -123,8 +123,8 @@ def domains_table(records: Iterable[RunRecord], rows: Mapping[str, str]) -> str:
 
 
 def f1_cell(estimate: float, low: float, high: float) -> str:
-    """A score with its interval, as narrow tables show them."""
-    return f"{estimate:.3f} [{low:.2f}, {high:.2f}]"
+    """A score with its interval, as narrow tables show them; no line ends within the interval."""
+    return f"{estimate:.3f} [{low:.2f},\u00a0{high:.2f}]"
 
 
 def _recorded_f1(record: RunRecord) -> str:
