@@ -54,7 +54,7 @@ class Explorer(SphinxDirective):
         made = first_explorer(root / "results", work / "results")
         if made is None:
             return [nodes.paragraph(NOTHING, NOTHING)]
-        return [nodes.raw("", f'<div class="rdk-explorer full-width">{made._repr_html_()}</div>', format="html")]
+        return [nodes.raw("", f'<div class="rdk-explorer">{made._repr_html_()}</div>', format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
