@@ -100,7 +100,6 @@ def test_data_commands(mirror):
 @pytest.mark.parametrize(
     ("script", "page", "shows"),
     [
-        ("fill_readme", "README.md", "base-seed0"),
         ("recipe_page", "book/recipe.md", "pseudo-sessions alone"),
         ("performance_page", "book/performance.md", "routed step / one LoRA step"),
     ],

@@ -111,39 +111,40 @@ def no_records(folder: Path, known: Iterable[RunRecord], profile: str | None = N
     return f"no records{wanted} in {folder}{f'; there are {there}' if there else missing}. Make some: {command}"
 
 
-def headline_table(records: Iterable[RunRecord]) -> str:
-    """The README's results in Markdown: one row per run, and per domain strict F1 with its interval and exact match."""
-    profiles: dict[str, list[RunRecord]] = {}
-    for record in records:
-        profiles.setdefault(record.profile, []).append(record)
+def short_table(records: Iterable[RunRecord]) -> str:
+    """Recorded runs in Markdown, narrow enough for a page: strict F1 with its interval, and exact match."""
     parts = []
-    for profile, group in sorted(profiles.items()):
-        by_run: dict[str, dict[str, RunRecord]] = {}
-        for record in group:
-            by_run.setdefault(record.run, {})[record.domain] = record
-        domains = [name for name in DOMAINS if any(name in runs for runs in by_run.values())]
-        rows = [
-            [run, *(_headline(found.get(domain)) for domain in domains)]
-            for run, found in sorted(by_run.items(), key=lambda item: _mean_f1(item[1].values()))
-        ]
-        title = f"{profile}, {group[0].n_sessions} test sessions a domain. {provenance(group)}"
-        header = ["run", *(f"{domain}: F1 [95 %], exact" for domain in domains)]
-        parts.append(text_table(header, rows, title=title, markdown=True))
+    for (profile, domain), group in _groups(records).items():
+        rows = [[r.run, _recorded_f1(r), f"{r.metrics['strict']['exact_match']:.3f}"] for r in reversed(group)]
+        title = f"{profile}, {domain} ({group[0].n_sessions} {group[0].split} sessions)"
+        parts.append(text_table(["run", "strict F1 [95 %]", "exact match"], rows, title=title, markdown=True))
     return "\n\n".join(parts)
 
 
-def _headline(record: RunRecord | None) -> str:
-    if record is None:
-        return ""
-    strict = record.metrics["strict"]
-    return "{:.3f} [{:.2f}, {:.2f}], {:.3f}".format(
-        strict["f1"], *record.intervals["strict"]["f1"], strict["exact_match"]
-    )
+def domains_table(records: Iterable[RunRecord], rows: Mapping[str, str]) -> str:
+    """A few runs of one profile beside each other in Markdown: strict F1 with its interval, one column per domain.
+
+    Args:
+        records: of one profile.
+        rows: the beginning of runs' names → what the row is called; of several runs that fit, the best is shown.
+    """
+    known = list(records)
+    domains = [domain for domain in DOMAINS if any(r.domain == domain for r in known)]
+    lines = []
+    for start, label in rows.items():
+        fitting = [[r for r in known if r.domain == domain and r.run.startswith(start)] for domain in domains]
+        best = [max(found, key=lambda r: r.metrics["strict"]["f1"], default=None) for found in fitting]
+        lines.append([label, *(_recorded_f1(r) if r else "–" for r in best)])
+    return text_table(["strict F1 [95 %]", *domains], lines, markdown=True)
 
 
-def _mean_f1(records: Iterable[RunRecord]) -> float:
-    values = [record.metrics["strict"]["f1"] for record in records]
-    return sum(values) / len(values)
+def f1_cell(estimate: float, low: float, high: float) -> str:
+    """A score with its interval, as narrow tables show them; no line ends within the interval."""
+    return f"{estimate:.3f} [{low:.2f},\u00a0{high:.2f}]"
+
+
+def _recorded_f1(record: RunRecord) -> str:
+    return f1_cell(record.metrics["strict"]["f1"], *record.intervals["strict"]["f1"])
 
 
 def provenance(records: Sequence[RunRecord]) -> str:

@@ -108,6 +108,21 @@ def test_the_introduction_lists_every_page_in_its_part_with_the_minutes_of_the_r
                 assert f"]({file}.ipynb) | {run} min |" in readme, file
 
 
+def test_the_sidebar_numbers_chapters_and_nothing_stands_between_them() -> None:
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
+    pages = [chapter for part in contents for chapter in part["chapters"]]
+    numbered = [place for place, page in enumerate(pages) if re.match(r"\d\d ", page.get("title", ""))]
+    assert numbered == list(range(numbered[0], numbered[0] + 11))  # "next" leads to the next chapter
+    assert [int(pages[place]["title"][:2]) for place in numbered] == list(range(11))
+    intro = (ROOT / "book" / "intro.md").read_text(encoding="utf-8")
+    for page in (pages[place] for place in numbered):
+        name = page["file"].removeprefix("book/")
+        number = re.match(r"notebooks/(\d\d)", name)
+        assert not number or page["title"].startswith(number[1])
+        called = re.search(rf"\| \[([^]]+)\]\((?:\.\./)?{name}\.(?:md|ipynb)\)", intro)
+        assert called and called[1] == page["title"]
+
+
 def test_questions_that_are_called_ready_have_their_stages() -> None:
     page = (ROOT / "book" / "open-questions.md").read_text(encoding="utf-8")
     named = [re.findall(r"`([a-z0-9*-]+)`", cell) for cell in re.findall(r"\| ready: ([^|]+)\|", page)]

@@ -1,0 +1,151 @@
+"""What the README, the first page and the page of results show: made from the records, put between their markers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.sessions import DOMAINS, PUBLIC_DOMAINS
+from ..files import atomic_write
+from ..study.records import RunRecord
+from .claims import load_claims
+from .scores import BASE, DECODER, FLOOR, ROUTER, TEACHER, Score, main_profile, scored
+from .sentences import Sentence, between, compared, sentences
+from .strip import richest_domain, strip_figure, strip_key
+from .tables import f1_cell, fill_marked, provenance, text_table
+from .verdicts import judge_controls
+
+FIGURE = "assets/findings.svg"
+"""Below the folder of the book."""
+PAGES = ("README.md", "book/intro.md", "book/results.md")
+"""What is filled."""
+ABSENT = "–"
+"""Stands in a cell for a run that is not recorded."""
+
+
+@dataclass(frozen=True)
+class Landing:
+    """All that the pages show."""
+
+    profile: str
+    """Whose study is the most complete."""
+    scores: tuple[Score, ...]
+    """Of all profiles."""
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def own(self) -> list[Score]:
+        """Scores of the profile in the public domains."""
+        return [s for s in self.scores if s.profile == self.profile and s.domain in PUBLIC_DOMAINS]
+
+    @property
+    def drawn(self) -> list[Score]:
+        """What the strip plot shows."""
+        return [s for s in self.own if s.domain == richest_domain(self.own)]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What stands between the markers, by their names."""
+        return {
+            "findings": "\n".join(f"{n}. {sentence}" for n, sentence in enumerate(self.sentences, 1))
+            or "Nothing is recorded yet.",
+            "five": five_rows(self.own),
+            "drawn": drawn_from(self.drawn),
+            "results": results_rows(self.scores),
+        }
+
+
+def landing(records: Sequence[RunRecord]) -> Landing:
+    """Score and compare all that is recorded.
+
+    Raises:
+        RecordError: predictions are missing or changed, or made from other sessions than those at hand.
+        DownloadError: the public sessions are neither cached nor to be had.
+    """
+    profile = main_profile(records)
+    scores = tuple(scored(records))
+    own = [s for s in scores if s.profile == profile]
+    found = compared(records, profile)
+    return Landing(profile, scores, tuple(sentences(own, found, judge_controls(load_claims(), records))))
+
+
+def five_rows(scores: Sequence[Score]) -> str:
+    """Best floor, decoder on MiniLM, base expert, RouteDK, teacher: strict F1 in every public domain, in Markdown.
+
+    Args:
+        scores: of one profile.
+    """
+    if not scores:
+        return "Nothing is recorded yet."
+
+    def is_floor(score: Score) -> bool:
+        return score.run.startswith(FLOOR)
+
+    wanted: dict[str, Callable[[Score], bool]] = {
+        "best floor, reads no title": is_floor,
+        "MiniLM of titles, our decoder": lambda s: s.run == DECODER,
+        "base expert": lambda s: s.run == BASE,
+        "RouteDK: three experts, one router": lambda s: s.run == ROUTER,
+        "teacher": lambda s: s.run == TEACHER,
+    }
+    rows, used = [], []
+    for label, fits in wanted.items():
+        best = [max((s for s in scores if s.domain == d and fits(s)), key=_f1, default=None) for d in PUBLIC_DOMAINS]
+        used += [s for s in best if s]
+        rows.append([label, *(f1_cell(*s.f1) if s else ABSENT for s in best)])
+    header = ["strict F1 [95 %]", *PUBLIC_DOMAINS]
+    absent = f" {ABSENT}: not run." if any(ABSENT in row for row in rows) else ""
+    records = [record for s in used for record in s.records]
+    where = f"{records[0].n_sessions} test sessions a domain, without the vote.{absent} {provenance(records)}"
+    return f"{text_table(header, rows, markdown=True)}\n\n*{where}*"
+
+
+def _f1(score: Score) -> float:
+    return score.f1.estimate
+
+
+def drawn_from(scores: Sequence[Score]) -> str:
+    """What the strip plot shows, and where its numbers come from."""
+    if not scores:
+        return "Nothing is recorded yet."
+    records = [record for s in scores for record in s.records]
+    n = sum(bool(s.group) for s in scores)
+    where = f"{scores[0].domain.capitalize()}, {records[0].n_sessions} test sessions"
+    return f"*{where}: a dot is one of {n} runs of the student. {provenance(records)}*"
+
+
+def results_rows(scores: Sequence[Score]) -> str:
+    """All runs in Markdown, the best first within profile and domain, those of real sessions before the toys."""
+    known = (*PUBLIC_DOMAINS, *(d for d in DOMAINS if d not in PUBLIC_DOMAINS))
+    ordered = sorted(scores, key=lambda s: (s.domain not in PUBLIC_DOMAINS, s.profile, known.index(s.domain), -_f1(s)))
+    rows = [
+        [s.words, s.profile, s.domain, _seeds(s), f"{_f1(s):.3f}", between(*s.f1[1:]), f"{s.exact:.3f}"]
+        for s in ordered
+    ]
+    header = ["run", "profile", "domain", "seeds", "strict F1", "95 %", "exact match"]
+    return text_table(header, rows, text_columns=3, markdown=True)
+
+
+def _seeds(score: Score) -> str:
+    return str(len(score.records)) if score.is_trained else ABSENT
+
+
+def write_landing(root: str | Path, records: Sequence[RunRecord]) -> list[Path]:
+    """Bring the pages of a checkout and the strip plot up to date; returns their paths."""
+    import matplotlib.pyplot as plt
+
+    root = Path(root)
+    made = landing(records)
+    for page in PAGES:
+        text = fill_marked((root / page).read_text(encoding="utf-8"), made.parts)
+        with atomic_write(root / page) as file:
+            file.write(text)
+    written = [root / page for page in PAGES]
+    if made.drawn:
+        with plt.rc_context({"svg.hashsalt": "findings"}):  # the same ids in every run
+            figure = strip_figure(made.drawn)
+            picture = root / "book" / FIGURE
+            figure.savefig(picture, metadata={"Date": None, "Description": strip_key(made.drawn)})
+        written.append(picture)
+    return written
