@@ -136,7 +136,7 @@ def length_figure(facts: pd.DataFrame, *, note: str = "") -> Figure:
     """Share of sessions by their length, training and test split, one panel per domain.
 
     Args:
-        facts: one row per session with columns `domain`, `split`, `items`.
+        facts: columns `domain`, `split`, `items`; a row without `items` does not count.
     """
     import seaborn as sns
 
@@ -150,7 +150,7 @@ def length_figure(facts: pd.DataFrame, *, note: str = "") -> Figure:
         sns.lineplot(lines, x="items", y="share", hue="split", style="split", markers=True, ax=axes, **order)
         axes.get_legend().remove()
         axes.set(title=domain, xlabel="products in the session", ylabel="sessions (%)")
-        axes.set_xticks(range(facts["items"].min(), facts["items"].max() + 1, 2))
+        axes.set_xticks(range(int(facts["items"].min()), int(facts["items"].max()) + 1, 2))
     panels[0].set_ylim(bottom=0)  # shared by all panels
     return finish(figure, note, legend_of=panels[0])
 
@@ -159,7 +159,8 @@ def distribution_figure(facts: pd.DataFrame, labels: Mapping[str, str], *, note:
     """How columns are distributed in each domain, one panel per column, as percentages of the domain.
 
     Args:
-        facts: one row per session with a column `domain`; the entries of a list in a cell count one by one.
+        facts: a column `domain`, and one for each label; what is missing in one does not count, and the entries of a
+            list in a cell count one by one.
         labels: column name to axis label. Columns of few whole numbers are drawn as bars, others as outlines, of
             which the largest hundredth is left out.
     """
@@ -167,7 +168,7 @@ def distribution_figure(facts: pd.DataFrame, labels: Mapping[str, str], *, note:
 
     figure, panels = _panels(len(labels), n_columns=2, height=2.7)
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
-        values = facts[["domain", column]].explode(column, ignore_index=True)
+        values = facts[["domain", column]].explode(column).dropna().reset_index(drop=True)
         values[column] = values[column].astype(float)
         whole = (values[column] % 1 == 0).all() and values[column].nunique() <= 12
         n_domains = values["domain"].nunique()
