@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from .. import __version__
 from ..config import Profile, get_profile
 from ..files import own_file
-from .recorded import plain, public_values, read
+from .recorded import HOW_TO_GET, plain, public_values, read
 from .requirements import install_missing, remove_refused
 
 LARGE_GPU = 20 * 2**30
@@ -138,7 +138,8 @@ def setup(profile: str = "", *, quiet: bool = False) -> Chapter:
             print(_on_colab(device, chosen.name))
         if not chapter.has_public_data:
             print(
-                "The public sessions are not on this machine: the toy shop stands in. `routedk data fetch` gets them."
+                "The public sessions are not on this machine: the toy shop and what is recorded of them stand in. "
+                f"{HOW_TO_GET}."
             )
     return chapter
 

@@ -56,8 +56,7 @@ def public_values(path: Path, compute: Callable[[], Any], *, at_hand: bool) -> A
         if known is None:
             print(f"Not recorded, and the public sessions are not on this machine: {HOW_TO_GET}.")
             return None
-        commit = f", commit {known.commit[:7]}" if known.commit else ""
-        print(f"Recorded {known.created}{commit}: the public sessions are not on this machine.")
+        print(f"From the public sessions, recorded {known.created}, commit {str(known.commit)[:7]}.")
         return known.values
     values = plain(compute())
     if not values:
