@@ -23,6 +23,8 @@ FLOOR_ORDER = ("whole", "random", "pairs", "all_pairs")
 
 ROW, TOP, COLUMN = 0.52, 0.62, 0.40  # inches: height of a product, of the heading, width of a bundle
 SMALLEST_CARD = 3.2
+INTENT = 85
+"""Characters of a line of an intent."""
 
 
 class _Column(NamedTuple):
@@ -51,9 +53,9 @@ def session_figure(session: Session, predictions: Iterable[Iterable[int]] | None
     n_columns = len(true) + len(predicted) + bool(predicted)  # an empty one parts the two groups
     step = min(COLUMN, (WIDTH - SMALLEST_CARD) / (n_columns + 1))
     card = WIDTH - step * n_columns - 0.3
-    legend = [textwrap.shorten(intent, 75, placeholder="…") for intent in session.intents]
+    legend = [textwrap.wrap(intent, INTENT) for intent in session.intents]
     floor = TOP + ROW * len(session)
-    height = floor + 0.12 + 0.25 * len(legend) + (0.3 if note else 0)
+    height = floor + 0.12 + 0.25 * sum(map(len, legend)) + (0.3 if note else 0)
     axes = _sheet(height)
     inside = frozenset().union(*session.bundles)
     for number, title in enumerate(session.titles, start=1):
@@ -61,10 +63,12 @@ def session_figure(session: Session, predictions: Iterable[Iterable[int]] | None
     places = [card + step * (i + 0.75) for i in range(n_columns)]
     _draw_columns(axes, true, places, "annotated", len(session))
     _draw_columns(axes, predicted, places[len(true) + 1 :], "predicted", len(session))
-    for line, (column, intent) in enumerate(zip(true, legend, strict=False)):
-        y = floor + 0.22 + 0.25 * line
+    y = floor + 0.22
+    for column, lines in zip(true, legend, strict=False):
         axes.plot(0.16, y, "o", color=column.colour, markersize=8)
-        axes.text(0.32, y, f"{column.name}: {intent}", va="center", fontsize=10)
+        for k, line in enumerate(lines):
+            axes.text(0.32, y, line if k else f"{column.name}: {line}", va="center", fontsize=10)
+            y += 0.25
     if note:
         axes.text(0, height - 0.08, note, va="center", fontsize=9, color=QUIET)
     return axes.figure
