@@ -8,8 +8,13 @@ import pytest
 from drawings import assert_inside, texts
 
 from routedk_lite.book.plots.routing import routing_figure
-from routedk_lite.book.plots.weights import domains_figure, signs_figure, static_dynamic_figure
-from routedk_lite.book.plots.weights import weights_by, weights_by_figure
+from routedk_lite.book.plots.weights import (
+    domains_figure,
+    signs_figure,
+    static_dynamic_figure,
+    weights_by,
+    weights_by_figure,
+)
 from routedk_lite.fusion.routing import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE
 
 matplotlib.use("agg")

@@ -1,4 +1,4 @@
-"""Chapters show of the public sessions what they compute, or what is recorded of it, and never speak of anything else."""
+"""Chapters show of the public sessions what they compute or what is recorded of it, and speak of nothing else."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def test_what_was_recorded_stands_in_for_the_sessions(chapter, monkeypatch, caps
     assert computed == {"food": [1, 0.33333], "3": [None]} and not capsys.readouterr().out
     monkeypatch.delenv(RECORD)
     assert chapter(False).public("some", never) == computed
-    assert re.fullmatch(
-        r"From the public sessions, recorded \d{4}-\d\d-\d\d, commit \w+\.\n", capsys.readouterr().out
-    )
+    assert re.fullmatch(r"From the public sessions, recorded \d{4}-\d\d-\d\d, commit \w+\.\n", capsys.readouterr().out)
     assert "recorded 2" in chapter(False).source("some") and chapter(True).source("some") == "public data, run now"
 
 
@@ -89,7 +87,9 @@ def test_a_record_that_no_longer_holds_is_told_and_written_on_demand(chapter, mo
     assert recorded.read(path).values == {"f1": 0.51, "n": 3} and not capsys.readouterr().out
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"values": 1}', '{"values": 1, "created": "", "commit": "", "x": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", '{"values": 1}', '{"values": 1, "created": "", "commit": "", "x": 1}']
+)
 def test_a_damaged_record_is_named(chapter, tmp_path, text) -> None:
     path = tmp_path / "public" / "some.json"
     path.parent.mkdir()
@@ -173,12 +173,11 @@ def chapter_01(chapter: Chapter, monkeypatch) -> str:
     """Run the chapter's cells about the public data; the prose that comes with them."""
     said = []
     monkeypatch.setattr(Chapter, "say", staticmethod(lambda found, text: said.append(text) if found else None))
-    cells = {cell.id: cell.source for cell in CODE["01_bundles_and_metrics"]}
-    wanted = "03 04 16 18 20 20b 22 23 23b 25 25b 27 29 31 31b 35 36 37 37b 39 40 40b 75b".split()
+    cells = CODE["01_bundles_and_metrics"]
     spread = {"chapter": chapter, "display": lambda shown: None}
-    exec("from routedk_lite import parse_answer\nfrom routedk_lite.data.prompts import format_answer", spread)
-    for one in wanted:
-        exec(compile(cells[f"bundles-{one}"], one, "exec"), spread)
+    for cell in cells:
+        if "bundles-03" <= cell.id <= "bundles-40b" or cell.id == "bundles-75b":
+            exec(compile(cell.source, cell.id, "exec"), spread)
     return "\n".join(said)
 
 
