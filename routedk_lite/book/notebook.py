@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from .. import __version__
 from ..config import Profile, get_profile
 from ..files import own_file
 from ..places import user_folder
+from .recorded import HOW_TO_GET, plain, public_values, read
 from .requirements import install_missing, remove_refused
 
 LARGE_GPU = 20 * 2**30
@@ -41,6 +42,44 @@ class Chapter(NamedTuple):
         from ..data.sessions import PUBLIC_DOMAINS
 
         return PUBLIC_DOMAINS if self.has_public_data else ("toyshop",)
+
+    def public(self, name: str, compute: Callable[[], Any], *, instead: Callable[[], Any] | None = None) -> Any:
+        """Counts, scores or curves of the public sessions: computed if these are at hand, else as they were recorded.
+
+        Args:
+            name: of the record, `results/public/<name>.json`.
+            compute: gives them from the sessions.
+            instead: gives what is shown where there is neither, from the toy shop.
+
+        Returns:
+            See `recorded.public_values`; `None` where there is nothing, and then it says how to get the sessions.
+        """
+        found = public_values(self._record(name), compute, at_hand=self.has_public_data)
+        return plain(instead()) if found is None and instead else found
+
+    def source(self, name: str) -> str:
+        """Where the values of `public(name, ...)`, or those of the toy shop in their place, come from: for labels."""
+        if self.has_public_data:
+            return "public data, run now"
+        known = read(self._record(name))
+        return f"public data, recorded {known.created}" if known else "toy, run now"
+
+    def _record(self, name: str) -> Path:
+        return self.results / "public" / f"{name}.json"
+
+    @staticmethod
+    def say(found: Any, text: str):
+        """Show prose about what a cell has found, and nothing where it has found nothing.
+
+        Args:
+            found: what the text speaks of. If it is a mapping, `{name}` in the text stands for its values.
+            text: Markdown.
+        """
+        from IPython.display import Markdown
+
+        if not found:
+            return None
+        return Markdown(text.format_map(found) if isinstance(found, Mapping) else text)
 
     def shipped(self, domain: str, seed: int = 0) -> Path | None:
         """SmolLM2's recorded experts and router of a domain, for `RoutedModel.from_pretrained`, if they are here."""
@@ -100,7 +139,8 @@ def setup(profile: str = "", *, quiet: bool = False) -> Chapter:
             print(_on_colab(device, chosen.name))
         if not chapter.has_public_data:
             print(
-                "The public sessions are not on this machine: the toy shop stands in. `routedk data fetch` gets them."
+                "The public sessions are not on this machine: the toy shop and what is recorded of them stand in. "
+                f"{HOW_TO_GET}."
             )
     return chapter
 
@@ -157,14 +197,19 @@ def _on_colab(device: str, profile: str) -> str:
 def table(rows: Iterable[Mapping[str, Any]], caption: str, label: str):
     """Show rows as a table that says where its numbers come from.
 
+    Rows and columns in which every value is missing are left out; a single one that is missing is a dash.
+
     Args:
-        rows: column name to value, one mapping per row; numbers are shown with three decimals.
+        rows: column name to value, one mapping per row, its name first; numbers are shown with three decimals.
         caption: what the table shows.
         label: where its numbers come from, for example `toy, run now`.
     """
     import pandas as pd
 
-    look = pd.DataFrame(rows).style.hide(axis="index").format(precision=3, thousands=",")
+    frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    if frame.shape[1] > 1:
+        frame = frame.dropna(how="all", subset=frame.columns[1:])
+    look = frame.style.hide(axis="index").format(precision=3, thousands=",", na_rep="–")
     cells = "padding: 0.25em 0.6em; text-align: left; font-size: 0.92em"
     styles = {"th, td": cells, "caption": "color: inherit"}
     look.set_table_styles([{"selector": name, "props": style} for name, style in styles.items()])

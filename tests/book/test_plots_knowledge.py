@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from drawings import assert_inside, texts
+from drawings import assert_apart, assert_inside, texts
 
 from routedk_lite.book.plots import task as plots
 from routedk_lite.book.plots.knowledge import (
@@ -78,6 +78,7 @@ def test_figures_have_the_books_width_stay_inside_and_can_be_saved(tmp_path: Pat
     for number, figure in enumerate(all_figures()):
         assert figure.get_figwidth() == plots.WIDTH
         assert_inside(figure)
+        assert_apart(figure)
         figure.savefig(tmp_path / f"{number}.png")
         assert (tmp_path / f"{number}.png").stat().st_size > 5000
     assert plt.get_fignums() == []
@@ -133,6 +134,26 @@ def test_patterns_stand_at_support_and_confidence() -> None:
     places = [tuple(xy) for found in axes.collections for xy in found.get_offsets().tolist()]
     assert sorted(places) == [(3.0, 1.0), (9.0, 0.25), (40.0, 0.5)]
     assert [t.get_text() for t in axes.texts] == ["case + case", "cable + case"]
+
+
+def test_names_of_patterns_lie_apart_however_close_these_are() -> None:
+    """Frequent patterns of the toy shop have nearly the same support and confidence."""
+    names = ["ink cartridge", "dust bag", "air filter", "camera battery", "paper tray"]
+    close = [Pattern((n, "vacuum cleaner"), 64 - k, 0.93 - k / 100) for k, n in enumerate(names)]
+    for figure in (patterns_figure(close), patterns_figure([p._replace(confidence=0.0) for p in close])):
+        assert len(figure.axes[0].texts) == len(names)
+        assert_inside(figure)
+        assert_apart(figure)
+
+
+def test_titles_of_many_panels_are_wrapped() -> None:
+    found = {f"recorded teacher, {name}": ["correct"] for name in ("electronic", "clothing", "food", "toyshop")}
+    assert_apart(feedback_figure(found))
+    assert_apart(feedback_figure({"one": ["correct"]}))
+
+
+def test_patterns_of_both_sizes_have_their_colour() -> None:
+    figure = patterns_figure(PATTERNS, named=2)
     assert [t.get_text() for t in figure.legends[0].texts] == ["2 products", "3 products"]
 
 

@@ -8,7 +8,13 @@ import pytest
 from drawings import assert_inside, texts
 
 from routedk_lite.book.plots.routing import routing_figure
-from routedk_lite.book.plots.weights import domains_figure, signs_figure, static_dynamic_figure, weights_by_figure
+from routedk_lite.book.plots.weights import (
+    domains_figure,
+    signs_figure,
+    static_dynamic_figure,
+    weights_by,
+    weights_by_figure,
+)
 from routedk_lite.fusion.statistics import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE
 
 matplotlib.use("agg")
@@ -47,7 +53,7 @@ def test_one_session_has_no_spread_to_draw(alpha) -> None:
 def test_weights_are_shown_less_their_mean(alpha) -> None:
     odd = np.arange(60) % 2 == 1
     groups = {"products": {"even": ~odd, "odd": odd, "too few": np.arange(60) < 4}}
-    figure = weights_by_figure(alpha, NAMES, groups, note="toy", n_draws=50)
+    figure = weights_by_figure(weights_by(alpha, groups, n_draws=50), NAMES, note="toy")
     mean = alpha.mean(1)
     moved = mean - mean.mean(0)
     (axes,) = figure.axes
@@ -63,18 +69,18 @@ def test_weights_are_shown_less_their_mean(alpha) -> None:
 
 def test_a_property_without_a_group_large_enough_says_so(alpha) -> None:
     odd, few = np.arange(60) % 2 == 1, np.arange(60) < 4
-    figure = weights_by_figure(alpha, NAMES, {"rare": {"few": few}, "products": {"odd": odd}}, n_draws=50)
+    figure = weights_by_figure(weights_by(alpha, {"rare": {"few": few}, "products": {"odd": odd}}, n_draws=50), NAMES)
     rare, products = figure.axes
     assert [t.get_text() for t in rare.texts] == ["no group of 5 or more"] and products.lines
     assert len(figure.legends) == 1
-    assert not weights_by_figure(alpha, NAMES, {"rare": {"few": few}}).legends
+    assert not weights_by_figure(weights_by(alpha, {"rare": {"few": few}}), NAMES).legends
 
 
 def test_weights_by_refuses_what_does_not_fit(alpha) -> None:
     with pytest.raises(ValueError, match="groups is empty"):
-        weights_by_figure(alpha, NAMES, {})
+        weights_by(alpha, {})
     with pytest.raises(ValueError, match="'products', 'short': give one truth value for each of the 60 sessions"):
-        weights_by_figure(alpha, NAMES, {"products": {"short": np.ones(59, dtype=bool)}})
+        weights_by(alpha, {"products": {"short": np.ones(59, dtype=bool)}})
 
 
 def test_signs_lie_in_the_bands_where_the_router_fails() -> None:

@@ -15,6 +15,8 @@ import pytest
 import yaml
 from conftest import ROOT, load_script, require
 
+from routedk_lite.book.recorded import DIFFERS, RECORD
+
 HTML = ROOT / "_build" / "html"
 CONTENTS = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [CONTENTS["root"], *(chapter["file"] for part in CONTENTS["parts"] for chapter in part["chapters"])]
@@ -70,6 +72,12 @@ class Links(HTMLParser):
 def parsed(site: Path) -> dict[Path, Links]:
     """Every page of the site."""
     return {page: Links(page) for page in site.rglob("*.html") if "_static" not in page.parts}
+
+
+def test_what_pages_show_of_the_public_data_is_what_is_recorded(site: Path) -> None:
+    said = {page.stem: page.read_text(encoding="utf-8") for page in (site / "notebooks").glob("*.html")}
+    old = [name for name, text in said.items() if DIFFERS in text]
+    assert not old, f"{RECORD}=yes make book writes the records anew"
 
 
 def test_every_page_of_the_contents_is_built(site: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from ...report.style import FAINT, MARKERS, QUIET, finish, new_figure, palette
 from ...statistics import Interval
 from ...teacher.teaching import FEEDBACK
+from .labels import name_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def loop_figure(*, note: str = "") -> Figure:
     figure = new_figure(2.5)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, 1), ylim=(0, 1))
     axes.set_axis_off()
-    axes.add_patch(Rectangle((0.005, 0.12), 0.735, 0.76, facecolor="0.96", edgecolor=FAINT, linestyle="--"))
+    axes.add_patch(Rectangle((0.005, 0.12), 0.715, 0.76, facecolor="0.96", edgecolor=FAINT, linestyle="--"))
     axes.text(0.015, 0.16, "for each of some training sessions", fontsize=9, color=QUIET)
     colours = palette()
     for name, (x, colour, text) in _LOOP.items():
@@ -49,7 +49,7 @@ def loop_figure(*, note: str = "") -> Figure:
         box.set(facecolor="white", edgecolor=colours[colour], linewidth=2)
         axes.add_patch(box)
         axes.text(x, 0.62, name, ha="center", va="center", fontsize=11, fontweight="bold")
-        axes.text(x, 0.46, text, ha="center", va="center", fontsize=8.2)
+        axes.text(x, 0.46, text, ha="center", va="center", fontsize=7.8)
     arrow = {"arrowstyle": "-|>", "color": QUIET, "linewidth": 1.5}
     middles = [x for x, _, _ in _LOOP.values()]
     for left, right, what in zip(middles, middles[1:], ("bundles", "feedback", "lessons"), strict=False):
@@ -74,7 +74,7 @@ def feedback_figure(found: Mapping[str, Iterable[str]], *, note: str = "") -> Fi
         for place, kind in enumerate(FEEDBACK):
             axes.text(100 * counts[kind] / counts.total() + 2, place, f"{counts[kind]}", va="center", fontsize=9)
         axes.set(xlim=(0, 100), xlabel="bundles (%)")
-        axes.set_title("\n".join(textwrap.wrap(teacher, 26)), fontsize=10)
+        axes.set_title("\n".join(textwrap.wrap(teacher, 72 // len(found))), fontsize=10)
         axes.grid(visible=False, axis="y")
     panels[0].invert_yaxis()  # shared by all panels
     return finish(figure, note)
@@ -103,7 +103,7 @@ def evidence_figure(
         if (inside := within[name]) is not None:
             _whisker(right, inside.difference, place + 0.14, green, "D", label="within sessions")
     right.axvline(0, color="black", linewidth=1)
-    left.set(xlim=(0, 1), xlabel="share in one bundle", yticks=range(len(pooled)))
+    left.set(xlim=(-0.03, 1.03), xlabel="share in one bundle", yticks=range(len(pooled)))
     left.set_yticklabels(["\n".join(textwrap.wrap(name, 26)) for name in pooled], fontsize=10)
     right.set(xlabel="difference")
     left.invert_yaxis()  # shared by both panels
@@ -177,18 +177,13 @@ def patterns_figure(patterns: Sequence[Pattern], *, named: int = 5, note: str = 
         chosen = [p for p in patterns if len(p.kinds) == size]
         look = {"color": colour, "marker": marker, "s": 26, "alpha": 0.6, "label": f"{size} products"}
         axes.scatter([p.support for p in chosen], [p.confidence for p in chosen], **look)
-    # Neighbours must not overlap: above, below to the right, above, below to the left, and so on.
-    sides = cycle([("center", "bottom", 5), ("left", "top", -5), ("center", "bottom", 5), ("right", "top", -5)])
-    for pattern, (ha, va, y) in zip(patterns[:named], sides, strict=False):
-        place = (pattern.support, pattern.confidence)
-        look = {"fontsize": 9, "ha": ha, "va": va, "xytext": (0, y), "textcoords": "offset points"}
-        axes.annotate(" + ".join(pattern.kinds), place, **look)
     axes.set(xscale="log", xlabel="support: training bundles that hold it (log scale)", ylim=(0, 1.05))
     axes.set_ylabel("confidence: of the sessions that\nshow it, share that bundle it")
     ticks = [n for n in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500) if n <= 1.3 * max(p.support for p in patterns)]
     axes.set_xticks(ticks, [str(n) for n in ticks])
     axes.set_xlim(0.9 * min(p.support for p in patterns), 1.6 * max(p.support for p in patterns))
     axes.minorticks_off()
+    name_beside(axes, {" + ".join(p.kinds): (p.support, p.confidence) for p in patterns[:named]})
     return finish(figure, note, legend_of=axes)
 
 

@@ -23,6 +23,8 @@ FLOOR_ORDER = ("whole", "random", "pairs", "all_pairs")
 
 ROW, TOP, COLUMN = 0.52, 0.62, 0.40  # inches: height of a product, of the heading, width of a bundle
 SMALLEST_CARD = 3.2
+INTENT = 85
+"""Characters of a line of an intent."""
 
 
 class _Column(NamedTuple):
@@ -51,9 +53,9 @@ def session_figure(session: Session, predictions: Iterable[Iterable[int]] | None
     n_columns = len(true) + len(predicted) + bool(predicted)  # an empty one parts the two groups
     step = min(COLUMN, (WIDTH - SMALLEST_CARD) / (n_columns + 1))
     card = WIDTH - step * n_columns - 0.3
-    legend = [textwrap.shorten(intent, 75, placeholder="…") for intent in session.intents]
+    legend = [textwrap.wrap(intent, INTENT) for intent in session.intents]
     floor = TOP + ROW * len(session)
-    height = floor + 0.12 + 0.25 * len(legend) + (0.3 if note else 0)
+    height = floor + 0.12 + 0.25 * sum(map(len, legend)) + (0.3 if note else 0)
     axes = _sheet(height)
     inside = frozenset().union(*session.bundles)
     for number, title in enumerate(session.titles, start=1):
@@ -61,10 +63,12 @@ def session_figure(session: Session, predictions: Iterable[Iterable[int]] | None
     places = [card + step * (i + 0.75) for i in range(n_columns)]
     _draw_columns(axes, true, places, "annotated", len(session))
     _draw_columns(axes, predicted, places[len(true) + 1 :], "predicted", len(session))
-    for line, (column, intent) in enumerate(zip(true, legend, strict=False)):
-        y = floor + 0.22 + 0.25 * line
+    y = floor + 0.22
+    for column, lines in zip(true, legend, strict=False):
         axes.plot(0.16, y, "o", color=column.colour, markersize=8)
-        axes.text(0.32, y, f"{column.name}: {intent}", va="center", fontsize=10)
+        for k, line in enumerate(lines):
+            axes.text(0.32, y, line if k else f"{column.name}: {line}", va="center", fontsize=10)
+            y += 0.25
     if note:
         axes.text(0, height - 0.08, note, va="center", fontsize=9, color=QUIET)
     return axes.figure
@@ -136,7 +140,7 @@ def length_figure(facts: pd.DataFrame, *, note: str = "") -> Figure:
     """Share of sessions by their length, training and test split, one panel per domain.
 
     Args:
-        facts: one row per session with columns `domain`, `split`, `items`.
+        facts: columns `domain`, `split`, `items`; a row without `items` does not count.
     """
     import seaborn as sns
 
@@ -150,7 +154,7 @@ def length_figure(facts: pd.DataFrame, *, note: str = "") -> Figure:
         sns.lineplot(lines, x="items", y="share", hue="split", style="split", markers=True, ax=axes, **order)
         axes.get_legend().remove()
         axes.set(title=domain, xlabel="products in the session", ylabel="sessions (%)")
-        axes.set_xticks(range(facts["items"].min(), facts["items"].max() + 1, 2))
+        axes.set_xticks(range(int(facts["items"].min()), int(facts["items"].max()) + 1, 2))
     panels[0].set_ylim(bottom=0)  # shared by all panels
     return finish(figure, note, legend_of=panels[0])
 
@@ -159,7 +163,8 @@ def distribution_figure(facts: pd.DataFrame, labels: Mapping[str, str], *, note:
     """How columns are distributed in each domain, one panel per column, as percentages of the domain.
 
     Args:
-        facts: one row per session with a column `domain`; the entries of a list in a cell count one by one.
+        facts: a column `domain`, and one for each label; what is missing in one does not count, and the entries of a
+            list in a cell count one by one.
         labels: column name to axis label. Columns of few whole numbers are drawn as bars, others as outlines, of
             which the largest hundredth is left out.
     """
@@ -167,7 +172,7 @@ def distribution_figure(facts: pd.DataFrame, labels: Mapping[str, str], *, note:
 
     figure, panels = _panels(len(labels), n_columns=2, height=2.7)
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
-        values = facts[["domain", column]].explode(column, ignore_index=True)
+        values = facts[["domain", column]].explode(column).dropna().reset_index(drop=True)
         values[column] = values[column].astype(float)
         whole = (values[column] % 1 == 0).all() and values[column].nunique() <= 12
         n_domains = values["domain"].nunique()

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...fusion.statistics import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE, routing_statistics
 from ...report.style import FAINT, MARKERS, QUIET, finish, new_figure, palette
+from ...statistics import bootstrap_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,69 +50,74 @@ def domains_figure(
     return finish(figure, note)
 
 
-def weights_by_figure(
-    alpha: np.ndarray,
-    names: Sequence[str],
-    groups: Mapping[str, Mapping[Any, np.ndarray]],
-    *,
-    note: str = "",
-    n_draws: int = 1000,
-) -> Figure:
-    """How the experts' weights move with properties of sessions, one panel per property, with 95 % intervals.
+def weights_by(
+    alpha: np.ndarray, groups: Mapping[str, Mapping[Any, np.ndarray]], *, n_draws: int = 1000
+) -> dict[str, Any]:
+    """How the experts' weights move with properties of sessions, with 95 % intervals.
 
-    Drawn is an expert's α, mean over layers, less its mean over all sessions: what a session adds. The legend names the
-    mean. Below each group stands how many sessions it has; groups of fewer than `SMALLEST_GROUP` are left out.
+    Measured is an expert's α, mean over layers, less its mean over all sessions: what a session adds. Groups of fewer
+    than `SMALLEST_GROUP` are left out.
 
     Args:
         alpha: of many sessions.
         groups: title of a panel → name of a group → whether a session is in it.
         n_draws: bootstrap resamples.
 
+    Returns:
+        What `weights_by_figure` draws, as JSON knows it: `mean`, one per expert; `panels`: title → group → how many
+        sessions it has, and one interval per expert.
+
     Shapes:
         alpha: (sessions, L, E); groups: (sessions,) each
 
     Raises:
-        ValueError: nothing to draw, or a group speaks of another number of sessions.
+        ValueError: no groups, or one speaks of another number of sessions.
     """
-    import pandas as pd
-    import seaborn as sns
-
     if not groups:
         raise ValueError("groups is empty: give one property or more")
     mean = alpha.mean(1)  # (S, E)
     moved = mean - mean.mean(0)
-    labels = [f"{name} (mean {load:.2f})" for name, load in zip(names, mean.mean(0), strict=True)]
-    figure = new_figure(3.3, layout="constrained")
-    widths = [len(panel) + 1 for panel in groups.values()]
-    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False, width_ratios=widths)[0]
-    look = {"markers": list(MARKERS[: len(labels)]), "dodge": 0.3, "err_kws": {"linewidth": 1.5}, "linewidth": 1.5}
-    look |= {"palette": palette()[: len(labels)], "errorbar": ("ci", 95), "n_boot": n_draws, "seed": 0}
-    for axes, (title, panel) in zip(panels, groups.items(), strict=True):
-        parts, shown = [], []
+    panels: dict[str, dict[str, Any]] = {}
+    for title, panel in groups.items():
+        found = panels.setdefault(title, {})
         for group, inside in panel.items():
             inside = np.asarray(inside, dtype=bool)
             if inside.shape != (len(alpha),):
                 raise ValueError(f"{title!r}, {group!r}: give one truth value for each of the {len(alpha)} sessions")
             if inside.sum() >= SMALLEST_GROUP:
-                shown.append(f"{group}\n({inside.sum()})")
-                parts.append(pd.DataFrame(moved[inside], columns=labels).assign(group=shown[-1]))
-        if not parts:
-            axes.text(
-                0.5, 0.5, f"no group of {SMALLEST_GROUP} or more", transform=axes.transAxes, ha="center", color=QUIET
-            )
-            axes.set(title=title, xticks=[])
-            continue
-        tidy = pd.concat(parts).melt("group", var_name="expert", value_name="moved")
-        sns.pointplot(tidy, x="group", y="moved", hue="expert", order=shown, hue_order=labels, ax=axes, **look)
-        axes.axhline(0, color=QUIET, linewidth=1)
-        axes.set(xlabel="", ylabel="")
-        axes.tick_params(labelsize=9)
+                chance = {"generator": np.random.default_rng(0), "n_draws": n_draws}
+                found[str(group)] = [int(inside.sum()), [bootstrap_interval(v, **chance) for v in moved[inside].T]]
+    return {"mean": mean.mean(0), "panels": panels}
+
+
+def weights_by_figure(found: Mapping[str, Any], names: Sequence[str], *, note: str = "") -> Figure:
+    """Draw what `weights_by` found: one panel per property. The legend names each expert's mean.
+
+    Below each group stands how many sessions it has.
+    """
+    figure = new_figure(3.3, layout="constrained")
+    widths = [len(panel) + 1 for panel in found["panels"].values()]
+    panels = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
+    labels = [f"{name} (mean {load:.2f})" for name, load in zip(names, found["mean"], strict=True)]
+    for axes, (title, panel) in zip(panels, found["panels"].items(), strict=True):
         axes.set_title(title, fontsize=10)
+        axes.tick_params(labelsize=9)
+        axes.set_xticks(range(len(panel)), [f"{group}\n({n})" for group, (n, _) in panel.items()])
+        if not panel:
+            words = f"no group of {SMALLEST_GROUP} or more"
+            axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", color=QUIET)
+            continue
+        for k, (label, colour, marker) in enumerate(zip(labels, palette(), MARKERS, strict=False)):
+            estimate, low, high = np.array([weights[k] for _, weights in panel.values()]).T
+            places = np.arange(len(panel)) + 0.3 * (k / max(1, len(labels) - 1) - 0.5)
+            look = {"fmt": f"{marker}-", "color": colour, "linewidth": 1.5, "label": label}
+            axes.errorbar(places, estimate, yerr=[estimate - low, high - estimate], **look)
+        axes.axhline(0, color=QUIET, linewidth=1)
+        axes.grid(visible=False, axis="x")
+        axes.margins(x=0.1)
     panels[0].set_ylabel("α less its mean", fontsize=10)
-    if drawn := [axes for axes in panels if axes.get_legend()]:
+    if drawn := [axes for axes, panel in zip(panels, found["panels"].values(), strict=True) if panel]:
         handles, shown = drawn[0].get_legend_handles_labels()
-        for axes in drawn:
-            axes.get_legend().remove()
         figure.legend(handles, shown, loc="outside upper center", ncols=len(shown), frameon=False, fontsize=10)
     return finish(figure, note)
 
