@@ -51,13 +51,14 @@ def number(kind: type[int] | type[float], low: float, high: float = math.inf) ->
 
 
 def json_object(text: str, name: str) -> dict[str, Any]:
-    """What reads the fields of a JSON object, for `option`."""
+    """What reads the fields of a JSON object, for `option`. A message does not show them: a key may be among them."""
     try:
         found = json.loads(text)
-    except ValueError:
-        found = None
+    except ValueError as error:
+        where = f", at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"{name}: no JSON{where}; must be a JSON object") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{name} = {text!r}: must be a JSON object")
+        raise ValueError(f"{name}: a {type(found).__name__}, must be a JSON object")
     return found
 
 

@@ -83,7 +83,7 @@ PLACES = {
         ("export out --fusion nope", "fusion = 'nope': choose among average, ties, static", 1),
         ("distill --domain food --kind nope", "kind = 'nope': choose one of rules, reasoning, answers, patterns", 1),
         ("distill --domain food --kind rules --teacher nope", "teacher = 'nope': choose one of recorded, openai", 1),
-        ("distill --domain food --kind rules --extra [1]", "--extra = '[1]': must be a JSON object", 1),
+        ("distill --domain food --kind rules --extra [1]", "--extra: a list, must be a JSON object", 1),
         ("run --seed -1", SEED.format("-1"), 1),
         ("run --seed abc", SEED.format("'abc'"), 1),
         ("run --seed 1.5", SEED.format("'1.5'"), 1),

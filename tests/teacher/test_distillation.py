@@ -461,7 +461,8 @@ def test_the_command_asks_before_it_spends(tmp_path, monkeypatch):
     [
         (("--teacher", "oracle"), "teacher = 'oracle': choose one of recorded, openai, local"),
         (("--teacher", "openai"), "model = '': name the teacher's model"),
-        (("--teacher", "openai", "--model", "m", "--extra", "[]"), "extra = '[]': must be a JSON object"),
+        (("--teacher", "openai", "--model", "m", "--extra", "[]"), "extra: a list, must be a JSON object"),
+        (("--teacher", "openai", "--model", "m", "--extra", "{key: sk-abc}"), "extra: no JSON, at character 2"),
         (("--teacher", "openai", "--model", "m", "--limit", "0"), "limit = 0"),
         (("--teacher", "local", "--model", "toy"), "has no chat template"),
         (("--kind", "patterns", "--teacher", "openai"), "teacher = 'openai': patterns are mined"),
