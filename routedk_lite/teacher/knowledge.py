@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..config import KNOWLEDGE_KINDS
 from ..data.sessions import PUBLIC_DOMAINS, Bundle, DataError, Domain, Session
-from ..files import asset, sha256_json
+from ..files import UnreadableError, asset, read_json, sha256_json
 
 MASK = "some"
 """What stands for item numbers where they are hidden."""
@@ -184,10 +184,12 @@ def load_rules(domain: str, folder: str | Path) -> tuple[dict[str, Rule], Mappin
     """
     path = Path(folder) / "rules.json"
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        entries, name = table["rules"], table["domain"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a file of rules ({type(error).__name__}: {error})") from error
+        table = read_json(path, "a file of rules", fields={"rules": list, "domain": str})
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: not a file of rules: there is none") from error
+    except UnreadableError as error:
+        raise DataError(str(error)) from error
+    entries, name = table["rules"], table["domain"]
     if name != domain:
         raise DataError(f"{path}: domain is {name!r}, expected {domain!r}; choose the folder of that domain")
     rules: dict[str, Rule] = {}

@@ -6,7 +6,6 @@ which mines them over item categories; `kinds` says why these are not used here.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..data.sessions import Bundle, DataError, Session
+from ..files import UnreadableError, read_json
 from .kinds import KindExtractor, fit_kinds
 from .knowledge import Knowledge, Reasoning, Rule
 
@@ -168,11 +168,15 @@ def load_patterns(domain: str, folder: str | Path) -> list[Pattern]:
     """
     path = Path(folder) / "patterns.json"
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = read_json(path, "a file of patterns", fields={"patterns": list, "domain": str})
         found = [Pattern(tuple(p["kinds"]), int(p["support"]), float(p["confidence"])) for p in table["patterns"]]
-        name = table["domain"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: not a file of patterns: there is none") from error
+    except UnreadableError as error:
+        raise DataError(str(error)) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a file of patterns ({type(error).__name__}: {error})") from error
+    name = table["domain"]
     if name != domain:
         raise DataError(f"{path}: domain is {name!r}, expected {domain!r}; choose the folder of that domain")
     return found

@@ -159,8 +159,13 @@ def test_a_broken_or_missing_file_is_named(copy):
     (copy / "reasoning.jsonl").write_text("{")
     with pytest.raises(DataError, match="line 1: not JSON"):
         load_knowledge("food", copy)
+    damaged = {b"": "it is empty", "{}".encode("utf-16"): "it is not in UTF-8", b"{}": "rules is missing"}
+    for content, why in damaged.items():
+        (copy / "rules.json").write_bytes(content)
+        with pytest.raises(DataError, match=f"rules.json: not a file of rules: {why}"):
+            load_knowledge("food", copy)
     (copy / "rules.json").unlink()
-    with pytest.raises(DataError, match="not a file of rules"):
+    with pytest.raises(DataError, match="not a file of rules: there is none"):
         load_knowledge("food", copy)
 
 

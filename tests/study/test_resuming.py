@@ -1,0 +1,93 @@
+"""Answers that are kept as they come: after a stop, beside another process, on a full disk."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from full_disk import files_up_to
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routedk_lite.answers.decoding import Answer, Samples
+from routedk_lite.study.votes import resumed
+
+
+def answer(id_: int, draw: int = 0) -> Answer:
+    """With a log-probability of more digits than are kept."""
+    return Answer.of_bundles(id_, [(1, 2)])._replace(text=f"1 2 é {draw}", n_tokens=3, log_prob=-(id_ + draw) / 7)
+
+
+def samples(id_: int) -> Samples:
+    return Samples(id_, answer(id_), tuple(answer(id_, draw % 2) for draw in range(3)))
+
+
+class Teller:
+    """Answers in batches of two, as decoding does: a batch that is partly done is made anew, and its rest is told."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop_after, self.batches = stop_after, 0
+
+    def __call__(self, *, sessions, done, on_batch, **how) -> list[Samples]:
+        told = []
+        for batch in (sessions[k : k + 2] for k in range(0, len(sessions), 2)):
+            if any(id_ not in done for id_ in batch):
+                if self.batches == self.stop_after:
+                    raise KeyboardInterrupt
+                self.batches += 1
+                told += (found := [samples(id_) for id_ in batch if id_ not in done])
+                on_batch(found)
+        return told
+
+
+def study(folder: Path) -> SimpleNamespace:
+    profile = SimpleNamespace(prompt=None, decode=None)
+    return SimpleNamespace(work=folder, profile=profile, progress=False, split=lambda name: list(range(9)))
+
+
+@given(st.integers(0, 4), st.data())
+def test_wherever_it_was_cut_off_the_rest_is_answered(tmp_path_factory, stop_after, data):
+    one, other = study(tmp_path_factory.mktemp("cut")), study(tmp_path_factory.mktemp("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        resumed(one, "x", Samples, Teller(stop_after))
+    kept = one.work / "x.partial.jsonl"
+    content = kept.read_bytes()
+    kept.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    teller = Teller()
+    assert resumed(one, "x", Samples, teller) == resumed(other, "x", Samples, Teller())
+    assert kept.read_bytes() == (other.work / "x.partial.jsonl").read_bytes()
+    assert 5 - stop_after <= teller.batches <= 5
+    assert resumed(one, "x", Samples, Teller(0)) == resumed(other, "x", Samples, Teller(0)), "nothing is asked again"
+
+
+def test_two_who_want_the_same_answers_ask_once(tmp_path):
+    """The second one comes while the first is asking, waits, and finds everything answered."""
+    asking, second_came, tellers, found = threading.Event(), threading.Event(), [Teller(), Teller()], []
+
+    def ask_slowly(**how):
+        asking.set()
+        second_came.wait()
+        return tellers[0](**how)
+
+    first = threading.Thread(target=lambda: found.append(resumed(study(tmp_path), "x", Samples, ask_slowly)))
+    second = threading.Thread(target=lambda: found.append(resumed(study(tmp_path), "x", Samples, tellers[1])))
+    first.start()
+    asking.wait()
+    second.start()
+    second_came.set()
+    first.join()
+    second.join()
+    assert [teller.batches for teller in tellers] == [5, 0]
+    assert len(found) == 2 and found[0] == found[1]
+
+
+def test_a_full_disk_names_the_file_and_loses_nothing_whole(tmp_path):
+    with files_up_to(1500), pytest.raises(OSError, match=r"File too large: '.*x\.partial\.jsonl'"):
+        resumed(study(tmp_path), "x", Samples, Teller())
+    teller = Teller()
+    assert len(resumed(study(tmp_path), "x", Samples, teller)) == 9 and 0 < teller.batches < 5
+    rows = (tmp_path / "x.partial.jsonl").read_text().splitlines()
+    assert [json.loads(row)["id"] for row in rows] == list(range(9))
