@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 from drawings import assert_apart, assert_inside, texts
+from hypothesis import given
+from hypothesis import strategies as st
 
 from routedk_lite.book.plots import task as plots
 from routedk_lite.book.plots.knowledge import (
@@ -22,6 +25,7 @@ from routedk_lite.book.plots.knowledge import (
     use_figure,
     worth_figure,
 )
+from routedk_lite.book.plots.labels import spread
 from routedk_lite.data.domains import load_domain
 from routedk_lite.statistics import Interval
 from routedk_lite.teacher.evidence import PairEvidence
@@ -144,6 +148,16 @@ def test_names_of_patterns_lie_apart_however_close_these_are() -> None:
         assert len(figure.axes[0].texts) == len(names)
         assert_inside(figure)
         assert_apart(figure)
+
+
+@given(st.lists(st.tuples(st.floats(-0.5, 1.5), st.floats(0.01, 0.4)), max_size=8))
+def test_boxes_are_spread_without_lying_on_each_other(boxes) -> None:
+    wanted, tall = [middle for middle, _ in sorted(boxes, reverse=True)], [height for _, height in boxes]
+    found = spread(wanted, tall)
+    edges = [(middle + height / 2, middle - height / 2) for middle, height in zip(found, tall, strict=True)]
+    assert all(top <= 1 + 1e-9 for top, _ in edges)
+    assert all(below <= floor + 1e-9 for (_, floor), (below, _) in pairwise(edges))
+    assert sum(tall) > 1 or all(floor >= -1e-9 for _, floor in edges)
 
 
 def test_titles_of_many_panels_are_wrapped() -> None:

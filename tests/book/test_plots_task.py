@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from drawings import assert_inside, make_session, texts
+from drawings import assert_apart, assert_inside, make_session, texts
 from matplotlib.figure import Figure
 
 from routedk_lite.analysis.diagnostics import LearningPoint
@@ -74,6 +74,15 @@ def test_a_long_title_takes_two_lines_at_most() -> None:
     (title,) = [text for text in texts(figure) if text.startswith("word")]
     assert title.count("\n") == 1
     assert title.endswith("…")
+
+
+def test_long_intents_take_several_lines_and_none_is_cut() -> None:
+    long = "to compare " + "one thing with another " * 8
+    figure = plots.session_figure(make_session(intents=[long.strip(), "short"]), note="note")
+    assert_inside(figure)
+    assert_apart(figure)
+    said = " ".join(texts(figure))
+    assert "…" not in said and said.count("with another") == 8 and "B: short" in said
 
 
 def test_a_bundle_annotated_twice_is_drawn_twice() -> None:

@@ -181,7 +181,7 @@ def patterns_figure(patterns: Sequence[Pattern], *, named: int = 5, note: str = 
     axes.set_ylabel("confidence: of the sessions that\nshow it, share that bundle it")
     ticks = [n for n in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500) if n <= 1.3 * max(p.support for p in patterns)]
     axes.set_xticks(ticks, [str(n) for n in ticks])
-    axes.set_xlim(0.9 * min(p.support for p in patterns), 1.6 * max(p.support for p in patterns))
+    axes.set_xlim(0.9 * min(p.support for p in patterns), 1.2 * max(p.support for p in patterns))
     axes.minorticks_off()
     name_beside(axes, {" + ".join(p.kinds): (p.support, p.confidence) for p in patterns[:named]})
     return finish(figure, note, legend_of=axes)
