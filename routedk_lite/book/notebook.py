@@ -114,6 +114,7 @@ def setup(profile: str = "", *, quiet: bool = False) -> Chapter:
     """
     chosen = get_profile(profile) if profile else _profile(os.environ.get("ROUTEDK_PROFILE") or "toy")
     install_missing(["gpu"] if chosen.student.load_in_4bit else [])
+    _quiet_loggers()
     remove_refused(allowed=in_colab())
     import torch
 
@@ -217,12 +218,16 @@ def table(rows: Iterable[Mapping[str, Any]], caption: str, label: str):
     return look.set_caption(f"{caption} ({label})")
 
 
+def _quiet_loggers() -> None:
+    """Keep what libraries say when they are imported out of the pages."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def _quiet() -> None:
     """Keep notes from library to library out of the pages: deprecations that others must mend, missing extras."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
 
 

@@ -13,7 +13,7 @@ from ..data.sessions import Domain
 from .arguments import check_number
 from .endpoint import cost
 from .knowledge import Rule
-from .objects import UnreadableError
+from .objects import UnreadableReply
 from .plans import N_RULES, REFLECTIONS, Plan, answers_plan, reasoning_plan, rules_plan
 from .teachers import Messages, NoAnswer, Teacher, TeacherError, Usage
 from .teaching import Question
@@ -147,7 +147,7 @@ def carry_out(plan: Plan, teacher: Teacher, *, progress: bool = True) -> Distill
             for (number, question), text in zip(left.items(), texts, strict=True):
                 try:
                     values[number] = _read(question, text)
-                except UnreadableError as problem:
+                except UnreadableReply as problem:
                     failed[number], last[number] = question.again(text, problem), (question, text, problem, longest)
                 else:
                     if past := question.skipped(text):
@@ -163,7 +163,7 @@ def carry_out(plan: Plan, teacher: Teacher, *, progress: bool = True) -> Distill
 
 def _read(question: Question, text: str) -> Any:
     if isinstance(text, NoAnswer):
-        raise UnreadableError(text.why)
+        raise UnreadableReply(text.why)
     return question.read(text)
 
 
@@ -200,7 +200,7 @@ def _imagine(question: Question, teacher: Teacher, count: dict[str, int]) -> Any
         count["from_disk"] += 1
         try:
             return question.read(text)
-        except UnreadableError as problem:
+        except UnreadableReply as problem:
             question = question.again(text, problem)
     return None
 

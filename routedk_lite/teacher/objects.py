@@ -9,7 +9,7 @@ from ..data.thoughts import without_thoughts
 from .teachers import CutOff
 
 
-class UnreadableError(ValueError):
+class UnreadableReply(ValueError):
     """An answer is not in the form that was asked for; the message tells the teacher what is wrong with it."""
 
 
@@ -43,7 +43,7 @@ def _objects(text: str) -> _Objects:
             end = max(error.pos, at + 1)
             broken += text[at + 1 : end + 1].lstrip().startswith('"')  # other braces stand in prose
         except RecursionError as error:
-            raise UnreadableError("it holds brackets that are nested too deeply") from error
+            raise UnreadableReply("it holds brackets that are nested too deeply") from error
         at = text.find("{", end)
     return _Objects(complete, broken)
 
@@ -61,15 +61,15 @@ def json_object(text: str, name: str) -> dict[str, Any]:
         name: a field that the answer has; objects without it count only where none has it.
 
     Raises:
-        UnreadableError: there is none, brackets are nested too deeply, or what was cut off may be a thought.
+        UnreadableReply: there is none, brackets are nested too deeply, or what was cut off may be a thought.
     """
     said = without_thoughts(text)
     if isinstance(text, CutOff) and said == text and not said.lstrip().startswith(("{", "```")):
         # Some chat templates open the thought, so that a server shows its end only.
-        raise UnreadableError("it was cut off, and may have been a thought; begin with the JSON object")
+        raise UnreadableReply("it was cut off, and may have been a thought; begin with the JSON object")
     found = _objects(said).complete
     if not found:
-        raise UnreadableError("it holds no complete JSON object")
+        raise UnreadableReply("it holds no complete JSON object")
     return next((answer for answer in reversed(found) if name in answer), found[-1])
 
 

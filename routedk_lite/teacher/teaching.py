@@ -20,7 +20,7 @@ from ..data.thoughts import without_thoughts
 from ..data.toyshop import items_text
 from .calls import plain
 from .knowledge import Reasoning, Rule, item_references
-from .objects import UnreadableError, json_object, skipped_objects
+from .objects import UnreadableReply, json_object, skipped_objects
 from .teachers import CutOff
 
 REASONING_WORDS = (25, 60)
@@ -35,14 +35,14 @@ class Question(NamedTuple):
     """What it concerns, in words: a session, or a summary."""
     messages: list[dict[str, str]]
     read: Callable[[str], Any]
-    """From the answer's text to what was asked for; raises `UnreadableError`."""
+    """From the answer's text to what was asked for; raises `UnreadableReply`."""
     max_tokens: int
     typical: str
     """An answer that can be read, about as long as answers are: what estimates reckon with."""
     skipped: Callable[[str], str] = lambda text: ""
     """From the answer's text to what was read past in it, in words; empty if nothing was."""
 
-    def again(self, text: str, problem: UnreadableError) -> Question:
+    def again(self, text: str, problem: UnreadableReply) -> Question:
         """The same question once more, after an answer that could not be read."""
         said = {"role": "assistant", "content": without_thoughts(text).strip() or "(no answer)"}
         reply = f"That cannot be read: {problem}. Answer the question above once more, in exactly the form asked for."
@@ -236,13 +236,13 @@ def read_sentences(text: str) -> str:
     """Plain text, without what a model thought before it.
 
     Raises:
-        UnreadableError: nothing is left, or it was cut off.
+        UnreadableReply: nothing is left, or it was cut off.
     """
     if isinstance(text, CutOff):
-        raise UnreadableError("it was cut off; write fewer words")
+        raise UnreadableReply("it was cut off; write fewer words")
     text = plain(without_thoughts(text)).strip()
     if not re.search(r"\w", text):
-        raise UnreadableError("it is empty")
+        raise UnreadableReply("it is empty")
     return text
 
 
@@ -255,20 +255,20 @@ def read_bundles(text: str, n_items: int, *, smallest: int = 2) -> Prediction:
         smallest: fewest items in a bundle.
 
     Raises:
-        UnreadableError: no JSON, a field is missing or of another kind, a number outside the session, a bundle that
+        UnreadableReply: no JSON, a field is missing or of another kind, a number outside the session, a bundle that
             is too small, or not one intent per bundle.
     """
     answer = json_object(text, "bundles")
     bundles, intents = _field(answer, "bundles", list), _field(answer, "intents", list)
     for bundle in bundles:
         if not isinstance(bundle, list) or not all(type(n) is int for n in bundle):
-            raise UnreadableError(f"bundles holds {_short(bundle)}; each bundle is a list of item numbers")
+            raise UnreadableReply(f"bundles holds {_short(bundle)}; each bundle is a list of item numbers")
         if wrong := [n for n in bundle if not 1 <= n <= n_items]:
-            raise UnreadableError(f"bundles names item {_short(wrong[0])}, and the items are numbered 1 to {n_items}")
+            raise UnreadableReply(f"bundles names item {_short(wrong[0])}, and the items are numbered 1 to {n_items}")
         if len(set(bundle)) < smallest:
-            raise UnreadableError(f"the bundle {bundle} has too few items; it needs at least {smallest}")
+            raise UnreadableReply(f"the bundle {bundle} has too few items; it needs at least {smallest}")
     if len(intents) != len(bundles) or not all(isinstance(intent, str) for intent in intents):
-        raise UnreadableError(f"intents is {_short(intents)}; give one text per bundle")
+        raise UnreadableReply(f"intents is {_short(intents)}; give one text per bundle")
     return Prediction(tuple(map(frozenset, bundles)), tuple(intents))
 
 
@@ -276,17 +276,17 @@ def read_rules(text: str, n_rules: int) -> dict[str, Rule]:
     """The rules in an answer by id, the first `n_rules` of them; an unknown kind becomes `other`.
 
     Raises:
-        UnreadableError: no JSON, no rule, or a rule without a text or a reason.
+        UnreadableReply: no JSON, no rule, or a rule without a text or a reason.
     """
     rules = {}
     for number, entry in enumerate(_field(json_object(text, "rules"), "rules", list)[:n_rules], start=1):
         if not isinstance(entry, dict):
-            raise UnreadableError(f"rules holds {_short(entry)}; each rule is an object with text, kind and why")
+            raise UnreadableReply(f"rules holds {_short(entry)}; each rule is an object with text, kind and why")
         kind = entry.get("kind") if entry.get("kind") in RULE_KINDS else "other"
         id_ = f"R{number}"
         rules[id_] = Rule(id_, kind, _words(_field(entry, "text", str)), _words(_field(entry, "why", str)))
     if not rules:
-        raise UnreadableError("rules is empty; give at least one")
+        raise UnreadableReply("rules is empty; give at least one")
     return rules
 
 
@@ -297,24 +297,24 @@ def read_reasoning(text: str, session: Session, rules: Mapping[str, Rule]) -> Re
     are shown in another order, their numbers are rewritten.
 
     Raises:
-        UnreadableError: no JSON, a field is missing or of another kind, far too long, a rule that does not exist, or
+        UnreadableReply: no JSON, a field is missing or of another kind, far too long, a rule that does not exist, or
             items named outside the session, as a range, or not at all.
     """
     answer = json_object(text, "reasoning")
     words, cited = _words(_field(answer, "reasoning", str)), _field(answer, "rules", list)
     if len(words.split()) > 2 * REASONING_WORDS[1]:
-        raise UnreadableError(f"reasoning has {len(words.split())} words; write at most {REASONING_WORDS[1]}")
+        raise UnreadableReply(f"reasoning has {len(words.split())} words; write at most {REASONING_WORDS[1]}")
     if not cited or not all(isinstance(rule, str) and rule in rules for rule in cited):
-        raise UnreadableError(f"rules is {_short(cited)}; name one to three of {', '.join(rules)}")
+        raise UnreadableReply(f"rules is {_short(cited)}; name one to three of {', '.join(rules)}")
     if found := _RANGE.search(words) or _HUGE.search(words):
-        raise UnreadableError(
+        raise UnreadableReply(
             f"reasoning says {found.group()!r}; write every item number out, and no other long numbers"
         )
     named = {int(words[a:b]) for a, b in item_references(words, 10**9, explicit=True)}
     if wrong := sorted(n for n in named if n > len(session)):
-        raise UnreadableError(f"reasoning names item {wrong[0]}, and the items are numbered 1 to {len(session)}")
+        raise UnreadableReply(f"reasoning names item {wrong[0]}, and the items are numbered 1 to {len(session)}")
     if unnamed := sorted(frozenset().union(*session.bundles) - named):
-        raise UnreadableError(f"reasoning does not name {items_text(unnamed)}; name every item of a bundle")
+        raise UnreadableReply(f"reasoning does not name {items_text(unnamed)}; name every item of a bundle")
     return Reasoning(words, tuple(dict.fromkeys(cited)), _field(answer, "noisy", bool))
 
 
@@ -322,7 +322,7 @@ def _field(answer: Mapping[str, Any], name: str, kind: type) -> Any:
     value = answer.get(name)
     if type(value) is not kind or (kind is str and not value.strip()):
         wanted = {str: "a text that is not empty", list: "a list", bool: "true or false"}[kind]
-        raise UnreadableError(f"{name} is {_short(value)}; give {wanted}")
+        raise UnreadableReply(f"{name} is {_short(value)}; give {wanted}")
     return value
 
 

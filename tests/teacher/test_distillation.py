@@ -43,7 +43,7 @@ from routedk_lite.teacher.patterns import load_patterns, mine_patterns
 from routedk_lite.teacher.recording import FILES, distill, export_recorded, folder_plan, write_knowledge, write_patterns
 from routedk_lite.teacher.teaching import (
     FEEDBACK,
-    UnreadableError,
+    UnreadableReply,
     ask_bundles,
     ask_reflection,
     feedback,
@@ -122,7 +122,7 @@ def test_whatever_is_written_is_read_or_refused(text):
     ):
         try:
             read(text)
-        except UnreadableError as problem:
+        except UnreadableReply as problem:
             assert str(problem)
 
 
@@ -142,7 +142,7 @@ def test_whatever_is_written_is_read_or_refused(text):
     ],
 )
 def test_a_bad_answer_is_told_what_is_wrong(text, problem):
-    with pytest.raises(UnreadableError) as error:
+    with pytest.raises(UnreadableReply) as error:
         read_bundles(text, 6)
     assert problem in str(error.value)
 
@@ -151,7 +151,7 @@ def test_thoughts_and_fences_around_an_answer_do_no_harm():
     text = '<think>maybe {"bundles": [[1, 3]]}</think>Sure:\n```json\n{"bundles": [[2, 1]], "intents": ["a"]}\n```'
     assert read_bundles(text, 6).bundles == (frozenset({1, 2}),)
     assert read_sentences("<think>hm</think> Well.") == "Well."
-    with pytest.raises(UnreadableError, match="empty"):
+    with pytest.raises(UnreadableReply, match="empty"):
         read_sentences("<think>hm</think> .")
 
 
@@ -160,7 +160,7 @@ def test_rules_are_numbered_and_cut_to_size():
     rules = read_rules(json.dumps({"rules": entries}), 2)
     assert rules == {"R1": Rule("R1", "distractor", "Do 0.", "so"), "R2": Rule("R2", "other", "Do 1.", "so")}
     for bad in ([], ["Do."], [{"text": "Do."}], [{"text": " ", "why": "so"}]):
-        with pytest.raises(UnreadableError):
+        with pytest.raises(UnreadableReply):
             read_rules(json.dumps({"rules": bad}), 2)
 
 
@@ -183,7 +183,7 @@ GOOD = "Items 1, and 2 are mugs; items 3, 4, and 5 belong to a lamp. Item 6 is a
 )
 def test_reasoning_that_students_could_not_use_is_refused(change, problem):
     answer = {"reasoning": GOOD, "rules": ["R1"], "noisy": False} | change
-    with pytest.raises(UnreadableError) as error:
+    with pytest.raises(UnreadableReply) as error:
         read_reasoning(json.dumps(answer), SESSION, RULES)
     assert problem in str(error.value)
 

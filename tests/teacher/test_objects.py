@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.teacher.objects import UnreadableError, json_object, skipped_objects
+from routedk_lite.teacher.objects import UnreadableReply, json_object, skipped_objects
 from routedk_lite.teacher.teachers import CutOff
 from routedk_lite.teacher.teaching import Question, read_bundles, read_sentences
 
@@ -57,17 +57,17 @@ def test_the_last_complete_answer_counts(text):
     ],
 )
 def test_what_was_cut_off_is_no_answer(text):
-    with pytest.raises(UnreadableError):
+    with pytest.raises(UnreadableReply):
         read_bundles(text, 6)
 
 
 def test_an_answer_that_was_cut_off_may_be_a_thought():
-    with pytest.raises(UnreadableError, match="may have been a thought"):
+    with pytest.raises(UnreadableReply, match="may have been a thought"):
         read_bundles(CutOff(f"Maybe {DRAFT} or"), 6)  # the chat template has opened the thought
     assert read_bundles(CutOff(f"Hm.</think>{OURS} because"), 6).bundles
     assert read_bundles(CutOff(f"```json\n{OURS}\n``` because"), 6).bundles
     assert read_bundles(CutOff(f"{OURS} because"), 6).bundles
-    with pytest.raises(UnreadableError, match="write fewer words"):
+    with pytest.raises(UnreadableReply, match="write fewer words"):
         read_sentences(CutOff("I should have"))
     assert read_sentences("I should have.") == "I should have."
 
@@ -82,13 +82,13 @@ def test_what_is_read_past_is_said():
 
 def test_thoughts_are_not_told_back():
     question = Question("it", [], read_sentences, 9, "typical")
-    said = question.again(f"<think>{DRAFT}</think>no", UnreadableError("it is empty")).messages[0]["content"]
+    said = question.again(f"<think>{DRAFT}</think>no", UnreadableReply("it is empty")).messages[0]["content"]
     assert said == "no"
-    assert question.again("<think>long", UnreadableError("it is empty")).messages[0]["content"] == "(no answer)"
+    assert question.again("<think>long", UnreadableReply("it is empty")).messages[0]["content"] == "(no answer)"
 
 
 def test_a_number_that_is_too_long_names_no_item():
-    with pytest.raises(UnreadableError, match="each bundle is a list of item numbers"):
+    with pytest.raises(UnreadableReply, match="each bundle is a list of item numbers"):
         read_bundles(f'{{"bundles": [[1, {"2" * 5000}]], "intents": ["a"]}}', 6)
 
 
@@ -145,6 +145,6 @@ def test_work_grows_with_the_length(piece, monkeypatch):
     monkeypatch.setattr(json.JSONDecoder, "raw_decode", counted)
     for size in (2_000, 4_000):
         work.append(0)
-        with suppress(UnreadableError):
+        with suppress(UnreadableReply):
             json_object(piece * (size // len(piece)), "x")
     assert work[1] <= 2.1 * work[0] + 10
