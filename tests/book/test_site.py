@@ -213,7 +213,8 @@ HIDDEN = """() => {
   const column = document.querySelector("article").getBoundingClientRect(), found = [];
   for (const e of document.querySelectorAll("article :is(table, pre, img, svg, iframe, mjx-container)")) {
     const box = e.getBoundingClientRect();
-    if (!box.width || (box.right <= column.right + 2 && e.scrollWidth <= e.clientWidth + 2)) continue;
+    const edge = e.closest(".tag_full-width") ? document.documentElement.clientWidth : column.right;
+    if (!box.width || (box.right <= edge + 2 && e.scrollWidth <= e.clientWidth + 2)) continue;
     let around = e;
     while (around && !around.classList.contains("rdk-more-right")) around = around.parentElement;
     if (!around) found.push(`${e.tagName} ${Math.round(box.width)} px: ${(e.innerText || "").slice(0, 40)}`);
