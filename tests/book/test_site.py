@@ -214,7 +214,8 @@ HIDDEN = """() => {
   for (const e of document.querySelectorAll("article :is(table, pre, img, svg, iframe, mjx-container)")) {
     const box = e.getBoundingClientRect();
     const edge = e.closest(".tag_full-width") ? document.documentElement.clientWidth : column.right;
-    if (!box.width || (box.right <= edge + 2 && e.scrollWidth <= e.clientWidth + 2)) continue;
+    const within = e.tagName === "MJX-CONTAINER" ? 0 : e.scrollWidth - e.clientWidth;  // a formula's glyphs lean out
+    if (!box.width || (box.right <= edge + 2 && within <= 2)) continue;
     let around = e;
     while (around && !around.classList.contains("rdk-more-right")) around = around.parentElement;
     if (!around) found.push(`${e.tagName} ${Math.round(box.width)} px: ${(e.innerText || "").slice(0, 40)}`);
