@@ -11,7 +11,7 @@ from conftest import ROOT
 from routedk_lite.answers.decoding import Answer
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.metrics import evaluate
-from routedk_lite.data.prompts import Problem
+from routedk_lite.data.parsing import Problem
 from routedk_lite.data.sessions import Domain
 from routedk_lite.study import records
 from routedk_lite.study.measurements import load_measurements, write_measurement
