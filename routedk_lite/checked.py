@@ -52,6 +52,16 @@ def require_count(owner: object, name: str) -> None:
     require(getattr(owner, name) >= 1, owner, name, "an integer ≥ 1")
 
 
+def is_whole(value: Any) -> bool:
+    """Whether it is an integer; `True` and `False` are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that a float can hold: no NaN, no infinity, no integer of hundreds of digits."""
+    return (is_whole(value) or isinstance(value, float)) and abs(value) <= sys.float_info.max
+
+
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
@@ -74,10 +84,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         return isinstance(value, tuple) and all(_fits(one, get_args(kind)[0]) for one in value)
     if kind is float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and abs(value) <= sys.float_info.max
+        return is_finite(value)
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
+        return is_whole(value) and abs(value) <= LARGEST
     if kind is str:
         return isinstance(value, str) and not _LONE.search(value)
     if len(_choices(kind)) > 1:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from ..student.adapters import Adapter
+from ..student.adapters import Adapter, adapted_modules
 from .layers import Gate, RoutedLinear, ShiftedLinear
 from .ties import Merged
 
@@ -22,14 +22,11 @@ LAYER = re.compile(r"^(?P<layers>.+?)\.(?P<number>\d+)\.")
 """A module's name: the list of decoder layers it is in, and its layer's number."""
 
 
-def find_layers(
-    model: PreTrainedModel, modules: Sequence[str], adapters: Sequence[Adapter]
-) -> tuple[str, tuple[int, ...]]:
+def find_layers(model: PreTrainedModel, adapters: Sequence[Adapter]) -> tuple[str, tuple[int, ...]]:
     """Name of the list of decoder layers, and the numbers of those that have experts.
 
     Args:
         model: the student.
-        modules: names of all modules that any expert adapts.
         adapters: the experts.
 
     Raises:
@@ -38,7 +35,7 @@ def find_layers(
     _check_bare(model)
     owners = {name: adapter.name for adapter in adapters for name in adapter.modules}
     stacks, numbers = set(), set()
-    for name in modules:
+    for name in adapted_modules(adapters):
         try:
             base = model.get_submodule(name)
         except AttributeError:
@@ -86,7 +83,7 @@ def replacements(
         ValueError: an expert's matrices are not finite in the type that the student computes in.
     """
     made: dict[str, RoutedLinear | ShiftedLinear] = {}
-    for name in dict.fromkeys(name for adapter in adapters for name in adapter.modules):
+    for name in adapted_modules(adapters):
         base, gate = model.get_submodule(name), gates[int(LAYER.match(name)["number"])]
         if name not in merged:
             made[name] = RoutedLinear(

@@ -68,8 +68,7 @@ class RoutedModel(nn.Module):
                     f"the expert {adapter.name!r} was trained on {adapter.student!r}, this student is {student!r}"
                 )
         self.fusion = fusion
-        modules = list(dict.fromkeys(name for adapter in self.adapters for name in adapter.modules))
-        stack, self.layer_numbers = find_layers(model, modules, self.adapters)
+        stack, self.layer_numbers = find_layers(model, self.adapters)
         self.gates = {number: Gate() for number in self.layer_numbers}
         hidden_size = model.config.get_text_config().hidden_size
         weigher = fusion.weigher(len(self.layer_numbers), len(self.adapters), hidden_size)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..student.adapters import Adapter, LowRank
+from ..student.adapters import Adapter, LowRank, adapted_modules
 
 OVERSAMPLING, POWER_ITERATIONS = 16, 4
 """Of the randomised SVD (Halko et al. 2011): columns beyond the rank, and products that sharpen the spectrum."""
@@ -107,7 +107,7 @@ def merge_adapters(
     if trim_over == "global":
         thresholds = [global_threshold(deltas_of(adapter), density) for adapter in adapters]
     merged = {}
-    for module in dict.fromkeys(name for adapter in adapters for name in adapter.modules):
+    for module in adapted_modules(adapters):
         trimmed = []
         for i, adapter in enumerate(adapters):
             if module in adapter.modules:

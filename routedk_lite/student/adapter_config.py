@@ -7,9 +7,10 @@ says nothing about the finished weights, or with why it is refused. A field that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from ..checked import is_finite, is_whole
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -131,15 +132,12 @@ def _check_numbers(settings: Mapping[str, Any], where: str) -> None:
         if not ok:
             raise ValueError(f"{where}: {name} = {settings[name]!r} must be {rule}")
 
-    def number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
     def rank(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return is_whole(value) and value > 0
 
     for name, pattern, ok, rule in (
         ("r", "rank_pattern", rank, "a whole number above 0"),
-        ("lora_alpha", "alpha_pattern", number, "a number"),
+        ("lora_alpha", "alpha_pattern", is_finite, "a number"),
     ):
         if name in settings:
             require(ok(settings[name]), name, rule)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,6 +97,11 @@ def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:
     return Adapter(name or folder.resolve().name, settings.base_model_name_or_path or "", modules, settings)
 
 
+def adapted_modules(adapters: Iterable[Adapter]) -> list[str]:
+    """Names of the modules that any of them adapts, each once, in the order in which they are met."""
+    return list(dict.fromkeys(name for adapter in adapters for name in adapter.modules))
+
+
 def peft_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
     """An adapter's matrices under the names that PEFT saves them by."""
     return {
@@ -139,14 +144,12 @@ def _halves(file: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def _check_pair(pair: Mapping[str, torch.Tensor], settings: LoraConfig, module: str, file: Path) -> None:
     """Both halves, of the rank that the settings give, and nothing in them that is not a number."""
-    from peft.utils.other import get_pattern_key
-
     for half in "AB":
         if half not in pair:
             raise ValueError(
                 f"{file} lacks {_PREFIX}{module}.lora_{half}.weight: the file is not complete, get it anew"
             )
-    r = settings.rank_pattern.get(get_pattern_key(settings.rank_pattern.keys(), module), settings.r)
+    r = _of_module(settings.rank_pattern, module, settings.r)
     for half, found in (("A", pair["A"].shape[0]), ("B", pair["B"].shape[1])):
         if found != r:
             raise ValueError(
@@ -161,9 +164,14 @@ def _check_pair(pair: Mapping[str, torch.Tensor], settings: LoraConfig, module: 
 
 
 def _scale(settings: LoraConfig, module: str, r: int) -> float:
-    """s of one module; PEFT's patterns match the end of a module's name."""
+    """s of one module."""
+    return _of_module(settings.alpha_pattern, module, settings.lora_alpha) / (
+        math.sqrt(r) if settings.use_rslora else r
+    )
+
+
+def _of_module(patterns: Mapping[str, float], module: str, otherwise: float) -> float:
+    """What is set for one module; PEFT's patterns match the end of a module's name."""
     from peft.utils.other import get_pattern_key
 
-    key = get_pattern_key(settings.alpha_pattern.keys(), module)
-    alpha = settings.alpha_pattern.get(key, settings.lora_alpha)
-    return alpha / (math.sqrt(r) if settings.use_rslora else r)
+    return patterns.get(get_pattern_key(patterns.keys(), module), otherwise)

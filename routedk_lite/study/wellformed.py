@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from ..checked import is_finite, is_whole
 from ..files import UnreadableError, read_json
 
 T = TypeVar("T")
@@ -43,6 +43,8 @@ def misfit(value: Any, hint: Any, name: str) -> str | None:
 
     >>> misfit({"f1": "high"}, Mapping[str, float], "metrics")
     "metrics.f1 is 'high', expected a finite number"
+    >>> misfit(10**400, float, "seconds").endswith("expected a finite number")
+    True
     """
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
@@ -63,9 +65,9 @@ def misfit(value: Any, hint: Any, name: str) -> str | None:
 
 def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return is_finite(value)
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return is_whole(value)
     if get_origin(kind) is not None:
         return misfit(value, kind, "") is None
     return isinstance(value, kind)

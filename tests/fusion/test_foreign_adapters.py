@@ -146,6 +146,7 @@ def test_a_field_that_nobody_has_heard_of(plain):
         ({"r": "8"}, "r = '8' must be"),
         ({"lora_alpha": None, "alpha_pattern": {"q_proj": "much"}}, "alpha_pattern = .*a number"),
         ({"lora_alpha": float("nan")}, "lora_alpha = nan"),
+        ({"lora_alpha": 10**400}, "lora_alpha = 10+ must be a number"),
         ({"use_rslora": "yes"}, "use_rslora = 'yes' must be true or false"),
         ({"target_modules": [1]}, r"target_modules = \[1\]"),
         ({"layers_to_transform": ["a"]}, "layers_to_transform"),
