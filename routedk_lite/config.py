@@ -192,12 +192,19 @@ class TrainConfig(OptimizerConfig):
     """Which linear modules get an adapter."""
     first_layer: int = 1
     """Lowest layer that gets an adapter, counted from 1. Below it nothing is trained, and no gradient is computed."""
+    joint_epochs: int = _later(0)
+    """Epochs on the raw training sessions of all public domains together, which come before: they make one adapter, and
+    every expert of every domain starts from it. 0: each expert starts from nothing."""
+    joint_learning_rate: float = _later(5e-4)
+    """Peak rate of these epochs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("r", "lora_alpha", "first_layer"):
             require_count(self, name)
         require(0 <= self.lora_dropout < 1, self, "lora_dropout", "in [0, 1)")
+        require(self.joint_epochs >= 0, self, "joint_epochs", "0 or more")
+        require(0 < self.joint_learning_rate < 1, self, "joint_learning_rate", "in (0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,6 +128,15 @@ def test_every_module_stands_on_the_page_of_its_room(name: str) -> None:
     assert not name or listed[0] == name  # the room's own words and its example come first
 
 
+def test_members_that_a_page_names_exist() -> None:
+    named = re.compile(r"automodule:: (routedk_lite[\w.]*)\n +:members: (.+)")
+    found = [match for page in sorted((ROOT / "book/api").glob("*.md")) for match in named.findall(page.read_text())]
+    assert found
+    for module, members in found:
+        missing = {name.strip() for name in members.split(",")} - set(dir(import_module(module)))
+        assert not missing, f"{module} has no {', '.join(sorted(missing))}"
+
+
 @pytest.mark.parametrize("name", ROOMS[1:])
 def test_every_room_opens_with_an_example(name: str) -> None:
     examples = re.findall(r"^>>> (.*)$", getdoc(import_module(f"routedk_lite.{name}")), re.MULTILINE)

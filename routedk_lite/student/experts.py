@@ -22,6 +22,7 @@ from .backbone import Student, text_model_name
 from .checkpoints import told_if_unwritable
 from .examples import Example, SessionExamples, encode_example
 from .pairs import PairReader, pairs_at
+from .starting import Start, start_from
 from .summaries import finished_summary, one_at_a_time, write_summary
 from .trainer import SessionTrainer
 from .training import low_precision, make_trainer, run_trainer
@@ -60,6 +61,7 @@ def train_expert(
     told: KnowledgeConfig | None = None,
     reader: PairReader | None = None,
     validation: Iterable[Session] = (),
+    start: Start | None = None,
     on_epoch: Callable[[PeftModel, int], object] | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -79,13 +81,15 @@ def train_expert(
         told: which part of it the expert is told, and where; nothing by default.
         reader: reads pairs of items from the student's states, where `config.pair_weight` asks for them.
         validation: sessions whose loss is measured after each epoch: raw, as at test time.
+        start: the adapter where this one starts; by default it starts from nothing.
         on_epoch: called after each epoch with the student in training and the sessions seen so far; again for an epoch
             whose end a stopped run had not got over.
         seed: of the adapter's initial weights, the order of sessions, and dropout.
         progress: show a progress bar.
 
     Raises:
-        ValueError: no training sessions, one that is too long, or fewer layers than `config.first_layer`.
+        ValueError: no training sessions, one that is too long, fewer layers than `config.first_layer`, or a `start`
+            with other modules, rank or scale.
         RuntimeError: no gradient reaches the adapter.
         UnwritableError: no room for a checkpoint or the adapter.
 
@@ -106,7 +110,8 @@ def train_expert(
     if not len(train):
         raise ValueError("sessions is empty: an expert needs at least one training session")
     texts, pairs = sha256_json([train.plain, valid.plain]), reader and reader.config
-    run_id = digest(config, prompt, seed, student.info.sha256, student.info.dtype, texts, pairs)
+    known_by = [config, prompt, seed, student.info.sha256, student.info.dtype, texts, pairs]
+    run_id = digest(*known_by, *([start.digest] if start else []))
     work = folder.with_name(f".{folder.name}.{run_id}.training")
     if (done := _finished(folder, run_id, work)) is not None:
         return done
@@ -115,8 +120,11 @@ def train_expert(
     with one_at_a_time(folder, run_id):
         if (done := _finished(folder, run_id, work)) is not None:  # by another process, while this one waited
             return done
+        first = start and start.folder()  # before this adapter stands on the student
         model = _add_adapter(student, config, seed)
         try:
+            if first is not None:
+                start_from(model, first)
             trainer = make_trainer(
                 SessionTrainer,
                 model,

@@ -19,10 +19,12 @@ from ..analysis.diagnostics import pair_auc
 from ..answers.answering import ReadPairs, decode_pairs, pairs_of
 from ..answers.decoding import Answer, greedy_answers
 from ..answers.voting import vote_all
-from ..config import DecodeConfig, KnowledgeConfig
+from ..config import DecodeConfig, KnowledgeConfig, TrainConfig, digest
+from ..data.domains import load_domain
 from ..data.habits import HABITS, habit_bundles
 from ..data.metrics import evaluate
 from ..data.prompts import ContextOf
+from ..data.sessions import PUBLIC_DOMAINS
 from ..files import locked, sha256_folder
 from ..fusion.fusion import Average, Dynamic, Fusion, Static, Ties
 from ..fusion.routed import RoutedModel
@@ -30,6 +32,7 @@ from ..fusion.routing import FusionResult, trace_alpha, train_fusion
 from ..fusion.shipping import unpack_expert, unpack_fusion
 from ..fusion.statistics import routing_statistics
 from ..student.experts import ExpertResult, load_expert, train_expert
+from ..student.starting import Start
 from ..teacher.knowledge import load_knowledge
 from .records import measure
 from .votes import resumed, sampled, vote_facts, voted, voting_curves
@@ -110,10 +113,50 @@ def train(study: Study, name: str, *, seed: int | None = None, on_epoch: Callabl
             told=KnowledgeConfig(kind=kind, place=study.profile.place),
             reader=study.reader,
             validation=lessons(study, name, "validation"),
+            start=joint_start(study, seed),
             on_epoch=on_epoch,
             seed=seed,
             progress=study.progress,
         )
+
+
+def joint_start(study: Study, seed: int) -> Start | None:
+    """The adapter from which all experts of a seed start, whatever their domain, if the profile has one."""
+    if not study.profile.train.joint_epochs:
+        return None
+    parts = [load_domain(name, "train").sha256 for name in PUBLIC_DOMAINS]
+    reader = study.reader and study.reader.config
+    name = digest(joint_config(study), study.profile.prompt, seed, study.student.info.sha256, parts, reader)
+    return Start(name, lambda: train_joint(study, seed).folder)
+
+
+def joint_config(study: Study) -> TrainConfig:
+    """How that adapter is trained."""
+    train = study.profile.train
+    return replace(train, epochs=train.joint_epochs, learning_rate=train.joint_learning_rate, joint_epochs=0)
+
+
+def train_joint(study: Study, seed: int) -> ExpertResult:
+    """Train one adapter on the raw sessions of all public domains, or find it trained; all domains share it."""
+    folder = study.work.parent / f"joint-seed{seed}"
+    with locked(folder):
+        return train_expert(
+            study.student,
+            [session for name in PUBLIC_DOMAINS for session in load_domain(name, "train")],
+            folder,
+            config=joint_config(study),
+            prompt=study.profile.prompt,
+            reader=study.reader,
+            seed=seed,
+            progress=study.progress,
+        )
+
+
+def joint(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """That adapter, trained and asked alone."""
+    started = time.perf_counter()
+    result = train_joint(study, study.seed)
+    return asked_alone(study, "joint", key, result, time.perf_counter() - started)
 
 
 def expert(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:

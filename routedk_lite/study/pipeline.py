@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ..config import digest
 from ..data.domains import domain_is_cached
 from ..data.public import fetch_all
+from ..data.sessions import PUBLIC_DOMAINS
 from ..files import check_ours
 from ..fusion.saved import ROUTED_FILES
 from ..fusion.shipping import write_shipped
@@ -62,11 +63,12 @@ class Pipeline(Study):
     def stages(self) -> list[Stage]:
         """The stages that exist, in order: data and student, then what `stages` plans."""
         source = self.profile.student
+        needed = list(dict.fromkeys([self.domain, *(PUBLIC_DOMAINS if self.profile.train.joint_epochs else ())]))
         return [
             Stage(
-                "data", f"download and verify {self.domain}", "fetch",
-                lambda: domain_is_cached(self.domain),
-                lambda: fetch_all([self.domain], raw=False, progress=self.progress),
+                "data", f"download and verify {', '.join(needed)}", "fetch",
+                lambda: all(map(domain_is_cached, needed)),
+                lambda: fetch_all([d for d in needed if d in PUBLIC_DOMAINS], raw=False, progress=self.progress),
             ),
             Stage(
                 "student", f"fetch {source.id}", "fetch", lambda: is_cached(source), lambda: student_files(source)
@@ -106,9 +108,12 @@ class Pipeline(Study):
         stages = self.stages
         if stage.kind == "fetch":
             return []
-        found = [s for s in stages if s.kind == "fetch"]
+        found, joint = [s for s in stages if s.kind == "fetch"], f"joint-seed{self.seed}"
+        if stage.name == joint or not stage.name.endswith(f"-seed{self.seed}"):
+            return found
+        found += [s for s in stages if s.name == joint]
         names = [f"{name}-seed{self.seed}" for name in experiments.experts(self)]
-        if stage.name in names or not stage.name.endswith(f"-seed{self.seed}"):
+        if stage.name in names:
             return found
         found += [s for s in stages if s.name in names]
         if stage.kind in ("sample", "explore"):

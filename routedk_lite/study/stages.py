@@ -157,6 +157,11 @@ def _asked_only(study: Study) -> Iterator[Planned]:
 
 def _experts(study: Study) -> Iterator[Planned]:
     seed, trained = study.seed, _trained(study)
+    if study.profile.train.joint_epochs:
+        about = "train one adapter on all domains, from which experts start, and ask it alone"
+        longer = len(PUBLIC_DOMAINS) * study.profile.train.joint_epochs / study.profile.train.epochs
+        config = {**trained, "expert": "joint"}
+        yield Planned(f"joint-seed{seed}", about, "train", seed, config, experiments.joint, sessions=longer)
     for name, kind in experiments.experts(study).items():
         config = {**trained, "expert": name, **(_told(study) if kind != "none" else {})}
         about = f"train an expert on {kind if kind != 'none' else 'raw sessions'}, ask it alone"

@@ -26,7 +26,7 @@ from ..teacher.kinds import fit_kinds
 from ..teacher.knowledge import Knowledge, Reasoning, load_knowledge
 from ..teacher.patterns import mine_patterns, pattern_knowledge
 from ..teacher.selection import STRATEGIES, accumulate_domains, accumulate_formats, difficulty_of, select
-from .experiments import asked_alone, train
+from .experiments import asked_alone, joint_start, train
 
 if TYPE_CHECKING:
     from .study import Study
@@ -220,6 +220,7 @@ def train_variant(study: Study, name: str) -> tuple[ExpertResult, Knowledge]:
         told=KnowledgeConfig(kind=variant.kind, place=variant.place),
         reader=study.reader,
         validation=study.split("validation"),
+        start=joint_start(study, study.seed),
         seed=study.seed,
         progress=study.progress,
     )

@@ -1,0 +1,81 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from routedk_lite.config import PROFILES, TrainConfig, digest
+from routedk_lite.data import domains
+from routedk_lite.data.sessions import PUBLIC_DOMAINS
+from routedk_lite.files import sha256_folder
+from routedk_lite.study import experiments
+from routedk_lite.study.pipeline import Pipeline
+from routedk_lite.study.records import read_record
+
+
+@pytest.fixture
+def study(tiny_profile, tmp_path, monkeypatch):
+    """A study whose public domains are three handfuls of toy sessions."""
+
+    def small(name, split):
+        domain = domains.load_domain("toyshop", split)
+        at = 8 * PUBLIC_DOMAINS.index(name) if name in PUBLIC_DOMAINS else 24
+        return replace(domain, name=name, sessions=domain.sessions[at : at + 8])
+
+    for module in ("study.study", "study.records", "study.experiments"):
+        monkeypatch.setattr(f"routedk_lite.{module}.load_domain", small)
+    for module in ("study.pipeline", "study.estimate"):
+        monkeypatch.setattr(f"routedk_lite.{module}.domain_is_cached", lambda name: True)
+    train = replace(tiny_profile.train, max_length=4000, epochs=1, joint_epochs=1)
+    profile = replace(tiny_profile, train=train, domains=PUBLIC_DOMAINS)
+
+    def make(domain, seed=0):
+        where = {"results": tmp_path / "results", "work": tmp_path / "runs"}
+        return Pipeline(profile, domain, seed, progress=False, **where)
+
+    return make
+
+
+def test_all_domains_share_one_joint_adapter_and_each_seed_has_its_own(study):
+    food, clothing = study("food"), study("clothing")
+    folder = experiments.train_joint(food, 0).folder
+    first = sha256_folder(folder)
+    assert experiments.train_joint(clothing, 0).folder == folder and sha256_folder(folder) == first
+    assert experiments.joint_start(food, 0).digest == experiments.joint_start(clothing, 0).digest
+    assert experiments.joint_start(food, 0).digest != experiments.joint_start(food, 1).digest
+    expert = experiments.train(clothing, "base").folder
+    assert expert.parent.name == "clothing" and sha256_folder(folder) == first
+    start, end = (load_file(Path(f) / "adapter_model.safetensors") for f in (folder, expert))
+    far = sum(float((end[name] - start[name]).norm()) for name in start)
+    other = load_file(Path(experiments.train_joint(food, 1).folder) / "adapter_model.safetensors")
+    assert far < sum(float((end[name] - other[name]).norm()) for name in start), "it started from its own seed's"
+
+
+def test_the_joint_adapter_is_a_run_of_its_own_that_comes_before_the_experts(study):
+    food = study("food")
+    stages = {stage.name: stage for stage in food.stages}
+    names = list(stages)
+    assert names.index("joint-seed0") < names.index("base-seed0")
+    before = {name: [s.name for s in food.before(stages[name])] for name in names}
+    assert before["joint-seed0"] == before["floor-random"] == ["data", "student"]
+    assert before["base-seed0"] == ["data", "student", "joint-seed0"]
+    assert {"joint-seed0", "base-seed0"} <= set(before["fusion-average-seed0"])
+    assert stages["joint-seed0"].sessions == 3 and "clothing" in stages["data"].about
+    stages["joint-seed0"].run()
+    record = read_record(food.results / food.profile.name / "food" / "joint-seed0.json")
+    assert record.config["train"]["joint_epochs"] == 1 and record.metrics and stages["joint-seed0"].is_done()
+
+
+def test_without_joint_epochs_there_is_no_joint_adapter_and_no_digest_changes(study):
+    food = study("food")
+    alone = Pipeline(replace(food.profile, train=replace(food.profile.train, joint_epochs=0)), "food", progress=False)
+    assert "joint-seed0" not in [stage.name for stage in alone.stages]
+    assert experiments.joint_start(alone, 0) is None
+    plain = PROFILES["smol"].train
+    assert digest(plain) == digest(replace(plain, joint_epochs=0)) != digest(replace(plain, joint_epochs=1))
+
+
+@pytest.mark.parametrize(("field", "value"), [("joint_epochs", -1), ("joint_learning_rate", 0.0)])
+def test_joint_settings_are_checked(field, value):
+    with pytest.raises(ValueError, match=field):
+        TrainConfig(**{field: value})
