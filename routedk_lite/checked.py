@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import types
+from dataclasses import field
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -29,6 +30,11 @@ class Checked:
                 value = tuple(value)
                 object.__setattr__(self, name, value)
             require(_fits(value, kind), self, name, _in_words(kind))
+
+
+def later(default: Any) -> Any:
+    """A field that came after the first records, which keep their digests: see `config.settings`."""
+    return field(default=default, metadata={"later": True})
 
 
 def require(ok: bool, owner: object, name: str, rule: str) -> None:
