@@ -17,6 +17,7 @@ from .. import __version__
 from ..data.domains import load_domain
 from ..data.sessions import DataError
 from ..files import asset, atomic_write
+from .answers import Prediction
 from .calls import json_text
 from .distillation import Distilled, carry_out, what_to_do
 from .kinds import fit_kinds
@@ -24,7 +25,6 @@ from .knowledge import Reasoning, check_knowledge, load_knowledge, load_rules
 from .patterns import MAX_SIZE, MIN_SUPPORT, MINER, Pattern, mine_patterns
 from .plans import REFLECTIONS, Plan, answers_plan, reasoning_plan, rules_plan
 from .teachers import Teacher, TeacherError
-from .teaching import Prediction
 
 FILES = {"rules": "rules.json", "reasoning": "reasoning.jsonl", "answers": "teacher_test.jsonl"}
 """Kinds of knowledge that a teacher can be asked for, and the file that each is written to."""

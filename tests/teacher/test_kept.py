@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 from routedk_lite.__main__ import app
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.sessions import DataError
+from routedk_lite.teacher.answers import Prediction
 from routedk_lite.teacher.distillation import answers_plan, distill_answers, distilled_text, estimate, estimate_text
 from routedk_lite.teacher.endpoint import ChatTeacher, TeacherError, Usage
 from routedk_lite.teacher.knowledge import Reasoning, item_references, load_knowledge, teacher_answers
 from routedk_lite.teacher.recording import distill, export_recorded, write_knowledge
 from routedk_lite.teacher.teachers import CutOff, NoAnswer
-from routedk_lite.teacher.teaching import Prediction
 
 TEST = load_domain("toyshop", "test")
 
