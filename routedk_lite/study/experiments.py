@@ -23,12 +23,13 @@ from ..config import DecodeConfig, KnowledgeConfig
 from ..data.habits import HABITS, habit_bundles
 from ..data.metrics import evaluate
 from ..data.prompts import ContextOf
-from ..files import locked, sha256_folder
+from ..files import sha256_folder
 from ..fusion.fusion import Average, Dynamic, Fusion, Static, Ties
 from ..fusion.routed import RoutedModel
 from ..fusion.routing import FusionResult, trace_alpha, train_fusion
 from ..fusion.shipping import unpack_expert, unpack_fusion
 from ..fusion.statistics import routing_statistics
+from ..locks import locked
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..teacher.knowledge import load_knowledge
 from .records import measure

@@ -15,7 +15,7 @@ from time import sleep
 import pytest
 from conftest import ROOT, require
 
-from routedk_lite.files import locked
+from routedk_lite.locks import locked
 from routedk_lite.study.pipeline import Pipeline
 
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
