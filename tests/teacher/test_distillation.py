@@ -288,7 +288,7 @@ def test_a_bad_argument_is_named():
         distill_rules(ScriptedTeacher(), bare)
     with pytest.raises(DataError, match="rules is empty"):
         distill_reasoning(ScriptedTeacher(), TRAIN, {})
-    with pytest.raises(ValueError, match="limit = 0: must be 1 or more"):
+    with pytest.raises(ValueError, match="limit = 0: must be a whole number, 1 or more"):
         distill_answers(ScriptedTeacher(), TEST, limit=0)
     with pytest.raises(ValueError, match="n_rules = 0"):
         distill_rules(ScriptedTeacher(), TRAIN, n_rules=0)
@@ -393,7 +393,7 @@ def test_patterns_are_refused_with_a_reason(tmp_path):
     for call in (export_recorded, folder_plan):
         with pytest.raises(ValueError, match="kind = 'patterns': no teacher is asked for these"):
             call("patterns", "toyshop", tmp_path)
-    with pytest.raises(ValueError, match="limit = 0: must be 1 or more"):
+    with pytest.raises(ValueError, match="limit = 0: must be a whole number, 1 or more"):
         write_patterns("toyshop", tmp_path, limit=0)
     with pytest.raises(DataError, match="toyshop: no kinds of products stand together in 3 bundles of 1 sessions"):
         write_patterns("toyshop", tmp_path, limit=1)

@@ -233,7 +233,7 @@ def test_a_price_that_is_none_is_refused_by_name_and_value(price):
     done, left = distill_answers(ScriptedTeacher(), TEST, limit=1), estimate(answers_plan(TEST), ScriptedTeacher())
     for prices in ({"price_in": price}, {"price_out": price}, {"price_in": 1.0, "price_out": price}):
         for text in (lambda p: estimate_text(left, **p), lambda p: distilled_text(done, Usage(), **p)):
-            with pytest.raises(ValueError, match=rf"price_(in|out) = '?{price}'?: must be 0 or more, and finite"):
+            with pytest.raises(ValueError, match=rf"price_(in|out) = '?{price}'?: must be a finite number, 0 or more"):
                 text(prices)
 
 
