@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import re
 import sys
 import types
+from dataclasses import field
 from functools import cache
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 SHOWN = 100
 """Characters of a refused value."""
@@ -31,6 +34,11 @@ class Checked:
             require(_fits(value, kind), self, name, _in_words(kind))
 
 
+def later(default: Any) -> Any:
+    """A field that came after the first records, which keep their digests: see `config.settings`."""
+    return field(default=default, metadata={"later": True})
+
+
 def require(ok: bool, owner: object, name: str, rule: str) -> None:
     """Refuse a field's value.
 
@@ -50,6 +58,48 @@ def require(ok: bool, owner: object, name: str, rule: str) -> None:
 def require_count(owner: object, name: str) -> None:
     """Refuse a field's value unless it is an integer from 1 up; of the types, `Checked` takes care."""
     require(getattr(owner, name) >= 1, owner, name, "an integer ≥ 1")
+
+
+class Limits(NamedTuple):
+    """Which numbers are allowed, for arguments and options."""
+
+    low: float = 0
+    high: float = math.inf
+    above: bool = False
+    """Whether `low` itself is too low."""
+    whole: bool = False
+
+    def allow(self, value: Any) -> bool:
+        """Whether it is such a number; `True` and `False` are none, nor is what is not finite."""
+        good = isinstance(value, numbers.Integral if self.whole else numbers.Real) and not isinstance(value, bool)
+        good = good and (isinstance(value, numbers.Integral) or math.isfinite(value))
+        return good and self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a finite number"
+        if self.above:
+            return f"{kind} above {self.low}"
+        return f"{kind}, {self.low} or more" if math.isinf(self.high) else f"{kind} from {self.low} to {self.high}"
+
+
+COUNT = Limits(1, whole=True)
+"""Of what there is at least one."""
+_ANY = Limits()
+
+
+def check_number(name: str, value: Any, limits: Limits = _ANY) -> None:
+    """Refuse what is no number, or out of its limits.
+
+    Args:
+        name: what it is, for the message.
+        value: what was given.
+        limits: what is allowed.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if not limits.allow(value):
+        raise ValueError(f"{name} = {value!r}: must be {limits}")
 
 
 def is_whole(value: Any) -> bool:

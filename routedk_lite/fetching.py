@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from .files import CHUNK, DownloadError, locked, sha256_file
+from .files import CHUNK, DownloadError, sha256_file
+from .locks import locked
 from .places import user_path
 
 PIECE = 1 << 15

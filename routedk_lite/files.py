@@ -1,9 +1,8 @@
-"""Files that others rely on: the cache folder, locks, writes that are all or nothing."""
+"""Files that others rely on: the cache folder, writes that are all or nothing, and JSON."""
 
 from __future__ import annotations
 
 import codecs
-import errno
 import hashlib
 import json
 import os
@@ -11,18 +10,13 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from .places import user_path
 from .unfinished import clear, in_the_making, is_unfinished
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed or copied."""
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
-"""What file systems answer that cannot lock a file."""
 
 
 class DownloadError(RuntimeError):
@@ -49,7 +43,7 @@ def cache_dir(*parts: str) -> Path:
 
 
 @contextmanager
-def _naming_the_cache(path: Path) -> Iterator[None]:
+def naming_the_cache(path: Path) -> Iterator[None]:
     """What cannot be written in the cache is reported with the way out: another cache."""
     try:
         yield
@@ -111,7 +105,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     encoding = None if "b" in mode else "utf-8"
     with ExitStack() as stack:
         stack.enter_context(naming(path))
-        with _naming_the_cache(path):
+        with naming_the_cache(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             made = stack.enter_context(in_the_making(path))
         with open(made, mode, encoding=encoding) as file:
@@ -155,7 +149,7 @@ def atomic_folder(path: Path, *, ours: Collection[str] = (), force: bool = False
     """
     path = Path(path)
     with ExitStack() as stack:
-        with _naming_the_cache(path):
+        with naming_the_cache(path):
             check_ours(path, ours, force=force)
             path.parent.mkdir(parents=True, exist_ok=True)
             work = stack.enter_context(in_the_making(path, folder=True))
@@ -235,39 +229,6 @@ def foreign_files(path: Path, ours: Collection[str]) -> list[str]:
         return []
     names = sorted(entry.name for entry in Path(path).iterdir())
     return [name for name in names if not is_unfinished(name) and not any(fnmatch(name, p) for p in ours)]
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Let one process at a time into the block, of all that want to make the same file or folder.
-
-    Raises:
-        DownloadError: the path is in the cache, which cannot be written.
-        OSError: the folder of another path cannot be written.
-    """
-    path = Path(path)
-    with _naming_the_cache(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _acquired(path.with_name(f".{path.name}.lock"))
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _acquired(path: Path) -> BaseFileLock:
-    """The lock of that file, waited for; where the file system has no locks, a file whose presence is the lock."""
-    from filelock import FileLock, SoftFileLock
-
-    try:
-        lock = FileLock(path)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
-            raise
-        lock = SoftFileLock(path.with_suffix(".softlock"))  # the other file stays, and would count as taken
-        lock.acquire()
-    return lock
 
 
 def write_json(path: Path, value: Any) -> None:

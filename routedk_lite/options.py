@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .checked import Limits
 from .places import user_folder, user_path
 
 LARGEST_SEED = 2**32 - 1
@@ -35,16 +36,15 @@ def option(read: Callable[[str, str], Any], metavar: str, about: str, *names: st
 
 def number(kind: type[int] | type[float], low: float, high: float = math.inf) -> Callable[[str, str], int | float]:
     """What reads a number from `low` to `high`, for `option`."""
-    rule = "a whole number" if kind is int else "a number"
-    rule += f", {low} or more" if math.isinf(high) else f" from {low} to {high}"
+    limits = Limits(low, high, whole=kind is int)
 
     def read(text: str, name: str) -> int | float:
         try:
             found = kind(text)
         except ValueError:
-            raise ValueError(f"{name} = {text!r}: must be {rule}") from None
-        if not low <= found <= high or math.isinf(found):
-            raise ValueError(f"{name} = {text}: must be {rule}")
+            raise ValueError(f"{name} = {text!r}: must be {limits}") from None
+        if not limits.allow(found):
+            raise ValueError(f"{name} = {text}: must be {limits}")
         return found
 
     return read

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routedk_lite.checked import later
 from routedk_lite.config import (
     PROFILES,
     DecodeConfig,
@@ -18,7 +19,6 @@ from routedk_lite.config import (
     StudentConfig,
     TrainConfig,
     VoteConfig,
-    _later,
     digest,
     get_profile,
     known_profiles,
@@ -96,7 +96,7 @@ def test_a_newer_setting_changes_a_digest_only_where_it_is_set():
 
     @dataclass(frozen=True)
     class New(Old):
-        words: int = _later(3)
+        words: int = later(3)
 
     assert digest(Old()) == digest(New()) and settings(New()) == {"rank": 4}
     assert digest(New(words=5)) != digest(New()) and settings(New(words=5)) == {"rank": 4, "words": 5}

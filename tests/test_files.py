@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite import files
+from routedk_lite.locks import locked
 
 
 def test_atomic_write_keeps_the_old_file_on_failure(tmp_path):
@@ -180,7 +181,7 @@ def test_without_a_home_the_cache_must_be_named(monkeypatch):
         files.cache_dir()
 
 
-@pytest.mark.parametrize("write", [files.locked, files.atomic_write, files.atomic_folder])
+@pytest.mark.parametrize("write", [locked, files.atomic_write, files.atomic_folder])
 @pytest.mark.parametrize("place", ["read-only", "file", "file/deeper", "link", "x" * 300])
 def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(tmp_path, monkeypatch, write, place):
     for name in ("read-only", "elsewhere"):
@@ -204,7 +205,7 @@ def test_where_the_file_system_has_no_locks_two_still_take_turns(tmp_path, monke
     inside = []
 
     def make(name):
-        with files.locked(tmp_path / "folder"):
+        with locked(tmp_path / "folder"):
             inside.append(name)
             time.sleep(0.1)
             inside.append(name)
@@ -219,5 +220,5 @@ def test_where_the_file_system_has_no_locks_two_still_take_turns(tmp_path, monke
 
 def test_an_error_inside_the_lock_lets_go_of_it(tmp_path):
     for _ in range(2):
-        with pytest.raises(RuntimeError), files.locked(tmp_path / "x"):
+        with pytest.raises(RuntimeError), locked(tmp_path / "x"):
             raise RuntimeError

@@ -11,8 +11,7 @@ Gradients with a cosine below zero are what Yu et al. (arXiv 2001.06782) call co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,15 +20,15 @@ import torch
 
 from ..config import KnowledgeConfig, OptimizerConfig, PromptConfig
 from ..data.sessions import Session
-from ..fusion.placing import LAYER
 from ..statistics import bootstrap_interval
-from ..student.backbone import LOST_BACKWARD, Student, lost_backward
+from ..student.backbone import Student
 from ..student.batches import AnswerCollator
 from ..student.examples import encode_example
 from ..student.generation import pad_token
 from ..student.pairs import PairReader, pairs_at
 from ..student.training import answer_loss
 from ..teacher.knowledge import Knowledge
+from .measurable import measurable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -186,7 +185,7 @@ def gradient_cosines(
         RuntimeError: no gradient reaches the adapter.
     """
     kinds, n_batches = _check_losses(losses, at_least=3)
-    with _measurable(model) as layers:
+    with measurable(model) as layers:
         parameters = [p for group in layers.values() for p in group]
         sizes = [len(group) for group in layers.values()]
         rows = []
@@ -262,7 +261,7 @@ def interference(
     if not length > 0:
         raise ValueError(f"length = {length}: a step needs a length above 0")
     change = np.empty((len(kinds), len(kinds), n_batches))
-    with _measurable(model) as layers:
+    with measurable(model) as layers:
         parameters = [p for group in layers.values() for p in group]
         start = [p.detach().clone() for p in parameters]
         step = length * _norm(start)
@@ -301,36 +300,3 @@ def _check_losses(losses: Mapping[str, Sequence[Loss]], *, at_least: int) -> tup
     if not counts or len(set(counts.values())) > 1 or min(counts.values()) < at_least:
         raise ValueError(f"losses has {counts or 'no'} batches: give {at_least} or more, as many of every kind")
     return tuple(counts), next(iter(counts.values()))
-
-
-@contextmanager
-def _measurable(model: nn.Module) -> Iterator[dict[int, list[nn.Parameter]]]:
-    """The LoRA weights of each layer as float32 copies that take gradients, dropout off; afterwards all is as it was.
-
-    The model stays in the mode that it is in: evaluation may repack 4-bit weights for good (`backbone`), which is an
-    error here, since gradients are lost then.
-    """
-    layers: dict[int, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        place = LAYER.match(name)
-        if place and ".lora_" in name:
-            layers.setdefault(int(place["number"]), []).append(parameter)
-    if not layers:
-        raise ValueError("the model has no LoRA weights: put an expert on it (experts.load_expert), or train one")
-    dropouts = [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.training]
-    kept = [(p, p.data, p.requires_grad) for group in layers.values() for p in group]
-    try:
-        for dropout in dropouts:
-            dropout.eval()
-        for parameter, data, _ in kept:
-            parameter.data = data.to(torch.float32, copy=True)
-            parameter.requires_grad_(True)
-        yield dict(sorted(layers.items()))
-        if any(lost_backward(module) for module in model.modules()):
-            raise RuntimeError(LOST_BACKWARD)
-    finally:
-        for parameter, data, learns in kept:
-            parameter.data = data
-            parameter.requires_grad_(learns)
-        for dropout in dropouts:
-            dropout.train()

@@ -14,8 +14,8 @@ import numpy as np
 
 from ..config import DecodeConfig, PromptConfig
 from ..data.chat import opened_thought
-from ..data.formats import get_format, read_letters
-from ..data.parsing import Problem, check_groups, parse_answer
+from ..data.formats import get_format
+from ..data.parsing import Problem, parse_answer, read_letters
 from ..data.prompts import ContextOf, Row, encode_slots, prompt_batches, shorten
 from ..data.sessions import Bundle, Session
 from ..student.generation import check_tokens, end_tokens, generate_greedily, until_end, written_text
@@ -89,7 +89,9 @@ class Samples(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """As a line of a samples file, each distinct answer once; of answers in letters, the letters alone."""
         distinct = list(dict.fromkeys(self.drawn))
-        if distinct and all(read_letters(a.text) == a.bundles and a.log_prob is not None for a in distinct):
+        # A text in another format may look like letters: it is kept as such only if all else can be read from it again.
+        alike = len({answer.n_tokens for answer in distinct}) == 1
+        if alike and all(a.log_prob is not None and read_letters(a.text) == (a.bundles, a.problems) for a in distinct):
             return {
                 "id": self.id,
                 "greedy": self.greedy.to_json(),
@@ -108,9 +110,8 @@ class Samples(NamedTuple):
     def from_json(cls, row: dict[str, Any]) -> Samples:
         """Back from a line of a samples file."""
         if "letters" in row:
-            known = {"problems": (), "n_tokens": row["n_tokens"]}
             distinct = [
-                Answer(id=row["id"], text=text, bundles=read_letters(text), log_prob=log_prob, **known)
+                Answer(row["id"], text, *read_letters(text), n_tokens=row["n_tokens"], log_prob=log_prob)
                 for text, log_prob in row["letters"]
             ]
         else:
@@ -301,14 +302,10 @@ def _choices(
         uniform.append(np.array([one.random(len(session)) for one in each]).reshape(n, len(session)))
     answers = []
     for (session, _, _), one, drawn in zip(batch, asked, draw_choices(model, asked, uniform, **how), strict=True):
+        # Read from the letters and not from the whole text, which repeats words of titles.
         letters = [" ".join(one.slots.choices[c].strip() for c in chosen.choices) for chosen in drawn]
-        # Not from the text, which repeats words of titles.
-        read = [
-            check_groups(one.slots.groups(chosen.choices), len(session), one.slots.text(chosen.choices))
-            for chosen in drawn
-        ]
         answers.append([
-            Answer(session.id, short, found.bundles, found.problems, chosen.n_tokens, chosen.log_prob)
-            for short, found, chosen in zip(letters, read, drawn, strict=True)
+            Answer(session.id, short, *read_letters(short), chosen.n_tokens, chosen.log_prob)
+            for short, chosen in zip(letters, drawn, strict=True)
         ])  # fmt: skip
     return answers

@@ -6,7 +6,6 @@ else. Only aggregates may stand there, never a title or anything else of the pub
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..files import atomic_write
+from ..files import UnreadableError, read_json, write_json
 
 RECORD = "ROUTEDK_RECORD"
 """Environment variable: if it is set, values that are new or that changed are written to `results/public/`."""
@@ -49,7 +48,7 @@ def public_values(path: Path, compute: Callable[[], Any], *, at_hand: bool) -> A
         The values; `None` if there are none.
 
     Raises:
-        ValueError: the record cannot be read.
+        UnreadableError: the record cannot be read.
     """
     known = read(path)
     if not at_hand:
@@ -73,24 +72,24 @@ def read(path: Path) -> Recorded | None:
     """Read a record; `None` if there is none.
 
     Raises:
-        ValueError: it is no such record.
+        UnreadableError: it is no such record.
     """
     if not path.exists():
         return None
-    try:
-        return Recorded(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: no record of public values ({error}). {RECORD}=yes make book writes it") from error
+    fields = {"values": object, "created": str, "commit": (str, type(None))}
+    remedy = f"remove it, and {RECORD}=yes make book writes it anew"
+    what = "a record of public values"
+    found = read_json(path, what, fields=fields, remedy=remedy)
+    if unknown := sorted(found.keys() - fields.keys()):
+        raise UnreadableError(f"{path}: not {what}: {unknown[0]!r} is no field of one; {remedy}")
+    return Recorded(**found)
 
 
 def write(path: Path, values: Any) -> None:
     """Record values, with the day and the commit."""
     from ..study.machine import git_state
 
-    record = Recorded(values, datetime.now(UTC).date().isoformat(), git_state()[0])
-    with atomic_write(path) as file:
-        json.dump(record._asdict(), file, ensure_ascii=False, indent=1, allow_nan=False)
-        file.write("\n")
+    write_json(path, Recorded(values, datetime.now(UTC).date().isoformat(), git_state()[0])._asdict())
 
 
 def plain(value: Any) -> Any:

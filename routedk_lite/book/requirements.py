@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -67,10 +67,7 @@ def install_missing(extras: Iterable[str] = ()) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder, "constraints.txt")
         constraints.write_text("".join(kept), encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints), *missing]
-        result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"pip could not install {', '.join(missing)}: {result.stderr.strip()[-500:]}")
+        _pip("install", ["--constraint", str(constraints), *missing], f"install {', '.join(missing)}")
     names = {re.match(r"[\w-]+", need)[0].replace("-", "_") for need in missing}
     if replaced := sorted(names & sys.modules.keys()):
         print(f"{', '.join(replaced)} was loaded already: restart the kernel (Runtime → Restart) and run this again.")
@@ -111,19 +108,29 @@ def remove_refused(*, allowed: bool) -> list[str]:
     """
     removed = []
     for package, reason in refused_integrations().items():
-        version, command = _version(package), [sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", package]
+        version = _version(package)
         if not allowed:
             print(f"PEFT will not work beside {package} {version} ({reason}): pip uninstall {package}, or upgrade it.")
             continue
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            raise RuntimeError(f"pip could not remove {package} {version}: {result.stderr.strip()[-500:]}")
+        _pip("uninstall", ["--yes", package], f"remove {package} {version}")
         importlib.invalidate_caches()
         loaded = package in sys.modules
         again = "; it was loaded already: restart the kernel (Runtime → Restart) and run this again" if loaded else ""
         print(f"Removed {package} {version}, which PEFT refuses to work beside and nothing here uses{again}.")
         removed.append(package)
     return removed
+
+
+def _pip(command: str, arguments: Sequence[str], aim: str) -> None:
+    """Run pip of this Python.
+
+    Raises:
+        RuntimeError: it failed; the message names the aim and the end of what pip says.
+    """
+    asked = [sys.executable, "-m", "pip", command, "--quiet", *arguments]
+    result = subprocess.run(asked, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"pip could not {aim}: {result.stderr.strip()[-500:]}")
 
 
 def _version(name: str) -> str | None:

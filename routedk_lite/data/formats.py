@@ -15,7 +15,7 @@ from string import ascii_uppercase
 from typing import NamedTuple
 
 from .grammars import NO_BUNDLE, Group, read_compact, read_dictionary, read_letter_lines
-from .sessions import Bundle, check_title
+from .sessions import check_title
 from .thoughts import without_thoughts
 
 TASK = (
@@ -38,14 +38,6 @@ class Slots(NamedTuple):
         text."""
         letters = len({c for c in chosen if c < len(self.choices) - 1})
         return [*range(min(letters + 1, len(self.choices) - 1)), len(self.choices) - 1]
-
-    def groups(self, chosen: Sequence[int]) -> list[list[str]]:
-        """The item numbers behind each letter that was chosen."""
-        found: dict[int, list[str]] = {}
-        for number, choice in enumerate(chosen, start=1):
-            if choice < len(self.choices) - 1:
-                found.setdefault(choice, []).append(str(number))
-        return list(found.values())
 
     def text(self, chosen: Sequence[int]) -> str:
         """The whole answer."""
@@ -178,22 +170,6 @@ def _letter_bundles(bundles: list[list[int]], titles: Sequence[str]) -> str:
     if not titles:
         raise ValueError("an answer in letters repeats the titles: give them")
     return letter_slots(titles).text(letters_of(bundles, len(titles)))
-
-
-def read_letters(text: str) -> tuple[Bundle, ...] | None:
-    """The bundles of the letters alone, one per item, as records keep an answer; `None` if it is something else.
-
-    >>> read_letters("A - A B")
-    (frozenset({1, 3}),)
-    """
-    letters = text.split(" ")
-    if not all(letter == NO_BUNDLE or (len(letter) == 1 and letter in ascii_uppercase) for letter in letters):
-        return None
-    groups: dict[str, set[int]] = {}
-    for item, letter in enumerate(letters, start=1):
-        if letter != NO_BUNDLE:
-            groups.setdefault(letter, set()).add(item)
-    return tuple(frozenset(group) for group in groups.values() if len(group) > 1)
 
 
 FORMATS = {

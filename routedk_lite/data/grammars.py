@@ -253,9 +253,7 @@ def read_letter_lines(text: str, n_items: int) -> Iterator[Group]:
         else:
             answers[-1][number] = letter
             lines[-1].append(line)
-    whole = [
-        k for k, answer in enumerate(answers) if len(answer) >= n_items and answer.keys() >= {*range(1, n_items + 1)}
-    ]
+    whole = [k for k, answer in enumerate(answers) if _is_whole(answer, n_items)]
     counts = whole[-1] if whole else len(answers) - 1
     groups: dict[str, list[str]] = {}
     for number, letter in answers[counts].items():

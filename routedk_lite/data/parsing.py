@@ -6,10 +6,11 @@ How an answer of a format is read is said by its grammar (`grammars`); here is w
 from __future__ import annotations
 
 from collections.abc import Iterable
+from string import ascii_uppercase
 from typing import NamedTuple
 
 from .formats import get_format
-from .grammars import Group
+from .grammars import NO_BUNDLE, Group
 from .prompts import ANSWER_MARK
 from .sessions import Bundle
 from .thoughts import without_thoughts
@@ -74,6 +75,22 @@ def _behind_mark(text: str) -> tuple[str, list[str]]:
         return text, []
     answers = [answer for part in parts[1:] if (answer := "".join(part)).strip()]
     return (answers[-1], [answer.strip() for answer in answers[:-1]]) if answers else ("", [])
+
+
+def read_letters(letters: str) -> ParsedAnswer | None:
+    """Read an answer in letters, of which records keep the letters alone, one per item; `None` if it is something else.
+
+    >>> read_letters("A - A B")
+    ParsedAnswer(bundles=(frozenset({1, 3}),), problems=(Problem(kind='single item', detail='4'),))
+    """
+    each = letters.split(" ")
+    if not all(letter == NO_BUNDLE or (len(letter) == 1 and letter in ascii_uppercase) for letter in each):
+        return None
+    groups: dict[str, list[str]] = {}
+    for number, letter in enumerate(each, start=1):
+        if letter != NO_BUNDLE:
+            groups.setdefault(letter, []).append(str(number))
+    return check_groups(groups.values(), len(each), letters)
 
 
 def check_groups(groups: Iterable[Group], n_items: int, text: str) -> ParsedAnswer:

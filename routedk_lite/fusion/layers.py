@@ -23,6 +23,26 @@ class Gate:
         self.experts: list[int] | None = None
         """The experts with any weight in this batch; `None`: all of them, without looking."""
 
+    def check_rows(self, n_rows: int) -> None:
+        """Refuse to go on with another number of rows than α was made for."""
+        if self.alpha.shape[0] != n_rows:
+            raise RuntimeError(
+                f"{n_rows} rows are decoded, but α was made for {self.alpha.shape[0]}: call select_alpha after "
+                "selecting rows of the KV cache"
+            )
+
+    def find_experts(self, *, look: bool) -> None:
+        """Note which experts have any weight; it is not worth a look where α is above 0 everywhere."""
+        self.experts = None
+        if look:
+            used = self.alpha.detach().flatten(0, -2).any(0)
+            self.experts = None if bool(used.all()) else used.nonzero()[:, 0].tolist()
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep, repeat or reorder the rows of α, if there are any yet."""
+        if self.alpha is not None:
+            self.alpha, self.of_prompt = self.alpha[rows], self.of_prompt[rows]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Gate:
         """α belongs to what was read, and may be part of a graph that cannot be copied: a copy has none."""
         return Gate()

@@ -102,6 +102,27 @@ class Reading:
             )
 
     @contextmanager
+    def overriding(self, by_layer: Mapping[int, torch.Tensor]) -> Iterator[None]:
+        """Within the block, these layers have this α, beside those that had one given already."""
+        before = self.override
+        self.override = {**before, **by_layer}
+        try:
+            yield
+        finally:
+            self.override = before
+
+    def mean_of_prompt(self, alpha: torch.Tensor) -> torch.Tensor:
+        """The α of a prompt that came in just now: where every token has its own, their mean over the prompt.
+
+        Shapes:
+            alpha: (B, E) or (B, T, E) → (B, E)
+        """
+        if alpha.ndim == 2:
+            return alpha
+        seen = self.mask.to(alpha.dtype)[..., None]
+        return ((alpha * seen).sum(1) / seen.sum(1)).detach()
+
+    @contextmanager
     def generation(self, model: PreTrainedModel, args: tuple, kwargs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Within the block, `model.generate` reads a prompt in one piece, and what stands behind it is answer.
 

@@ -5,14 +5,17 @@ By then another batch may have been read: two forward passes before one backward
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from .layers import Gate
 from .reading import Reading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def recomputing(reading: Reading, gates: Sequence[Gate]) -> tuple[AbstractContextManager, AbstractContextManager]:
@@ -44,6 +47,31 @@ class _PutBack:
 
     def __exit__(self, *error: object) -> None:
         self._know(self.now)
+
+
+def enable_recomputing(
+    model: PreTrainedModel, context_fn: Callable, kwargs: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    """Switch a student's activation checkpointing on.
+
+    Args:
+        model: the student.
+        context_fn: gives what stands around a layer, now and when it is computed again (`recomputing`).
+        kwargs: of `torch.utils.checkpoint`.
+        options: what the student's method takes beside them.
+
+    Raises:
+        ValueError: `use_reentrant` or a `context_fn` is asked for.
+    """
+    if kwargs.get("use_reentrant"):
+        raise ValueError("use_reentrant=True: a routed model needs use_reentrant=False, since α comes from outside")
+    if "context_fn" in kwargs:
+        raise ValueError("context_fn: a routed model needs it for α; give none")
+    kwargs = {**kwargs, "use_reentrant": False, "context_fn": context_fn}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs, **options)
+    else:  # transformers called it so at first
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs, **options)
 
 
 def check_recomputing(layers: Iterable[nn.Module], context_fn: Callable) -> None:

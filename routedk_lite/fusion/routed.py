@@ -23,9 +23,10 @@ from ..files import written_beside
 from ..student.adapters import Adapter, read_adapter
 from .fusion import Dynamic, Fusion, Ties, fusion_from_json
 from .layers import Gate, RoutedLinear, ShiftedLinear
-from .placing import LAYER, find_layers, replacements, set_module
+from .merging import write_in
+from .placing import find_layers, replacements, set_module
 from .reading import Reading
-from .recomputing import check_recomputing, recomputing
+from .recomputing import check_recomputing, enable_recomputing, recomputing
 from .saved import adapters_of, saved_settings, write_saved
 from .ties import merge_adapters
 
@@ -156,16 +157,7 @@ class RoutedModel(nn.Module):
         Raises:
             ValueError: `use_reentrant` or a `context_fn` is asked for.
         """
-        kwargs = dict(activation_checkpointing_kwargs or {})
-        if kwargs.get("use_reentrant"):
-            raise ValueError("use_reentrant=True: a routed model needs use_reentrant=False, since α comes from outside")
-        if "context_fn" in kwargs:
-            raise ValueError("context_fn: a routed model needs it for α; give none")
-        kwargs |= {"use_reentrant": False, "context_fn": self._recomputing}
-        if hasattr(self.model, "activation_checkpointing_enable"):
-            self.model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs, **options)
-        else:  # transformers called it so at first
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs, **options)
+        enable_recomputing(self.model, self._recomputing, activation_checkpointing_kwargs or {}, options)
 
     def activation_checkpointing_disable(self) -> None:
         getattr(self.model, "activation_checkpointing_disable", self.model.gradient_checkpointing_disable)()
@@ -213,13 +205,9 @@ class RoutedModel(nn.Module):
         numbers = self.layer_numbers if layer is None else [layer]
         if weights.ndim == 3 and weights.shape[1] != len(numbers):
             raise ValueError(f"alpha has {weights.shape[1]} layers: give one for each of {list(numbers)}")
-        before = self.reading.override
         by_layer = weights.unbind(1) if weights.ndim == 3 else [weights] * len(numbers)
-        self.reading.override = before | dict(zip(numbers, by_layer, strict=True))
-        try:
+        with self.reading.overriding(dict(zip(numbers, by_layer, strict=True))):
             yield
-        finally:
-            self.reading.override = before
 
     def select_alpha(self, rows: torch.Tensor) -> None:
         """Keep, repeat or reorder the rows of α as those of the KV cache were.
@@ -228,8 +216,7 @@ class RoutedModel(nn.Module):
             rows: (new B,), indices into the present rows
         """
         for gate in self.gates.values():
-            if gate.alpha is not None:
-                gate.alpha, gate.of_prompt = gate.alpha[rows], gate.of_prompt[rows]
+            gate.select(rows)
 
     def merge(self) -> PreTrainedModel:
         """An ordinary model with the fused experts in its weights; this one stays as it is.
@@ -242,26 +229,7 @@ class RoutedModel(nn.Module):
             raise ValueError(f"{name}: α depends on the input, so no single set of weights equals it")
         # The hooks lead to this model and the gates to the graph of the last forward pass: neither is copied.
         merged = copy.deepcopy(self.model, {id(self): self} | {id(gate): gate for gate in self.gates.values()})
-        for hooked in merged.modules():
-            hooked._forward_pre_hooks.clear()
-            hooked._forward_pre_hooks_with_kwargs.clear()
-        probe = torch.zeros(1, 1, self.config.get_text_config().hidden_size, device=self.device)
-        with torch.no_grad():
-            for name, module in list(merged.named_modules()):
-                if not isinstance(module, RoutedLinear | ShiftedLinear):
-                    continue
-                weight = module.base.weight
-                if not weight.is_floating_point():
-                    raise ValueError(f"{name}: the weights are quantised; load the student without 4-/8-bit to merge")
-                if isinstance(module, RoutedLinear):
-                    index = self.layer_numbers.index(int(LAYER.match(name)["number"]))
-                    alpha = self.weigher.alpha(index, probe, probe.new_ones(1, 1))[0]
-                    weights = alpha[module.owner] * module.scale  # (R,)
-                    delta = (module.b.float() * weights) @ module.a.float()
-                else:
-                    delta = module.delta.float()
-                weight.copy_(weight.float() + delta)
-                set_module(merged, name, module.base)
+        write_in(merged, self.weigher, self.layer_numbers)
         return merged
 
     def unload(self) -> PreTrainedModel:
@@ -334,18 +302,12 @@ class RoutedModel(nn.Module):
             gate.alpha = overridden.expand(hidden.shape[0], -1)
         elif self.reading.begins or self.reading.by_token or not self.fusion.depends_on_input:
             gate.alpha = self._made(index, hidden)
-        elif gate.alpha.shape[0] != hidden.shape[0]:
-            raise RuntimeError(
-                f"{hidden.shape[0]} rows are decoded, but α was made for {gate.alpha.shape[0]}: call select_alpha "
-                "after selecting rows of the KV cache"
-            )
+        else:
+            gate.check_rows(hidden.shape[0])
         if self.reading.begins:
-            gate.of_prompt = self._of_prompt(gate.alpha)
-        gate.experts = None
+            gate.of_prompt = self.reading.mean_of_prompt(gate.alpha)
         sparse = isinstance(self.fusion, Dynamic) and self.fusion.top_k is not None
-        if sparse or overridden is not None or not self.fusion.depends_on_input:
-            used = gate.alpha.detach().flatten(0, -2).any(0)
-            gate.experts = None if bool(used.all()) else used.nonzero()[:, 0].tolist()
+        gate.find_experts(look=sparse or overridden is not None or not self.fusion.depends_on_input)
 
     def _made(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """What the fusion makes of a layer's input."""
@@ -354,17 +316,6 @@ class RoutedModel(nn.Module):
         if index == 0:
             self._once.alpha = self.weigher.alpha(0, hidden, self.reading.mask)
         return self._once.alpha
-
-    def _of_prompt(self, alpha: torch.Tensor) -> torch.Tensor:
-        """Mean over the prompt, where every token has an α of its own.
-
-        Shapes:
-            alpha: (B, E) or (B, T, E) → (B, E)
-        """
-        if alpha.ndim == 2:
-            return alpha
-        seen = self.reading.mask.to(alpha.dtype)[..., None]
-        return ((alpha * seen).sum(1) / seen.sum(1)).detach()
 
     def _recomputing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """Asked for when a layer's activations are computed that will be computed again."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import Profile, StudentConfig, get_profile
 from ..files import DownloadError, asset, sha256_file, sha256_folder, sha256_json
+from .generation import settle_tokens
 from .gguf import converted_gguf, gguf_folder, quiet_loading
 
 if TYPE_CHECKING:
@@ -81,11 +82,10 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
     else:
         model.to(device)
     model.eval().requires_grad_(False)
-    tokenizer.padding_side = "left"
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    _check_tokens(tokenizer, model, config.id)
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    try:
+        settle_tokens(model, tokenizer)
+    except ValueError as error:
+        raise ValueError(f"the student {config.id!r}: {error}") from error
     info = StudentInfo(
         id=config.id,
         revision=revision,
@@ -130,25 +130,6 @@ def _model_class(folder: Path, name: str):
     raise ValueError(
         f"the student {name!r} is a {config.model_type}, which writes no text: choose a causal language model"
     )
-
-
-def _check_tokens(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, name: str) -> None:
-    """A token beyond the embedding fails much later, as an index that is out of range."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    for role in ("pad", "bos", "eos"):
-        number = getattr(tokenizer, f"{role}_token_id")
-        if number is not None and number >= rows:
-            token = getattr(tokenizer, f"{role}_token")
-            raise ValueError(
-                f"the student {name!r}: its tokenizer's {role} token {token!r} has number {number}, its embedding only "
-                f"{rows} rows: give it a row with `resize_token_embeddings` and save the model anew, or take the token "
-                "out of the tokenizer"
-            )
-    if tokenizer.pad_token_id is None:
-        raise ValueError(
-            f"the student {name!r}: its tokenizer has neither a padding nor an end token, so no answer could end: set "
-            "`eos_token` in tokenizer_config.json"
-        )
 
 
 def choose_dtype(name: str, device: str) -> torch.dtype:

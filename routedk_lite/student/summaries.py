@@ -9,7 +9,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..files import locked, read_json, sha256_file, write_json
+from ..files import read_json, sha256_file, write_json
+from ..locks import locked
 
 
 @contextmanager

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..analysis.diagnostics import pair_auc
-from ..answers.answering import ReadPairs, decode_pairs, pairs_of
+from ..answers.answering import ReadPairs, decode_pairs, pairs_of, profile_reader
 from ..answers.decoding import Answer, greedy_answers
 from ..answers.voting import vote_all
 from ..config import DecodeConfig, KnowledgeConfig, TrainConfig, digest
@@ -25,12 +26,13 @@ from ..data.habits import HABITS, habit_bundles
 from ..data.metrics import evaluate
 from ..data.prompts import ContextOf
 from ..data.sessions import PUBLIC_DOMAINS
-from ..files import locked, sha256_folder
+from ..files import sha256_folder
 from ..fusion.fusion import Average, Dynamic, Fusion, Static, Ties
 from ..fusion.routed import RoutedModel
 from ..fusion.routing import FusionResult, trace_alpha, train_fusion
 from ..fusion.shipping import unpack_expert, unpack_fusion
 from ..fusion.statistics import routing_statistics
+from ..locks import locked
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..student.starting import Start
 from ..teacher.knowledge import load_knowledge
@@ -125,8 +127,8 @@ def joint_start(study: Study, seed: int) -> Start | None:
     if not study.profile.train.joint_epochs:
         return None
     parts = [load_domain(name, "train").sha256 for name in PUBLIC_DOMAINS]
-    reader = study.reader and study.reader.config
-    name = digest(joint_config(study), study.profile.prompt, seed, study.student.info.sha256, parts, reader)
+    profile = study.profile
+    name = digest(joint_config(study), profile.prompt, profile.pairs, seed, study.student.info.sha256, parts)
     return Start(name, lambda: train_joint(study, seed).folder)
 
 
@@ -139,14 +141,16 @@ def joint_config(study: Study) -> TrainConfig:
 def train_joint(study: Study, seed: int) -> ExpertResult:
     """Train one adapter on the raw sessions of all public domains, or find it trained; all domains share it."""
     folder = study.work.parent / f"joint-seed{seed}"
+    domains = [load_domain(name, "train").sessions for name in PUBLIC_DOMAINS]
     with locked(folder):
         return train_expert(
             study.student,
-            [session for name in PUBLIC_DOMAINS for session in load_domain(name, "train")],
+            list(chain(*domains)),
             folder,
             config=joint_config(study),
             prompt=study.profile.prompt,
-            reader=study.reader,
+            # What all titles have in common, in all domains alike: the same whichever domain asks first.
+            reader=profile_reader(study.profile, study.student, chain(*zip(*domains, strict=False))),
             seed=seed,
             progress=study.progress,
         )

@@ -52,8 +52,6 @@ class Stage(NamedTuple):
     """Whether pairs of products are read as well, where the profile reads them."""
     record: Path | None = None
     """The file that it ends with."""
-    key: Callable[[], str] | None = None
-    """The `config_hash` in that file when the stage is done; needs the domain's sessions."""
 
 
 class Pipeline(Study):
@@ -216,4 +214,4 @@ class Pipeline(Study):
             return write_record(self.results, test=self.split("test"), run=plan.name, **common)
 
         extra = {name: getattr(plan, name) for name in ("part", "knowledge", "sessions", "demonstrations", "pairs")}
-        return Stage(plan.name, plan.about, plan.kind, is_done, run, record=record, key=key, **extra)
+        return Stage(plan.name, plan.about, plan.kind, is_done, run, record=record, **extra)

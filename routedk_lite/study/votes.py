@@ -17,7 +17,8 @@ from ..answers.voting import Vote, diversity, reliability, vote, vote_all, votin
 from ..data.metrics import per_session
 from ..data.prompts import ContextOf
 from ..data.sessions import Bundle
-from ..files import locked, naming, read_lines
+from ..files import naming, read_lines
+from ..locks import locked
 from ..statistics import bootstrap_interval
 from .records import measure
 from .study import Study

@@ -1,39 +1,22 @@
-"""What a teacher is told must be fit to be sent and recorded: numbers in range, names of variables, no secrets."""
+"""What a teacher is told must be fit to be sent and recorded: names of variables, numbers in range, no secrets."""
 
 from __future__ import annotations
 
 import json
-import math
-import numbers
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..checked import COUNT, Limits, check_number
+
 _SECRET = re.compile(r"api[_-]?key|secret|password|authorization|bearer|access[_-]?token", re.IGNORECASE)
 """What the names of fields that hold a key have in them."""
-_LIMIT = {"low": 1, "whole": True}
-_RANGES = {"temperature": {}, "max_tokens": _LIMIT, "max_completion_tokens": _LIMIT, "seed": {"whole": True}}
-
-
-def check_number(name: str, value: float, *, low: int = 0, above: bool = False, whole: bool = False) -> None:
-    """Refuse what is no number, or too low.
-
-    Args:
-        name: what it is, for the message.
-        value: what was given.
-        low: lowest number.
-        above: whether `low` itself is too low.
-        whole: whether it must be an integer.
-
-    Raises:
-        ValueError: naming both.
-    """
-    kinds = numbers.Integral if whole else numbers.Real
-    good = isinstance(value, kinds) and not isinstance(value, bool)
-    good = good and (isinstance(value, numbers.Integral) or math.isfinite(value)) and value >= low
-    if not good or (above and value == low):
-        least = f"above {low}" if above else f"{low} or more"
-        raise ValueError(f"{name} = {value!r}: must be {least}{', a whole number' if whole else ', and finite'}")
+_LIMITS = {
+    "temperature": Limits(),
+    "max_tokens": COUNT,
+    "max_completion_tokens": COUNT,
+    "seed": Limits(whole=True),
+}
 
 
 def check_variable(name: str) -> None:
@@ -66,7 +49,7 @@ def check_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"extra holds {secret[0]!r}: it is recorded; put a key into the environment variable instead")
     if taken := [name for name in ("model", "messages", "stream") if name in fields]:
         raise ValueError(f"extra = {text}: must be without model, messages and stream, and holds {taken[0]}")
-    for name, limits in _RANGES.items():
+    for name, limits in _LIMITS.items():
         if fields.get(name) is not None:
-            check_number(f"extra's {name}", fields[name], **limits)
+            check_number(f"extra's {name}", fields[name], limits)
     return fields

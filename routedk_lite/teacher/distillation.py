@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..checked import check_number
 from ..data.sessions import Domain
-from .arguments import check_number
 from .endpoint import cost
 from .knowledge import Rule
 from .objects import UnreadableReply

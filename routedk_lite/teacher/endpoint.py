@@ -19,8 +19,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ..checked import COUNT, Limits, check_number
 from ..files import sha256_json
-from .arguments import check_extra, check_number, check_variable
+from .arguments import check_extra, check_variable
 from .calls import CallCache, answer_of, plain
 from .connection import LONG, read_address
 from .replies import Reply, refused_text
@@ -91,9 +92,9 @@ class ChatTeacher:
         if not isinstance(model, str) or not model.strip():
             raise ValueError(f"model = {model!r}: must be the model's name at the endpoint")
         for name, value in (("concurrency", concurrency), ("attempts", attempts)):
-            check_number(name, value, low=1, whole=True)
+            check_number(name, value, COUNT)
         check_number("first_wait", first_wait)
-        check_number("timeout", timeout, above=True)
+        check_number("timeout", timeout, Limits(above=True))
         check_variable(key_variable)
         self.model, self.key_variable, self.extra = model, key_variable, check_extra(extra or {})
         self.address = read_address(base_url)
@@ -149,7 +150,7 @@ class ChatTeacher:
         """
         from tqdm.auto import tqdm
 
-        check_number("max_tokens", max_tokens, low=1, whole=True)
+        check_number("max_tokens", max_tokens, COUNT)
         order = [self._request(messages, max_tokens) for messages in conversations]
         requests = {sha256_json(request): request for request in order}
         self._watch.look(probe=any(self.cache.usable(request) for request in requests.values()))

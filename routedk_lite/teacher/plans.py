@@ -10,8 +10,8 @@ import random
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
+from ..checked import COUNT, check_number
 from ..data.sessions import DataError, Domain, Session
-from .arguments import check_number
 from .knowledge import Rule
 from .teachers import TeacherError
 from .teaching import Question, ask_bundles, ask_reasoning, ask_reflection, ask_rules, feedback
@@ -74,7 +74,7 @@ def _training(train: Domain) -> tuple[Session, ...]:
 
 
 def _at_least_one(value: int, name: str) -> int:
-    check_number(name, value, low=1, whole=True)
+    check_number(name, value, COUNT)
     return value
 
 

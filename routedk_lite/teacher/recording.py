@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..checked import COUNT, check_number
 from ..data.domains import load_domain
 from ..data.sessions import DataError
 from ..files import asset, atomic_write
+from .answers import Prediction
 from .calls import json_text
 from .distillation import Distilled, carry_out, what_to_do
 from .kinds import fit_kinds
@@ -24,7 +26,6 @@ from .knowledge import Reasoning, check_knowledge, load_knowledge, load_rules
 from .patterns import MAX_SIZE, MIN_SUPPORT, MINER, Pattern, mine_patterns
 from .plans import REFLECTIONS, Plan, answers_plan, reasoning_plan, rules_plan
 from .teachers import Teacher, TeacherError
-from .teaching import Prediction
 
 FILES = {"rules": "rules.json", "reasoning": "reasoning.jsonl", "answers": "teacher_test.jsonl"}
 """Kinds of knowledge that a teacher can be asked for, and the file that each is written to."""
@@ -46,8 +47,8 @@ def folder_plan(kind: str, domain: str, folder: str | Path, *, limit: int | None
         DataError: reasoning without rules.
     """
     _check_kind(kind)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit = {limit!r}: must be 1 or more")
+    if limit is not None:
+        check_number("limit", limit, COUNT)
     if kind == "answers":
         return answers_plan(load_domain(domain, "test"), limit=limit)
     train = load_domain(domain, "train")
@@ -182,8 +183,8 @@ def write_patterns(domain: str, folder: str | Path, *, limit: int | None = None)
         ValueError: a limit below 1.
         DataError: the folder holds patterns from elsewhere, or the sessions hold none.
     """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit = {limit!r}: must be 1 or more")
+    if limit is not None:
+        check_number("limit", limit, COUNT)
     path = Path(folder) / PATTERNS_FILE
     _refuse_other(path, MINER)
     train = load_domain(domain, "train")

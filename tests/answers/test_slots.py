@@ -1,16 +1,20 @@
 """Answers of which only letters are chosen: against a plain loop without cache or padding, plain and routed."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from adapted import learned, make_adapter
+from hypothesis import given
+from hypothesis import strategies as st
 
 from routedk_lite.analysis.diagnostics import answer_nats
-from routedk_lite.answers.decoding import Samples, greedy_answers, sample_bundles
+from routedk_lite.answers.decoding import Answer, Samples, greedy_answers, sample_bundles
 from routedk_lite.config import DecodeConfig, PairConfig, PromptConfig
-from routedk_lite.data.formats import letter_slots, letters_of
+from routedk_lite.data.formats import FORMATS, letter_slots, letters_of
+from routedk_lite.data.parsing import parse_answer, read_letters
 from routedk_lite.data.prompts import build_prompt, encode_prompt, encode_slots
 from routedk_lite.fusion.fusion import Average, Dynamic
 from routedk_lite.fusion.routed import RoutedModel
@@ -36,8 +40,8 @@ def plainly(student, session, uniform, model=None, **routing):
     tokens = encode_slots(slots, tokenizer)
     prompt = encode_prompt(build_prompt(session.titles, fmt="letters", tokenizer=tokenizer), tokenizer)
     ids, chosen, nats = list(prompt), [], 0.0
-    for place, given in enumerate(tokens.given):
-        ids += given
+    for place, before in enumerate(tokens.given):
+        ids += before
         legal = slots.legal(chosen)
         if routing:
             mask = torch.tensor([[1] * len(prompt) + [0] * (len(ids) - len(prompt))])
@@ -102,11 +106,32 @@ def test_a_cold_draw_and_a_small_top_p_are_greedy(tiny_student, sessions):
             assert {answer.text for answer in one.drawn} == {one.greedy.text}
 
 
+def rounded(answer):
+    return answer._replace(log_prob=round(answer.log_prob, 4))
+
+
 def test_samples_survive_their_file(tiny_student, sessions):
-    for one in draw(tiny_student, sessions[:3]).values():
-        again = Samples.from_json(one.to_json())
-        assert [a.bundles for a in again.drawn] == [a.bundles for a in one.drawn]
-        assert again.greedy.text == one.greedy.text
+    """With what is wrong with them: a letter that only one product has, or none at all."""
+    kinds = set()
+    for one in draw(tiny_student, sessions[:4], n=30, temperature=5.0).values():
+        row = json.loads(json.dumps(one.to_json()))
+        again = Samples.from_json(row)
+        assert "letters" in row and list(map(rounded, again.drawn)) == list(map(rounded, one.drawn))
+        assert rounded(again.greedy) == rounded(one.greedy)
+        kinds |= {problem.kind for answer in again.drawn for problem in answer.problems}
+    assert kinds == {"single item", "unreadable"}
+
+
+@given(st.lists(st.text("AB- 12\n", max_size=8), min_size=1, max_size=3), st.sampled_from(sorted(FORMATS)))
+def test_answers_that_only_look_like_letters_keep_their_problems(texts, fmt):
+    drawn = tuple(Answer(7, text, *parse_answer(text, 3, fmt), len(text), -0.5) for text in texts)
+    assert Samples.from_json(Samples(7, drawn[0], drawn).to_json()).drawn == drawn
+
+
+def test_what_is_wrong_with_letters_is_said():
+    assert read_letters("A B A C") == ((frozenset({1, 3}),), (("single item", "2"), ("single item", "4")))
+    assert read_letters("- -") == ((), (("unreadable", "- -"),))
+    assert read_letters("A 1") is None and read_letters("") is None
 
 
 # --- routed ---

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from routedk_lite.book.exercises.basics import UNANSWERED
+from routedk_lite.book.exercises.checking import UNANSWERED
 from routedk_lite.book.exercises.conflict import check_conflicts, check_cosine_gap, check_step_effect, three_pairs
 
 VERDICTS = {"A": "apart", "B": "opposed", "C": "noise"}

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 from routedk_lite.book.exercises import distillation as exercises
-from routedk_lite.book.exercises.basics import UNANSWERED
+from routedk_lite.book.exercises.checking import UNANSWERED
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.toyproducts import ACTIVITIES, kind_in_title
 

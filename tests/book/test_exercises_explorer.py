@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from explored import make_results
 
-from routedk_lite.book.exercises.basics import UNANSWERED
+from routedk_lite.book.exercises.checking import UNANSWERED
 from routedk_lite.book.exercises.explorer import check_rescued, check_sharpen
 from routedk_lite.book.explorer.static import RouterExplorer
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from routedk_lite.analysis.diagnostics import shapley_values
-from routedk_lite.book.exercises.basics import UNANSWERED
+from routedk_lite.book.exercises.checking import UNANSWERED
 from routedk_lite.book.exercises.fusion import check_holm, check_same_length, check_teams, three_teams
 
 VERDICTS = {"A": "passenger", "B": "twins", "C": "partners"}

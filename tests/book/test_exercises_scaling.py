@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT, require
 
-from routedk_lite.book.exercises.basics import UNANSWERED
+from routedk_lite.book.exercises.checking import UNANSWERED
 from routedk_lite.book.exercises.scaling import check_bits, check_largest_batch, check_pack, check_shortest_time
 
 # Bits

@@ -10,7 +10,7 @@ import pytest
 
 from routedk_lite.answers.choosing import contests
 from routedk_lite.answers.voting import vote
-from routedk_lite.book.exercises.basics import UNANSWERED
+from routedk_lite.book.exercises.checking import UNANSWERED
 from routedk_lite.book.exercises.voting import (
     check_best_of,
     check_bundle_vote,

@@ -13,7 +13,8 @@ from adapted import learned, make_adapter
 from routedk_lite.answers.asking import ask
 from routedk_lite.answers.partitions import PartitionDecoder, SizePrior
 from routedk_lite.book.explorer import live as explorer_live
-from routedk_lite.book.explorer.live import Debouncer, LiveExplorer
+from routedk_lite.book.explorer.live import LiveExplorer
+from routedk_lite.book.explorer.waiting import Debouncer
 from routedk_lite.config import PairConfig
 from routedk_lite.data.parsing import parse_answer
 from routedk_lite.data.prompts import encode_prompt, session_prompt

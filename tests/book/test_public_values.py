@@ -94,7 +94,7 @@ def test_a_damaged_record_is_named(chapter, tmp_path, text) -> None:
     path = tmp_path / "public" / "some.json"
     path.parent.mkdir()
     path.write_text(text)
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: no record of public values"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: not a record of public values: "):
         chapter(False).public("some", never)
 
 

@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from routedk_lite.config import PROFILES, TrainConfig, digest
 from routedk_lite.data import domains
 from routedk_lite.data.sessions import PUBLIC_DOMAINS
-from routedk_lite.files import sha256_folder
+from routedk_lite.files import sha256_file, sha256_folder
+from routedk_lite.student_config import PairConfig
 from routedk_lite.study import experiments
 from routedk_lite.study.pipeline import Pipeline
 from routedk_lite.study.records import read_record
@@ -26,8 +27,8 @@ def study(tiny_profile, tmp_path, monkeypatch):
         monkeypatch.setattr(f"routedk_lite.{module}.load_domain", small)
     for module in ("study.pipeline", "study.estimate"):
         monkeypatch.setattr(f"routedk_lite.{module}.domain_is_cached", lambda name: True)
-    train = replace(tiny_profile.train, max_length=4000, epochs=1, joint_epochs=1)
-    profile = replace(tiny_profile, train=train, domains=PUBLIC_DOMAINS)
+    train = replace(tiny_profile.train, max_length=4000, epochs=1, joint_epochs=1, pair_weight=1.0)
+    profile = replace(tiny_profile, train=train, pairs=PairConfig(layer=1), domains=PUBLIC_DOMAINS)
 
     def make(domain, seed=0):
         where = {"results": tmp_path / "results", "work": tmp_path / "runs"}
@@ -49,6 +50,15 @@ def test_all_domains_share_one_joint_adapter_and_each_seed_has_its_own(study):
     far = sum(float((end[name] - start[name]).norm()) for name in start)
     other = load_file(Path(experiments.train_joint(food, 1).folder) / "adapter_model.safetensors")
     assert far < sum(float((end[name] - other[name]).norm()) for name in start), "it started from its own seed's"
+
+
+def test_the_joint_adapter_is_the_same_whichever_domain_asks_first(study, tmp_path):
+    weights = []
+    for domain in ("food", "clothing"):
+        first = study(domain)
+        first.work = tmp_path / f"{domain} first" / domain
+        weights.append(sha256_file(experiments.train_joint(first, 0).folder / "adapter_model.safetensors"))
+    assert weights[0] == weights[1]
 
 
 def test_the_joint_adapter_is_a_run_of_its_own_that_comes_before_the_experts(study):

@@ -15,7 +15,7 @@ from time import sleep
 import pytest
 from conftest import ROOT, require
 
-from routedk_lite.files import locked
+from routedk_lite.locks import locked
 from routedk_lite.study.pipeline import Pipeline
 
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
@@ -47,7 +47,7 @@ def test_every_stage_says_which_record_it_ends_with(tmp_path):
     assert len({stage.record for stage in stages}) == len(stages)
     (record,) = study.run(only=["floor-pairs"])
     (floor,) = [stage for stage in stages if stage.name == "floor-pairs"]
-    assert floor.record == record.path and floor.key() == record.config_hash
+    assert floor.record == record.path
     (conflict,) = [stage for stage in stages if stage.name == "conflict-seed0"]
     assert conflict.record == tmp_path / "toy/toyshop/measured/conflict-seed0.json"
 
@@ -132,10 +132,14 @@ def test_what_is_recorded_is_not_run_again_and_other_settings_are_noticed(plan, 
     record = tmp_path / "results/toy/toyshop/floor-pairs.json"
     jobs, _ = plan("profile=toy", "seeds=0")
     assert "results/toy/toyshop/floor-pairs.json" not in jobs and "results/toy/toyshop/floor-whole.json" in jobs
-    content = json.loads(record.read_text())
+    content, stale = json.loads(record.read_text()), "or data, or whose files are missing or changed, move them away"
     record.write_text(json.dumps({**content, "config_hash": "other"}))
     _, said = plan("profile=toy", "seeds=0")
-    assert "records of other settings or data, move them away to run them again" in said
+    assert stale in said and "floor-pairs.json" in said
+    record.write_text(json.dumps(content))
+    (beside,) = (path for path in record.parent.iterdir() if path.name.startswith("floor-pairs.") and path != record)
+    beside.write_bytes(b"")
+    assert stale in plan("profile=toy", "seeds=0")[1]
     record.write_text("{}", encoding="utf-16")
     _, said = plan("profile=toy", "seeds=0")
     assert "floor-pairs.json is no record" in said and "move it away to run it again" in said

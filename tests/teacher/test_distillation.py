@@ -18,6 +18,7 @@ from routedk_lite.__main__ import app
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.sessions import DataError, Session
 from routedk_lite.files import asset
+from routedk_lite.teacher.answers import read_bundles, read_reasoning, read_rules, read_sentences
 from routedk_lite.teacher.distillation import (
     distill_answers,
     distill_reasoning,
@@ -39,19 +40,10 @@ from routedk_lite.teacher.knowledge import (
     rewrite_references,
     teacher_answers,
 )
+from routedk_lite.teacher.objects import UnreadableReply
 from routedk_lite.teacher.patterns import load_patterns, mine_patterns
 from routedk_lite.teacher.recording import FILES, distill, export_recorded, folder_plan, write_knowledge, write_patterns
-from routedk_lite.teacher.teaching import (
-    FEEDBACK,
-    UnreadableReply,
-    ask_bundles,
-    ask_reflection,
-    feedback,
-    read_bundles,
-    read_reasoning,
-    read_rules,
-    read_sentences,
-)
+from routedk_lite.teacher.teaching import FEEDBACK, ask_bundles, ask_reflection, feedback
 
 TRAIN, TEST = load_domain("toyshop", "train"), load_domain("toyshop", "test")
 RULES = {"R1": Rule("R1", "other", "Be brave.", "It helped."), "R2": Rule("R2", "other", "Be kind.", "It helped.")}
@@ -296,7 +288,7 @@ def test_a_bad_argument_is_named():
         distill_rules(ScriptedTeacher(), bare)
     with pytest.raises(DataError, match="rules is empty"):
         distill_reasoning(ScriptedTeacher(), TRAIN, {})
-    with pytest.raises(ValueError, match="limit = 0: must be 1 or more"):
+    with pytest.raises(ValueError, match="limit = 0: must be a whole number, 1 or more"):
         distill_answers(ScriptedTeacher(), TEST, limit=0)
     with pytest.raises(ValueError, match="n_rules = 0"):
         distill_rules(ScriptedTeacher(), TRAIN, n_rules=0)
@@ -401,7 +393,7 @@ def test_patterns_are_refused_with_a_reason(tmp_path):
     for call in (export_recorded, folder_plan):
         with pytest.raises(ValueError, match="kind = 'patterns': no teacher is asked for these"):
             call("patterns", "toyshop", tmp_path)
-    with pytest.raises(ValueError, match="limit = 0: must be 1 or more"):
+    with pytest.raises(ValueError, match="limit = 0: must be a whole number, 1 or more"):
         write_patterns("toyshop", tmp_path, limit=0)
     with pytest.raises(DataError, match="toyshop: no kinds of products stand together in 3 bundles of 1 sessions"):
         write_patterns("toyshop", tmp_path, limit=1)

@@ -283,20 +283,20 @@ def test_without_the_package_the_error_says_how_to_install_it(tmp_path, monkeypa
     [
         ({"model": ""}, "model = ''"),
         ({"base_url": "api.openai.com"}, "base_url = 'api.openai.com': must be an http"),
-        ({"concurrency": 0}, "concurrency = 0: must be 1 or more"),
+        ({"concurrency": 0}, "concurrency = 0: must be a whole number, 1 or more"),
         ({"attempts": 0}, "attempts = 0"),
         ({"timeout": 0}, "timeout = 0"),
         ({"first_wait": -1}, "first_wait = -1"),
         ({"extra": {"messages": []}}, "extra = "),
-        ({"concurrency": 2.5}, "concurrency = 2.5: must be 1 or more, a whole number"),
+        ({"concurrency": 2.5}, "concurrency = 2.5: must be a whole number, 1 or more"),
         ({"concurrency": True}, "concurrency = True"),
         ({"attempts": "3"}, "attempts = '3'"),
-        ({"timeout": float("nan")}, "timeout = nan: must be above 0, and finite"),
+        ({"timeout": float("nan")}, "timeout = nan: must be a finite number above 0"),
         ({"timeout": float("inf")}, "timeout = inf"),
         ({"first_wait": None}, "first_wait = None"),
         ({"extra": {"temperature": -1}}, "extra's temperature = -1"),
         ({"extra": {"temperature": "hot"}}, "extra's temperature = 'hot'"),
-        ({"extra": {"max_tokens": 0}}, "extra's max_tokens = 0: must be 1 or more"),
+        ({"extra": {"max_tokens": 0}}, "extra's max_tokens = 0: must be a whole number, 1 or more"),
         ({"extra": {"max_completion_tokens": 1.5}}, "extra's max_completion_tokens = 1.5"),
         ({"extra": {"top_p": float("nan")}}, "extra: must be what JSON can hold"),
         ({"extra": {"stop": {1, 2}}}, "extra: must be what JSON can hold"),
@@ -317,7 +317,7 @@ def test_a_bad_argument_is_named(options, message):
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, None, "9", float("nan")])
 def test_a_limit_of_tokens_that_is_none_is_refused(value, make, server):
-    with pytest.raises(ValueError, match="max_tokens = .*: must be 1 or more, a whole number"):
+    with pytest.raises(ValueError, match="max_tokens = .*: must be a whole number, 1 or more"):
         ask(make(), TALKS[:1], max_tokens=value)
     assert not server.requests
 
@@ -325,7 +325,7 @@ def test_a_limit_of_tokens_that_is_none_is_refused(value, make, server):
 @pytest.mark.parametrize("price", [-5, float("nan"), float("inf"), "0.1", True])
 def test_a_price_that_is_none_is_refused(price):
     for name, prices in (("price_in", (price, 1)), ("price_out", (1, price))):
-        with pytest.raises(ValueError, match=f"{name} = .*{price}.*: must be 0 or more, and finite"):
+        with pytest.raises(ValueError, match=f"{name} = .*{price}.*: must be a finite number, 0 or more"):
             cost(1, 1, *prices)
     assert cost(10**6, 0, 0, 0) == 0
 
@@ -389,9 +389,9 @@ def test_a_local_teacher_without_an_answer_says_so_and_is_asked_again(said, loca
 
 def test_a_local_teacher_is_asked_plain_text(local):
     assert len(ask(local, [talk("half \ud83d")], max_tokens=6)) == 1
-    with pytest.raises(ValueError, match="batch_size = 0: must be 1 or more"):
+    with pytest.raises(ValueError, match="batch_size = 0: must be a whole number, 1 or more"):
         LocalTeacher(local.student, batch_size=0)
-    with pytest.raises(ValueError, match="max_tokens = 0: must be 1 or more"):
+    with pytest.raises(ValueError, match="max_tokens = 0: must be a whole number, 1 or more"):
         ask(local, max_tokens=0)
 
 

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 from routedk_lite.__main__ import app
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.sessions import DataError
+from routedk_lite.teacher.answers import Prediction
 from routedk_lite.teacher.distillation import answers_plan, distill_answers, distilled_text, estimate, estimate_text
 from routedk_lite.teacher.endpoint import ChatTeacher, TeacherError, Usage
 from routedk_lite.teacher.knowledge import Reasoning, item_references, load_knowledge, teacher_answers
 from routedk_lite.teacher.recording import distill, export_recorded, write_knowledge
 from routedk_lite.teacher.teachers import CutOff, NoAnswer
-from routedk_lite.teacher.teaching import Prediction
 
 TEST = load_domain("toyshop", "test")
 
@@ -233,7 +233,7 @@ def test_a_price_that_is_none_is_refused_by_name_and_value(price):
     done, left = distill_answers(ScriptedTeacher(), TEST, limit=1), estimate(answers_plan(TEST), ScriptedTeacher())
     for prices in ({"price_in": price}, {"price_out": price}, {"price_in": 1.0, "price_out": price}):
         for text in (lambda p: estimate_text(left, **p), lambda p: distilled_text(done, Usage(), **p)):
-            with pytest.raises(ValueError, match=rf"price_(in|out) = '?{price}'?: must be 0 or more, and finite"):
+            with pytest.raises(ValueError, match=rf"price_(in|out) = '?{price}'?: must be a finite number, 0 or more"):
                 text(prices)
 
 

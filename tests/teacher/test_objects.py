@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routedk_lite.teacher.answers import read_bundles, read_sentences
 from routedk_lite.teacher.objects import UnreadableReply, json_object, skipped_objects
 from routedk_lite.teacher.teachers import CutOff
-from routedk_lite.teacher.teaching import Question, read_bundles, read_sentences
+from routedk_lite.teacher.teaching import Question
 
 OURS = '{"bundles": [[1, 2]], "intents": ["a"]}'
 DRAFT = '{"bundles": [[1, 3]], "intents": ["a"]}'

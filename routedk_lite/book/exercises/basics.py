@@ -7,16 +7,15 @@ that still holds `...` (or "?") is no error, so that a chapter runs to its end b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from ...answers.baselines import consecutive_pairs, random_partition
 from ...data.metrics import Metrics, evaluate, per_session
 from ...data.sessions import Bundle, Session
+from .checking import N_RANDOM, UNANSWERED, cases_hold, verdicts_hold
 
-UNANSWERED = "Not answered yet: fill in the stub above and run both cells again."
-N_RANDOM = 300
-"""Random tasks that a function is compared on."""
 DIRECTIONS = ("up", "down", "same")
 SHY_EVERY = 10
 """The shy student of chapter 01 answers one session in so many."""
@@ -44,11 +43,8 @@ def check_strict_recall(strict_recall: Callable[[list[Bundle], list[Bundle]], fl
         ("an empty answer scores zero", [], [{1, 2}]),
         ("a bundle annotated twice counts once", [{1, 2}], [{1, 2}, {1, 2}, {3, 4}]),
     ]
-    for why, predicted, truth in cases:
-        if _try_recall(strict_recall, predicted, truth, why) is ...:
-            print(UNANSWERED)
-            return
-        print(f"ok: {why}")
+    if not cases_hold(partial(_try_recall, strict_recall), cases):
+        return
     generator = np.random.default_rng(1)
     for _ in range(N_RANDOM):
         predicted, truth = (_random_bundles(generator) for _ in range(2))
@@ -305,32 +301,6 @@ def three_routers(n_sessions: int = 200, n_layers: int = 4) -> dict[str, np.ndar
     listening = generator.dirichlet([8, 1, 1], size=shape)
     turned = np.stack([np.roll(rows, generator.integers(3), axis=-1) for rows in listening])
     return {"A": turned, "B": idle, "C": stubborn}
-
-
-def verdicts_hold(what: str, verdicts: Mapping[str, str], truth: Mapping[str, str], hint: str) -> bool:
-    """Hold one word for each of several made-up things against the right ones.
-
-    Args:
-        what: what such a thing is called.
-        verdicts: name → word; `?` or `...` where nothing is said yet.
-        truth: name → right word.
-        hint: a question that helps.
-
-    Returns:
-        False, and a note is printed, while a verdict is missing; else True.
-
-    Raises:
-        AssertionError: a word is none of the possible ones, or wrong; all wrong ones are named.
-    """
-    if any(verdict in ("?", ...) for verdict in verdicts.values()):
-        print(UNANSWERED)
-        return False
-    words = sorted(truth.values())
-    for name, verdict in verdicts.items():
-        assert verdict in words, f"{what} {name}: {verdict!r} is none of {', '.join(words)}"
-    wrong = [name for name in truth if verdicts.get(name) != truth[name]]
-    assert not wrong, f"{what} {', '.join(wrong)}: look again. {hint}"
-    return True
 
 
 def check_routers(verdicts: Mapping[str, str]) -> None:

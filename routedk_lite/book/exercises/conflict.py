@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .basics import UNANSWERED, verdicts_hold
+from .checking import UNANSWERED, verdicts_hold
 
 if TYPE_CHECKING:
     import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +15,7 @@ from ...teacher.evidence import Condition, pair_evidence, session_items
 from ...teacher.kinds import KindExtractor, fit_kinds
 from ...teacher.patterns import mine_patterns
 from ...teacher.teaching import FEEDBACK, feedback
-from .basics import N_RANDOM, UNANSWERED
+from .checking import N_RANDOM, UNANSWERED, cases_hold
 
 N_PATTERNS = 40
 """Patterns that a reader's confidence is compared on."""
@@ -43,11 +44,8 @@ def check_feedback(feedback_of: Callable[[Bundle, list[Bundle]], str]) -> None:
         ("two are equally near: the first counts", {1, 2}, [{1, 2, 3, 4, 5, 6}, {1, 3}]),
         ("two share as many items, the smaller one is nearer", {1, 2}, [{1, 2, 3, 4, 5, 6}, {1, 2}]),
     ]
-    for why, bundle, annotated in cases:
-        if _try_feedback(feedback_of, bundle, annotated, why) is ...:
-            print(UNANSWERED)
-            return
-        print(f"ok: {why}")
+    if not cases_hold(partial(_try_feedback, feedback_of), cases):
+        return
     generator = np.random.default_rng(1)
 
     def draw() -> set[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...study.mixtures import changed_alpha
-from .basics import UNANSWERED
+from .checking import UNANSWERED
 
 
 def check_sharpen(sharpen: Callable) -> None:

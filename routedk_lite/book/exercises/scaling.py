@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch
 from ...config import get_profile
 from ...student.memory import NF4_BYTES, memory_plan
 from ...study.estimate import LONGEST_TOKENS
-from .basics import UNANSWERED
+from .checking import UNANSWERED, cases_hold
 
 T4_GB = 12.0
 """What a free Colab T4 leaves to a training, with some to spare."""
@@ -150,11 +151,8 @@ def check_shortest_time(shortest: Callable[[Mapping[str, float], Mapping[str, Se
         ("the last job need not end last", {"a": 9.0, "b": 1.0, "c": 1.0}, {"a": [], "b": [], "c": ["b"]}),
         ("jobs may stand in any order", {"a": 5.0, "c": 4.0, "b": 2.0}, {"a": [], "c": ["a", "b"], "b": ["a"]}),
     ]
-    for why, seconds, needs in cases:
-        if _try_time(shortest, seconds, needs, why) is ...:
-            print(UNANSWERED)
-            return
-        print(f"ok: {why}")
+    if not cases_hold(partial(_try_time, shortest), cases):
+        return
     chance = np.random.default_rng(0)
     for _ in range(N_RANDOM):
         names = [f"job {i}" for i in range(chance.integers(2, 9))]

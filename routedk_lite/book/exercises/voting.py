@@ -13,7 +13,7 @@ from ...answers.choosing import Chooser, pass_at_n
 from ...answers.decoding import Answer, Samples
 from ...answers.voting import Vote, calibration_error, reliability
 from ...data.sessions import Bundle, Session
-from .basics import UNANSWERED, verdicts_hold
+from .checking import UNANSWERED, verdicts_hold
 
 _RIGHT = (frozenset({1, 2}),)
 _SESSION = Session(id=0, items=tuple("abcdef"), titles=tuple("abcdef"), bundles=_RIGHT)

@@ -6,21 +6,12 @@ moment; while the model computes, the status says so.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-try:
-    import ipywidgets as widgets
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'the live explorer needs ipywidgets: pip install "ipywidgets>=7.7", then restart the kernel', name="ipywidgets"
-    ) from error
 
 from ...answers.answering import profile_reader
 from ...answers.asking import Reading, ask
@@ -32,59 +23,17 @@ from ...fusion.routed import RoutedModel
 from ...student.backbone import load_student
 from ...student.pairs import PairReader
 from ...study.records import load_all, without_seed
+from .controls import ALL, Controls
 from .html import style, tag
 from .reading import reading_html
+from .waiting import WAIT, Debouncer
 
 if TYPE_CHECKING:
     from ...student.backbone import Student
     from ...study.pipeline import Pipeline
 
-WAIT = 0.3
-"""Seconds without a further change after which the model is asked."""
-SHOWN = 60
-"""Test sessions in the list."""
-ALL = "all layers"
-"""In the list of layers. Not `None`: a list of ipywidgets goes blank when that is chosen."""
 
-
-class Debouncer:
-    """Calls a function once, some time after the last of several requests; at once where no event loop is running.
-
-    Args:
-        call: what is to be done.
-        seconds: how long nothing must have been asked for.
-    """
-
-    def __init__(self, call: Callable[[], object], seconds: float = WAIT) -> None:
-        self.call, self.seconds = call, seconds
-        self._handle: asyncio.TimerHandle | None = None
-
-    def __call__(self) -> None:
-        self.cancel()
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.call()
-            return
-        self._handle = loop.call_later(self.seconds, self._run)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a call is still to come."""
-        return self._handle is not None
-
-    def cancel(self) -> None:
-        """Forget what was asked for."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def _run(self) -> None:
-        self._handle = None
-        self.call()
-
-
-class LiveExplorer:
+class LiveExplorer(Controls):
     """A routed model to play with. Show it as the last value of a cell; every control has a method for scripts too.
 
     Args:
@@ -123,8 +72,8 @@ class LiveExplorer:
         self.reading: Reading | None = None
         """What it does now."""
         self.later = Debouncer(self.refresh, wait)
-        self._silent = False
-        self._make_widgets()
+        super().__init__(self.sessions, self.names, model.layer_numbers)
+        self._listen()
         self.show(self.session)
 
     @classmethod
@@ -176,8 +125,7 @@ class LiveExplorer:
                 raise ValueError(f"{len(titles)} products: give at least two, one per line")
             session = Session(id=-1, items=titles, titles=titles, bundles=())
         self.session, self.router = session, None
-        with self._quietly():
-            self.text.value = "\n".join(session.titles)
+        self.write_titles(session)
         return self.refresh()
 
     def override(self, weights: Sequence[float], layer: int | None = None) -> Reading:
@@ -206,7 +154,7 @@ class LiveExplorer:
     def refresh(self) -> Reading:
         """Ask the model with the present session and weights, and show what it says."""
         self.later.cancel()
-        self.status.value = _status("computing …", busy=True)
+        self.say("computing …", busy=True)
         try:
             if self.router is None:
                 self.router = ask(self.model, self.student, self.session, **self._how)
@@ -215,12 +163,12 @@ class LiveExplorer:
                 with self._overridden():
                     self.reading = ask(self.model, self.student, self.session, **self._how)
         except (ValueError, RuntimeError) as error:
-            self.status.value = _status(f"That did not work: {error}")
+            self.say(f"That did not work: {error}")
             raise
         self.output.value = self._html()
         self._follow()
         by = "weights: the router's" if not self.overrides else f"weights by hand in {self._where()}"
-        self.status.value = _status(f"{by} · answered in {self.reading.seconds:.2f} s")
+        self.say(f"{by} · answered in {self.reading.seconds:.2f} s")
         return self.reading
 
     def snapshot(self):
@@ -267,91 +215,48 @@ class LiveExplorer:
         layers = [f"layer {number}" for number in self.overrides if number is not None]
         return ", ".join(([ALL] if None in self.overrides else []) + layers)
 
-    def _make_widgets(self) -> None:
-        wide = widgets.Layout(width="100%")
-        name = {"description_width": "initial"}
-        options = [(f"session {s.id}, {len(s)} products", i) for i, s in enumerate(self.sessions[:SHOWN])]
-        self.choice = widgets.Dropdown(options=options, description="From the test sessions:", style=name, layout=wide)
-        self.text = widgets.Textarea(
-            description="Products, one per line:", style=name, layout=widgets.Layout(width="100%", height="9.5em")
-        )
-        layers = [(ALL, ALL), *((f"layer {number}", number) for number in self.model.layer_numbers)]
-        self.layer = widgets.Dropdown(options=layers, description="Weights of:", style=name, layout=wide)
-        # Not `continuous_update`: a browser would then send every value that is set here back, rounded to the step, and
-        # nothing tells such an echo from a hand.
-        self.sliders = [
-            widgets.FloatSlider(
-                min=0, max=1, step=0.01, description=expert, readout_format=".2f", style={"description_width": "6em"},
-                layout=wide, continuous_update=False,
-            )
-            for expert in self.names
-        ]  # fmt: skip
-        self.shares = widgets.Checkbox(value=True, description="let them sum to one", indent=False)
-        self.back = widgets.Button(description="What the router would do", layout=widgets.Layout(width="auto"))
-        self.status = widgets.HTML()
-        self.output = widgets.HTML(layout=wide)
+    def _listen(self) -> None:
         self.choice.observe(lambda change: self._chosen(), "value")
         self.text.observe(lambda change: self._typed(), "value")
         self.layer.observe(lambda change: self._follow(), "value")
         for place, slider in enumerate(self.sliders):
             slider.observe(lambda change, place=place: self._dragged(place), "value")
         self.back.on_click(lambda button: self.release())
-        side = widgets.Layout(flex="1 1 300px", min_width="0", padding="0 20px 4px 0")  # a layout has no gap
-        left = widgets.VBox([self.choice, self.text], layout=side)
-        right = widgets.VBox([self.layer, *self.sliders, self.shares, self.back], layout=side)
-        top = widgets.Box([left, right], layout=widgets.Layout(display="flex", flex_flow="row wrap"))
-        self.widget = widgets.VBox([widgets.HTML(style()), top, self.status, self.output])
-
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        """Within the block, widgets that are set do not set anything off."""
-        before, self._silent = self._silent, True
-        try:
-            yield
-        finally:
-            self._silent = before
 
     def _chosen(self) -> None:
-        if not self._silent:
+        if not self.silent:
             self.session, self.router = self.sessions[self.choice.value], None
-            with self._quietly():
-                self.text.value = "\n".join(self.session.titles)
+            self.write_titles(self.session)
             self._soon()
 
     def _typed(self) -> None:
-        if self._silent:
+        if self.silent:
             return
         titles = tuple(line.strip() for line in self.text.value.splitlines() if line.strip())
         if titles == self.session.titles:
             return
         if len(titles) < 2:
             self.later.cancel()
-            self.status.value = _status("Type at least two products, one per line.")
+            self.say("Type at least two products, one per line.")
             return
         self.session, self.router = Session(id=-1, items=titles, titles=titles, bundles=()), None
         self._soon()
 
     def _dragged(self, place: int) -> None:
         """A slider was moved. Where weights are to sum to one, the others share what is left as they did before."""
-        if self._silent:
+        if self.silent:
             return
         weights = np.array([slider.value for slider in self.sliders])
         if self.shares.value:
             others = np.arange(len(weights)) != place
             left, before = 1 - weights[place], weights[others]
             weights[others] = left * (before / before.sum() if before.sum() else 1 / len(before))
-            with self._quietly():
-                for slider, weight in zip(self.sliders, weights, strict=True):
-                    slider.value = min(1.0, float(weight))
-        self._set(tuple(weights.tolist()), self._layer())
+            self.move_sliders(weights)
+        self._set(tuple(weights.tolist()), self.chosen_layer)
         self._soon()
 
-    def _layer(self) -> int | None:
-        """The layer whose weights the sliders are; `None` is all of them."""
-        return None if self.layer.value == ALL else self.layer.value
-
     def _soon(self) -> None:
-        self.status.value = _status("waiting for your hand to rest …", busy=True)
+        self.say("waiting for your hand to rest …", busy=True)
         self.later()
 
     def _follow(self) -> None:
@@ -359,16 +264,6 @@ class LiveExplorer:
         if self.reading is None or self.later.waiting:
             return
         weights = self.reading.alpha.mean(0)
-        if (layer := self._layer()) is not None:
+        if (layer := self.chosen_layer) is not None:
             weights = self.reading.alpha[self.model.layer_numbers.index(layer)]
-        with self._quietly():
-            for slider, weight in zip(self.sliders, weights, strict=True):
-                slider.value = min(1.0, float(weight))
-
-
-def _status(text: str, busy: bool = False) -> str:
-    return tag(
-        "div",
-        {"role": "status", "aria-live": "polite", "aria-busy": str(busy).lower()},
-        ("⏳ " if busy else "") + escape(text),
-    )
+        self.move_sliders(weights)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from ...data.sessions import Bundle, Session
-from ...report.style import FAINT, QUIET, WIDTH, finish, new_figure, palette
+from ...data.sessions import Session
+from ...report.style import QUIET, WIDTH, finish, new_figure, palette
+from .cards import COLUMN, ROW, TOP, draw_card, draw_columns, predicted_columns, sheet, true_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,20 +22,9 @@ FLOOR_ORDER = ("whole", "random", "pairs", "all_pairs")
 
 # --- one session --------------------------------------------------------------------------------------------
 
-ROW, TOP, COLUMN = 0.52, 0.62, 0.40  # inches: height of a product, of the heading, width of a bundle
 SMALLEST_CARD = 3.2
 INTENT = 85
 """Characters of a line of an intent."""
-
-
-class _Column(NamedTuple):
-    """One bundle as a vertical line of dots."""
-
-    bundle: Bundle
-    name: str
-    colour: object
-    style: str
-    marker: str
 
 
 def session_figure(session: Session, predictions: Iterable[Iterable[int]] | None = None, *, note: str = "") -> Figure:
@@ -48,21 +38,21 @@ def session_figure(session: Session, predictions: Iterable[Iterable[int]] | None
             ✓ marks a hit, ✗ a miss (crosses, dashed), – a single item, which no protocol counts.
         note: where the session comes from.
     """
-    true = _true_columns(session)
-    predicted = _predicted_columns(predictions or (), true)
+    true = true_columns(session)
+    predicted = predicted_columns(predictions or (), true)
     n_columns = len(true) + len(predicted) + bool(predicted)  # an empty one parts the two groups
     step = min(COLUMN, (WIDTH - SMALLEST_CARD) / (n_columns + 1))
     card = WIDTH - step * n_columns - 0.3
     legend = [textwrap.wrap(intent, INTENT) for intent in session.intents]
     floor = TOP + ROW * len(session)
     height = floor + 0.12 + 0.25 * sum(map(len, legend)) + (0.3 if note else 0)
-    axes = _sheet(height)
+    axes = sheet(height)
     inside = frozenset().union(*session.bundles)
     for number, title in enumerate(session.titles, start=1):
-        _draw_card(axes, number, title, width=card, outside=number not in inside)
+        draw_card(axes, number, title, width=card, outside=number not in inside)
     places = [card + step * (i + 0.75) for i in range(n_columns)]
-    _draw_columns(axes, true, places, "annotated", len(session))
-    _draw_columns(axes, predicted, places[len(true) + 1 :], "predicted", len(session))
+    draw_columns(axes, true, places, "annotated", len(session))
+    draw_columns(axes, predicted, places[len(true) + 1 :], "predicted", len(session))
     y = floor + 0.22
     for column, lines in zip(true, legend, strict=False):
         axes.plot(0.16, y, "o", color=column.colour, markersize=8)
@@ -72,65 +62,6 @@ def session_figure(session: Session, predictions: Iterable[Iterable[int]] | None
     if note:
         axes.text(0, height - 0.08, note, va="center", fontsize=9, color=QUIET)
     return axes.figure
-
-
-def _true_columns(session: Session) -> list[_Column]:
-    colours = palette()
-    return [
-        _Column(bundle, chr(ord("A") + i % 26), colours[i % len(colours)], "-", "o")
-        for i, bundle in enumerate(session.bundles)
-    ]
-
-
-def _predicted_columns(predictions: Iterable[Iterable[int]], true: Sequence[_Column]) -> list[_Column]:
-    columns = []
-    for bundle in map(frozenset, predictions):
-        fits = next((column for column in true if bundle <= column.bundle), None)
-        if len(bundle) < 2:
-            columns.append(_Column(bundle, "–", QUIET, ":", "x"))
-        elif fits:
-            columns.append(_Column(bundle, "✓", fits.colour, "-", "o"))
-        else:
-            columns.append(_Column(bundle, "✗", QUIET, "--", "X"))
-    return columns
-
-
-def _sheet(height: float) -> Axes:
-    """Axes without a frame, measured in inches from the upper left corner."""
-    figure = new_figure(height)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, WIDTH), ylim=(height, 0))
-    axes.set_axis_off()
-    return axes
-
-
-def _draw_card(axes: Axes, number: int, title: str, *, width: float, outside: bool) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    middle = TOP + ROW * (number - 0.5)
-    corner = (0.03, middle - ROW / 2 + 0.03)
-    box = FancyBboxPatch(corner, width - 0.06, ROW - 0.08, boxstyle="round,pad=0,rounding_size=0.06")
-    box.set(facecolor="white" if outside else "#eef2f7", edgecolor=FAINT, linestyle="--" if outside else "-")
-    axes.add_patch(box)
-    axes.text(0.24, middle, str(number), ha="center", va="center", fontsize=11, fontweight="bold")
-    lines = textwrap.wrap(title, int((width - 0.55) / 0.076), max_lines=2, placeholder="…")
-    colour = QUIET if outside else "black"
-    axes.text(0.44, middle, "\n".join(lines), va="center", fontsize=9.5, color=colour, linespacing=1.15)
-
-
-def _draw_columns(axes: Axes, columns: Sequence[_Column], places: Sequence[float], name: str, n_items: int) -> None:
-    if not columns:
-        return
-    middle = (places[0] + places[len(columns) - 1]) / 2
-    axes.text(middle, 0.14, name, ha="center", va="center", fontsize=10, color=QUIET)
-    heights = [TOP + ROW * (item + 0.5) for item in range(n_items)]
-    for column, x in zip(columns, places, strict=False):
-        axes.text(x, 0.42, column.name, ha="center", va="center", fontsize=11, fontweight="bold")
-        on = [heights[item - 1] for item in sorted(column.bundle)]
-        axes.plot([x] * len(on), on, column.style, color=column.colour, linewidth=2.5)
-        passed = [height for height in heights if height not in on]
-        axes.plot([x] * len(passed), passed, "o", color=FAINT, markersize=4)
-        axes.plot([x] * len(on), on, column.marker, color=column.colour, markersize=10)
 
 
 # --- many sessions ------------------------------------------------------------------------------------------
