@@ -77,21 +77,26 @@ def export(
     seed: options.Seed = 0,
     fusion: Annotated[str, typer.Option(help="average, ties, static, dynamic or dynamic-k2.")] = "dynamic",
     work: options.Work = Path("runs"),
+    merged: Annotated[
+        bool, typer.Option(help="Write an ordinary model with the experts in its weights; not for dynamic fusions.")
+    ] = False,
     force: Annotated[bool, typer.Option(help="Replace a folder that holds something else, after showing it.")] = False,
 ) -> None:
     """Write experts and fusion of a study as safetensors with hashes; what is not trained yet is trained first."""
     from .files import check_ours, foreign_files
     from .fusion.saved import ROUTED_FILES
+    from .fusion.shipping import merged_files
     from .study.pipeline import Pipeline
 
     study = Pipeline(profile, domain, seed, work=work)
     check_writable(folder, "folder")
-    check_ours(folder, ROUTED_FILES, force=force)
-    if doomed := foreign_files(folder, ROUTED_FILES):
+    ours = merged_files(folder) if merged else ROUTED_FILES
+    check_ours(folder, ours, force=force)
+    if doomed := foreign_files(folder, ours):
         typer.echo(f"{folder} holds what is not ours and would be deleted:")
         typer.echo("".join(f"  {name}\n" for name in doomed), nl=False)
         typer.confirm("Delete it?", abort=True)
-    written = study.export(folder, fusion, force=force)
+    written = study.export(folder, fusion, merged=merged, force=force)
     for path in sorted(path for path in written.rglob("*") if path.is_file()):
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 

@@ -1,6 +1,7 @@
 """A routed model as a folder to give away, and back again into the folders that a study works in.
 
-The folder is what `RoutedModel.from_pretrained` reads, with the notes on every training beside it. So a study that
+There are two. `write_merged` writes an ordinary model, which anything loads that loads models from the hub. The other
+folder is what `RoutedModel.from_pretrained` reads, with the notes on every training beside it. So a study that
 finds its own model shipped among its records goes on from there: nobody has to train the experts again to sample from
 them.
 """
@@ -8,10 +9,11 @@ them.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..files import atomic_folder
+from ..files import atomic_folder, write_json
 from ..student.adapters import peft_tensors, read_adapter
 from ..student.experts import ADAPTER_FILES
 from ..student.summaries import copy_summary
@@ -19,6 +21,14 @@ from .fusion import Fusion
 from .routed import RoutedModel
 from .saved import MODEL_FILES, ROUTED_FILES, saved_adapters, saved_settings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_MERGED_NOTES = "merged.json"
+_MERGED_FILES = (
+    _MERGED_NOTES, "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab*", "merges.txt",
+)  # fmt: skip
 _EXPERT_NOTES = ("adapter_config.json", "training.json")
 _FUSION_NOTES = "routing.json"
 
@@ -52,6 +62,34 @@ def write_shipped(
                 shutil.copy(source / file, notes / file)
         if fusion is not None:
             copy_summary(fusion / _FUSION_NOTES, target / _FUSION_NOTES, MODEL_FILES)
+
+
+def merged_files(folder: Path) -> Collection[str]:
+    """Names of what `write_merged` may replace in a folder: nothing, if it did not write there."""
+    return _MERGED_FILES if Path(folder, _MERGED_NOTES).exists() else ()
+
+
+def write_merged(
+    model: RoutedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, *, force: bool = False
+) -> None:
+    """Write a fusion that does not depend on the input as an ordinary model, with its tokenizer.
+
+    Args:
+        model: routed; it stays as it is.
+        tokenizer: the student's.
+        folder: to write; replaces a merged model that was there.
+        force: replace the folder whatever it holds.
+
+    Raises:
+        ValueError: α depends on the input, or the weights are quantised.
+        OccupiedError: the folder holds something else than a merged model.
+    """
+    folder = Path(folder)
+    with atomic_folder(folder, ours=merged_files(folder), force=force) as target:
+        model.merge().save_pretrained(target)
+        tokenizer.save_pretrained(target)
+        experts = [{"name": a.name, "student": a.student, "sha256": a.sha256} for a in model.adapters]
+        write_json(target / _MERGED_NOTES, {**model.fusion.to_json(), "experts": experts})
 
 
 def unpack_expert(shipped: Path, folder: Path) -> bool:

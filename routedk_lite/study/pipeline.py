@@ -19,7 +19,7 @@ from ..data.public import fetch_all
 from ..data.sessions import PUBLIC_DOMAINS
 from ..files import check_ours
 from ..fusion.saved import ROUTED_FILES
-from ..fusion.shipping import write_shipped
+from ..fusion.shipping import merged_files, write_merged, write_shipped
 from ..student.backbone import is_cached, student_files
 from ..student.experts import ExpertResult
 from . import experiments
@@ -151,23 +151,33 @@ class Pipeline(Study):
         """Train the base expert (raw sessions only), or find it trained."""
         return experiments.train(self, "base")
 
-    def export(self, folder: str | Path, fusion: str = "dynamic", *, force: bool = False) -> Path:
+    def export(
+        self, folder: str | Path, fusion: str = "dynamic", *, merged: bool = False, force: bool = False
+    ) -> Path:
         """Write a fusion and its experts, trained now or before, for `RoutedModel.from_pretrained`.
 
         Args:
             folder: a new one, an empty one, or one that holds an exported model, which is replaced.
             fusion: name of one of the study's fusions.
+            merged: write an ordinary model instead, its weights merged with the fused experts.
             force: replace the folder whatever it holds.
 
         Raises:
-            ValueError: no such fusion.
+            ValueError: no such fusion; or α of it depends on the input, so that it cannot be merged.
             OccupiedError: the folder holds something else.
         """
-        if fusion not in fusions(self):
-            raise ValueError(f"fusion = {fusion!r}: choose among {', '.join(fusions(self))}")
-        check_ours(Path(folder), ROUTED_FILES, force=force)
-        _, names = fusions(self)[fusion]
+        known = fusions(self)
+        if fusion not in known:
+            raise ValueError(f"fusion = {fusion!r}: choose among {', '.join(known)}")
+        settings, names = known[fusion]
+        if merged and settings.depends_on_input:
+            fixed = ", ".join(name for name, (one, _) in known.items() if not one.depends_on_input)
+            raise ValueError(f"fusion = {fusion!r}: α depends on the input, so it cannot be merged: choose among {fixed}")
+        check_ours(Path(folder), merged_files(Path(folder)) if merged else ROUTED_FILES, force=force)
         with experiments.routed(self, fusion) as (model, result):
+            if merged:
+                write_merged(model, self.student.tokenizer, folder, force=force)
+                return Path(folder)
             experts = [experiments.expert_folder(self, name, self.seed) for name in names]
             write_shipped(model, Path(folder), experts, result and result.folder, force=force)
         return Path(folder)

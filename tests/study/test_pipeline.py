@@ -1,3 +1,4 @@
+import json
 import shutil
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import torch
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.config import PairConfig, VoteConfig
 from routedk_lite.data import domains
-from routedk_lite.files import sha256_folder
+from routedk_lite.files import OccupiedError, sha256_folder
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
 from routedk_lite.fusion.shipping import unpack_expert
@@ -241,6 +242,37 @@ def test_an_exported_model_is_the_recorded_one(done, tmp_path):
     assert alpha == pytest.approx(np.array(recorded), abs=1e-3)
     with pytest.raises(ValueError, match="fusion = 'mean': choose among average, ties, static"):
         study.export(tmp_path / "out", "mean")
+
+
+def test_a_merged_model_is_an_ordinary_one_that_answers_as_the_fusion_does(done, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    study, folder = done(), tmp_path / "merged"
+    study.export(folder, "average", merged=True)
+    study.export(folder, "average", merged=True)  # its own folder is replaced
+    loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("A camera and its case", return_tensors="pt")["input_ids"]
+    with torch.inference_mode(), experiments.routed(study, "average") as (model, _):
+        assert loaded(ids).logits.allclose(model(input_ids=ids).logits, atol=1e-4)
+    assert not loaded(ids).logits.allclose(study.student.model(ids).logits, atol=1e-2)
+    assert loaded.state_dict().keys() == study.student.model.state_dict().keys()
+    notes = json.loads((folder / "merged.json").read_text())
+    assert notes["fusion"] == "Average" and len(notes["experts"]) == 3
+
+
+def test_only_what_does_not_depend_on_the_input_is_merged_and_nobody_elses_model_is_replaced(done, tmp_path):
+    study = done()
+    with pytest.raises(ValueError, match="choose among average, ties, static"):
+        study.export(tmp_path / "out", "dynamic", merged=True)
+    assert not (tmp_path / "out").exists()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "config.json").write_text("{}")
+    (mine / "model.safetensors").write_text("weeks of work")
+    with pytest.raises(OccupiedError, match=r"config\.json, model\.safetensors"):
+        study.export(mine, "average", merged=True)
+    assert (mine / "model.safetensors").read_text() == "weeks of work"
 
 
 def test_a_study_goes_on_from_its_shipped_model(done, profile, tmp_path, monkeypatch):
