@@ -172,7 +172,7 @@ class Pipeline(Study):
         settings, names = known[fusion]
         if merged and settings.depends_on_input:
             fixed = ", ".join(name for name, (one, _) in known.items() if not one.depends_on_input)
-            raise ValueError(f"fusion = {fusion!r}: α depends on the input, so it cannot be merged: choose among {fixed}")
+            raise ValueError(f"fusion = {fusion!r}: α depends on the input, it cannot be merged: choose among {fixed}")
         check_ours(Path(folder), merged_files(Path(folder)) if merged else ROUTED_FILES, force=force)
         with experiments.routed(self, fusion) as (model, result):
             if merged:
