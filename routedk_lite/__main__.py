@@ -84,13 +84,12 @@ def export(
 ) -> None:
     """Write experts and fusion of a study as safetensors with hashes; what is not trained yet is trained first."""
     from .files import check_ours, foreign_files
-    from .fusion.saved import ROUTED_FILES
-    from .fusion.shipping import merged_files
+    from .fusion.shipping import exported_files
     from .study.pipeline import Pipeline
 
     study = Pipeline(profile, domain, seed, work=work)
     check_writable(folder, "folder")
-    ours = merged_files(folder) if merged else ROUTED_FILES
+    ours = exported_files(folder, merged=merged)
     check_ours(folder, ours, force=force)
     if doomed := foreign_files(folder, ours):
         typer.echo(f"{folder} holds what is not ours and would be deleted:")

@@ -64,8 +64,10 @@ def write_shipped(
             copy_summary(fusion / _FUSION_NOTES, target / _FUSION_NOTES, MODEL_FILES)
 
 
-def merged_files(folder: Path) -> Collection[str]:
-    """Names of what `write_merged` may replace in a folder: nothing, if it did not write there."""
+def exported_files(folder: Path, *, merged: bool) -> Collection[str]:
+    """Names of what an export may replace in a folder: of a merged model nothing, unless it was written by us."""
+    if not merged:
+        return ROUTED_FILES
     return _MERGED_FILES if Path(folder, _MERGED_NOTES).exists() else ()
 
 
@@ -85,7 +87,7 @@ def write_merged(
         OccupiedError: the folder holds something else than a merged model.
     """
     folder = Path(folder)
-    with atomic_folder(folder, ours=merged_files(folder), force=force) as target:
+    with atomic_folder(folder, ours=exported_files(folder, merged=True), force=force) as target:
         model.merge().save_pretrained(target)
         tokenizer.save_pretrained(target)
         experts = [{"name": a.name, "student": a.student, "sha256": a.sha256} for a in model.adapters]

@@ -93,7 +93,7 @@ def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:
     modules = {}
     for module, pair in halves.items():
         _check_pair(pair, settings, module, folder / _WEIGHTS)
-        modules[module] = LowRank(pair["A"], pair["B"], _scale(settings, module, pair["A"].shape[0]))
+        modules[module] = LowRank(pair["A"], pair["B"], scale_of(settings, module, pair["A"].shape[0]))
     return Adapter(name or folder.resolve().name, settings.base_model_name_or_path or "", modules, settings)
 
 
@@ -163,8 +163,8 @@ def _check_pair(pair: Mapping[str, torch.Tensor], settings: LoraConfig, module: 
             )
 
 
-def _scale(settings: LoraConfig, module: str, r: int) -> float:
-    """s of one module."""
+def scale_of(settings: LoraConfig, module: str, r: int) -> float:
+    """s of one module, whose rank is r, in an adapter of these settings."""
     return _of_module(settings.alpha_pattern, module, settings.lora_alpha) / (
         math.sqrt(r) if settings.use_rslora else r
     )

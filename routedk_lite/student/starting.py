@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .adapters import peft_tensors, read_adapter
+from .adapters import peft_tensors, read_adapter, scale_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -50,7 +50,7 @@ def start_from(model: PeftModel, folder: str | Path) -> None:
             sizes = f"{tuple(tensor.shape)} there, {tuple(fresh[name].shape)} here"
             raise ValueError(f"{folder} cannot be where training starts: {name} is {sizes}; choose the same rank")
     for module, update in found.modules.items():
-        if update.scale != (scale := config.lora_alpha / config.r):
+        if update.scale != (scale := scale_of(config, module, len(update.a))):
             raise ValueError(
                 f"{folder} cannot be where training starts: its update of {module} is scaled by {update.scale:g}, "
                 f"the expert's by {scale:g}; choose the same lora_alpha and rank"

@@ -18,8 +18,7 @@ from ..data.domains import domain_is_cached
 from ..data.public import fetch_all
 from ..data.sessions import PUBLIC_DOMAINS
 from ..files import check_ours
-from ..fusion.saved import ROUTED_FILES
-from ..fusion.shipping import merged_files, write_merged, write_shipped
+from ..fusion.shipping import exported_files, write_merged, write_shipped
 from ..student.backbone import is_cached, student_files
 from ..student.experts import ExpertResult
 from . import experiments
@@ -151,9 +150,7 @@ class Pipeline(Study):
         """Train the base expert (raw sessions only), or find it trained."""
         return experiments.train(self, "base")
 
-    def export(
-        self, folder: str | Path, fusion: str = "dynamic", *, merged: bool = False, force: bool = False
-    ) -> Path:
+    def export(self, folder: str | Path, fusion: str = "dynamic", *, merged: bool = False, force: bool = False) -> Path:
         """Write a fusion and its experts, trained now or before, for `RoutedModel.from_pretrained`.
 
         Args:
@@ -173,7 +170,7 @@ class Pipeline(Study):
         if merged and settings.depends_on_input:
             fixed = ", ".join(name for name, (one, _) in known.items() if not one.depends_on_input)
             raise ValueError(f"fusion = {fusion!r}: α depends on the input, it cannot be merged: choose among {fixed}")
-        check_ours(Path(folder), merged_files(Path(folder)) if merged else ROUTED_FILES, force=force)
+        check_ours(Path(folder), exported_files(Path(folder), merged=merged), force=force)
         with experiments.routed(self, fusion) as (model, result):
             if merged:
                 write_merged(model, self.student.tokenizer, folder, force=force)
