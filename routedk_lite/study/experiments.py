@@ -10,22 +10,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..analysis.diagnostics import pair_auc
-from ..answers.answering import ReadPairs, decode_pairs, pairs_of, profile_reader
+from ..answers.answering import ReadPairs, decode_pairs, pairs_of
 from ..answers.decoding import Answer, greedy_answers
 from ..answers.voting import vote_all
-from ..config import DecodeConfig, KnowledgeConfig, TrainConfig, digest
-from ..data.domains import load_domain
+from ..config import DecodeConfig, KnowledgeConfig
 from ..data.habits import HABITS, habit_bundles
 from ..data.metrics import evaluate
 from ..data.prompts import ContextOf
-from ..data.sessions import PUBLIC_DOMAINS
 from ..files import sha256_folder
 from ..fusion.fusion import Average, Dynamic, Fusion, Static, Ties
 from ..fusion.routed import RoutedModel
@@ -34,8 +31,8 @@ from ..fusion.shipping import unpack_expert, unpack_fusion
 from ..fusion.statistics import routing_statistics
 from ..locks import locked
 from ..student.experts import ExpertResult, load_expert, train_expert
-from ..student.starting import Start
 from ..teacher.knowledge import load_knowledge
+from .joint import joint_start, train_joint
 from .records import measure
 from .votes import resumed, sampled, vote_facts, voted, voting_curves
 
@@ -117,40 +114,6 @@ def train(study: Study, name: str, *, seed: int | None = None, on_epoch: Callabl
             validation=lessons(study, name, "validation"),
             start=joint_start(study, seed),
             on_epoch=on_epoch,
-            seed=seed,
-            progress=study.progress,
-        )
-
-
-def joint_start(study: Study, seed: int) -> Start | None:
-    """The adapter from which all experts of a seed start, whatever their domain, if the profile has one."""
-    if not study.profile.train.joint_epochs:
-        return None
-    parts = [load_domain(name, "train").sha256 for name in PUBLIC_DOMAINS]
-    profile = study.profile
-    name = digest(joint_config(study), profile.prompt, profile.pairs, seed, study.student.info.sha256, parts)
-    return Start(name, lambda: train_joint(study, seed).folder)
-
-
-def joint_config(study: Study) -> TrainConfig:
-    """How that adapter is trained."""
-    train = study.profile.train
-    return replace(train, epochs=train.joint_epochs, learning_rate=train.joint_learning_rate, joint_epochs=0)
-
-
-def train_joint(study: Study, seed: int) -> ExpertResult:
-    """Train one adapter on the raw sessions of all public domains, or find it trained; all domains share it."""
-    folder = study.work.parent / f"joint-seed{seed}"
-    domains = [load_domain(name, "train").sessions for name in PUBLIC_DOMAINS]
-    with locked(folder):
-        return train_expert(
-            study.student,
-            list(chain(*domains)),
-            folder,
-            config=joint_config(study),
-            prompt=study.profile.prompt,
-            # What all titles have in common, in all domains alike: the same whichever domain asks first.
-            reader=profile_reader(study.profile, study.student, chain(*zip(*domains, strict=False))),
             seed=seed,
             progress=study.progress,
         )

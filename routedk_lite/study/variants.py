@@ -26,7 +26,8 @@ from ..teacher.kinds import fit_kinds
 from ..teacher.knowledge import Knowledge, Reasoning, load_knowledge
 from ..teacher.patterns import mine_patterns, pattern_knowledge
 from ..teacher.selection import STRATEGIES, accumulate_domains, accumulate_formats, difficulty_of, select
-from .experiments import asked_alone, joint_start, train
+from .experiments import asked_alone, train
+from .joint import joint_start
 
 if TYPE_CHECKING:
     from .study import Study

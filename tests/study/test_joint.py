@@ -9,7 +9,7 @@ from routedk_lite.data import domains
 from routedk_lite.data.sessions import PUBLIC_DOMAINS
 from routedk_lite.files import sha256_file, sha256_folder
 from routedk_lite.student_config import PairConfig
-from routedk_lite.study import experiments
+from routedk_lite.study import experiments, joint
 from routedk_lite.study.pipeline import Pipeline
 from routedk_lite.study.records import read_record
 
@@ -23,7 +23,7 @@ def study(tiny_profile, tmp_path, monkeypatch):
         at = 8 * PUBLIC_DOMAINS.index(name) if name in PUBLIC_DOMAINS else 24
         return replace(domain, name=name, sessions=domain.sessions[at : at + 8])
 
-    for module in ("study.study", "study.records", "study.experiments"):
+    for module in ("study.study", "study.records", "study.joint"):
         monkeypatch.setattr(f"routedk_lite.{module}.load_domain", small)
     for module in ("study.pipeline", "study.estimate"):
         monkeypatch.setattr(f"routedk_lite.{module}.domain_is_cached", lambda name: True)
@@ -39,16 +39,16 @@ def study(tiny_profile, tmp_path, monkeypatch):
 
 def test_all_domains_share_one_joint_adapter_and_each_seed_has_its_own(study):
     food, clothing = study("food"), study("clothing")
-    folder = experiments.train_joint(food, 0).folder
+    folder = joint.train_joint(food, 0).folder
     first = sha256_folder(folder)
-    assert experiments.train_joint(clothing, 0).folder == folder and sha256_folder(folder) == first
-    assert experiments.joint_start(food, 0).digest == experiments.joint_start(clothing, 0).digest
-    assert experiments.joint_start(food, 0).digest != experiments.joint_start(food, 1).digest
+    assert joint.train_joint(clothing, 0).folder == folder and sha256_folder(folder) == first
+    assert joint.joint_start(food, 0).digest == joint.joint_start(clothing, 0).digest
+    assert joint.joint_start(food, 0).digest != joint.joint_start(food, 1).digest
     expert = experiments.train(clothing, "base").folder
     assert expert.parent.name == "clothing" and sha256_folder(folder) == first
     start, end = (load_file(Path(f) / "adapter_model.safetensors") for f in (folder, expert))
     far = sum(float((end[name] - start[name]).norm()) for name in start)
-    other = load_file(Path(experiments.train_joint(food, 1).folder) / "adapter_model.safetensors")
+    other = load_file(Path(joint.train_joint(food, 1).folder) / "adapter_model.safetensors")
     assert far < sum(float((end[name] - other[name]).norm()) for name in start), "it started from its own seed's"
 
 
@@ -57,7 +57,7 @@ def test_the_joint_adapter_is_the_same_whichever_domain_asks_first(study, tmp_pa
     for domain in ("food", "clothing"):
         first = study(domain)
         first.work = tmp_path / f"{domain} first" / domain
-        weights.append(sha256_file(experiments.train_joint(first, 0).folder / "adapter_model.safetensors"))
+        weights.append(sha256_file(joint.train_joint(first, 0).folder / "adapter_model.safetensors"))
     assert weights[0] == weights[1]
 
 
@@ -80,7 +80,7 @@ def test_without_joint_epochs_there_is_no_joint_adapter_and_no_digest_changes(st
     food = study("food")
     alone = Pipeline(replace(food.profile, train=replace(food.profile.train, joint_epochs=0)), "food", progress=False)
     assert "joint-seed0" not in [stage.name for stage in alone.stages]
-    assert experiments.joint_start(alone, 0) is None
+    assert joint.joint_start(alone, 0) is None
     plain = PROFILES["smol"].train
     assert digest(plain) == digest(replace(plain, joint_epochs=0)) != digest(replace(plain, joint_epochs=1))
 

@@ -1,0 +1,55 @@
+"""One adapter that has learnt all public domains, from which a study's experts may start.
+
+Each seed has its own, so that seeds stay independent; all domains share it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from ..answers.answering import profile_reader
+from ..config import TrainConfig, digest
+from ..data.domains import load_domain
+from ..data.sessions import PUBLIC_DOMAINS
+from ..locks import locked
+from ..student.experts import ExpertResult, train_expert
+from ..student.starting import Start
+
+if TYPE_CHECKING:
+    from .study import Study
+
+
+def joint_start(study: Study, seed: int) -> Start | None:
+    """The adapter from which all experts of a seed start, whatever their domain, if the profile has one."""
+    if not study.profile.train.joint_epochs:
+        return None
+    parts = [load_domain(name, "train").sha256 for name in PUBLIC_DOMAINS]
+    profile = study.profile
+    name = digest(joint_config(study), profile.prompt, profile.pairs, seed, study.student.info.sha256, parts)
+    return Start(name, lambda: train_joint(study, seed).folder)
+
+
+def joint_config(study: Study) -> TrainConfig:
+    """How that adapter is trained."""
+    train = study.profile.train
+    return replace(train, epochs=train.joint_epochs, learning_rate=train.joint_learning_rate, joint_epochs=0)
+
+
+def train_joint(study: Study, seed: int) -> ExpertResult:
+    """Train one adapter on the raw sessions of all public domains, or find it trained; all domains share it."""
+    folder = study.work.parent / f"joint-seed{seed}"
+    domains = [load_domain(name, "train").sessions for name in PUBLIC_DOMAINS]
+    with locked(folder):
+        return train_expert(
+            study.student,
+            list(chain(*domains)),
+            folder,
+            config=joint_config(study),
+            prompt=study.profile.prompt,
+            # What all titles have in common, in all domains alike: the same whichever domain asks first.
+            reader=profile_reader(study.profile, study.student, chain(*zip(*domains, strict=False))),
+            seed=seed,
+            progress=study.progress,
+        )
