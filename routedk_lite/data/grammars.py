@@ -8,7 +8,7 @@ length, whatever it says.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from string import ascii_uppercase
 from typing import NamedTuple
@@ -263,10 +263,6 @@ def read_letter_lines(text: str, n_items: int) -> Iterator[Group]:
             groups.setdefault(letter, []).append(str(number))
     yield from ("\n".join(left) for k, left in enumerate(lines) if left and k != counts)
     yield from groups.values()
-
-
-def _is_whole(answer: Mapping[int, str], n_items: int) -> bool:
-    return len(answer) >= n_items and all(number in answer for number in range(1, n_items + 1))
 
 
 def _letter_of(line: str) -> tuple[int | None, str]:
