@@ -597,7 +597,7 @@ def test_adapters_that_do_not_fit_are_refused(load, folders, tiny_llama, tmp_pat
     dora = make_adapter(tiny_llama, tmp_path / "dora", r=2, targets=["q_proj"], seed=1, use_dora=True)
     with pytest.raises(ValueError, match="use_dora = True"):
         read_adapter(dora)
-    with pytest.raises(FileNotFoundError, match=r"no adapter_model\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"no file adapter_model\.safetensors"):
         read_adapter(tmp_path)
 
 
