@@ -224,11 +224,25 @@ def check_ours(path: Path, ours: Collection[str], *, force: bool = False) -> Non
 
 
 def foreign_files(path: Path, ours: Collection[str]) -> list[str]:
-    """What stands in a folder that we did not write, sorted."""
-    if not Path(path).is_dir():
-        return []
-    names = sorted(entry.name for entry in Path(path).iterdir())
-    return [name for name in names if not is_unfinished(name) and not any(fnmatch(name, p) for p in ours)]
+    """What stands in a folder that we did not write, sorted.
+
+    Args:
+        path: the folder, which need not exist.
+        ours: names of files, as patterns; files in a folder of ours are given with it, as `notes/*/x.json`.
+    """
+    path = Path(path)
+    found = []
+    for entry in path.iterdir() if path.is_dir() else ():
+        if is_unfinished(entry.name):
+            continue
+        shared = entry.is_dir() and not entry.is_symlink() and any(p.startswith(f"{entry.name}/") for p in ours)
+        inside = (file for file in entry.rglob("*") if file.is_symlink() or not file.is_dir())
+        for file in inside if shared else [entry]:
+            name = file.relative_to(path).as_posix()
+            known = any(name.count("/") == p.count("/") and fnmatch(name, p) for p in ours)
+            if file.is_dir() or not known:
+                found.append(name)
+    return sorted(found)
 
 
 def write_json(path: Path, value: Any) -> None:

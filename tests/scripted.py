@@ -96,6 +96,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         server: Server = self.server
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if request["messages"] == [{"role": "user", "content": "Hello"}]:  # who is there? That is no question
+            self.reply(body=completion("Hello", **server.model))
+            return
         with server.lock:
             server.requests.append(request)
             server.keys.append(self.headers.get("Authorization"))

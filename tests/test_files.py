@@ -58,6 +58,22 @@ def test_a_folder_of_ours_is_replaced_and_an_empty_one_is_filled(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "new"]
 
 
+def test_a_folder_that_has_a_name_of_ours_may_hold_something_else(tmp_path):
+    ours = ["a.json", "notes/*/b.json"]
+    for name in ("a.json", "notes/x/b.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("ours")
+    (tmp_path / "notes" / "empty").mkdir()
+    assert files.foreign_files(tmp_path, ours) == []
+    for name in ("notes/thesis.txt", "notes/x/y/b.json", "notes/notes/x/b.json", "notes/x/.hidden"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("theirs")
+    (tmp_path / "a.json").unlink()
+    (tmp_path / "a.json").mkdir()
+    expected = ["a.json", "notes/notes/x/b.json", "notes/thesis.txt", "notes/x/.hidden", "notes/x/y/b.json"]
+    assert files.foreign_files(tmp_path, ours) == expected
+
+
 @pytest.mark.parametrize("foreign", ["thesis.txt", ".hidden", "tokenizer.json"])
 def test_a_folder_with_anything_else_in_it_is_refused_before_any_work(tmp_path, foreign):
     (tmp_path / "mine").mkdir()

@@ -261,8 +261,10 @@ def _features(logits: np.ndarray, prior: SizePrior) -> np.ndarray:
         logits: (n, n) → (P, 3)
     """
     n = len(logits)
-    together = partitions(n).together
-    return np.column_stack([prior.log(n), together @ logits[np.triu_indices(n, 1)], together.sum(1)])
+    together, upper = partitions(n).together, logits[np.triu_indices(n, 1)]
+    if np.isnan(upper).any():
+        raise ValueError("a logit of two items is NaN: the student's states are not finite, so no bundles can be read")
+    return np.column_stack([prior.log(n), together @ upper, together.sum(1)])
 
 
 _RIDGE = 1e-3

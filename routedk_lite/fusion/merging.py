@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write_in(model: PreTrainedModel, weigher: Weigher, layer_numbers: Sequence[int]) -> None:
-    """Add the fused experts to the weights that they stand beside, and take them and all hooks off.
+    """Add the fused experts to the weights that they stand beside, and take them off.
 
     Args:
         model: a student with experts; it is changed.
@@ -26,9 +26,6 @@ def write_in(model: PreTrainedModel, weigher: Weigher, layer_numbers: Sequence[i
     Raises:
         ValueError: the weights are quantised.
     """
-    for hooked in model.modules():
-        hooked._forward_pre_hooks.clear()
-        hooked._forward_pre_hooks_with_kwargs.clear()
     probe = torch.zeros(1, 1, model.config.get_text_config().hidden_size, device=model.device)
     with torch.no_grad():
         for name, module in list(model.named_modules()):

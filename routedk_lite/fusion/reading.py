@@ -12,14 +12,14 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig
 
 _MARK = "_routedk_prompt"
 """Attribute of a KV cache: the number of the prompt that it begins with. A copied cache keeps it."""
@@ -123,17 +123,20 @@ class Reading:
         return ((alpha * seen).sum(1) / seen.sum(1)).detach()
 
     @contextmanager
-    def generation(self, model: PreTrainedModel, args: tuple, kwargs: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Within the block, `model.generate` reads a prompt in one piece, and what stands behind it is answer.
+    def generation(
+        self, generate: Callable, defaults: GenerationConfig, args: tuple, kwargs: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Within the block, `generate` reads a prompt in one piece, and what stands behind it is answer.
 
         Args:
-            model: the student.
+            generate: the student's.
+            defaults: its settings of generation.
             args, kwargs: of `generate`; the block gets all of them by name, as they must be given.
 
         Raises:
             ValueError: a cache is given that holds a part of the prompt.
         """
-        kwargs = {**inspect.signature(model.generate).bind_partial(*args).arguments, **kwargs}
+        kwargs = {**inspect.signature(generate).bind_partial(*args).arguments, **kwargs}
         named = (kwargs.get(name) for name in ("inputs_embeds", "input_ids", "inputs"))
         prompt = next((value for value in named if value is not None), None)
         cache = kwargs.get("past_key_values")
@@ -143,7 +146,6 @@ class Reading:
         if (settings := kwargs.get("generation_config")) is not None:
             kwargs["generation_config"] = copy.copy(settings)
             kwargs["generation_config"].prefill_chunk_size = None
-        defaults = model.generation_config
         chunks, before = defaults.prefill_chunk_size, self._columns
         defaults.prefill_chunk_size = None
         self._columns = 1 if prompt is None else prompt.shape[1]

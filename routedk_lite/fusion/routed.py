@@ -27,7 +27,7 @@ from .merging import write_in
 from .placing import find_layers, replacements, set_module
 from .reading import Reading
 from .recomputing import check_recomputing, enable_recomputing, recomputing
-from .saved import adapters_of, saved_settings, write_saved
+from .saved import adapters_of, load_learned, saved_settings, write_saved
 from .ties import merge_adapters
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class RoutedModel(nn.Module):
         self._once = Gate()  # the α that a fusion with one for all layers has made in the lowest
         self._stack = stack
         self._hooks = [*self._hooked(model)]
+        model.generate = self.generate
 
     # --- use ----------------------------------------------------------------------------------------------------
 
@@ -133,15 +134,17 @@ class RoutedModel(nn.Module):
         """As the student's `generate`: greedy, sampled, several sequences per prompt, beams, with guesses that are
         checked, with or without a cache.
 
-        Where α depends on the prompt, the prompt is read in one piece, whatever `prefill_chunk_size` says.
+        Where α depends on the prompt, the prompt is read in one piece, whatever `prefill_chunk_size` says. The
+        student's own `generate` is this one, until `unload`: a pipeline may be given either.
 
         Raises:
             ValueError: `past_key_values` holds a part of the prompt already, and α depends on the whole.
         """
+        generate = partial(type(self.model).generate, self.model)
         if not self.fusion.depends_on_input:
-            return self.model.generate(*args, **kwargs)
-        with self.reading.generation(self.model, args, kwargs) as named:
-            return self.model.generate(**named)
+            return generate(*args, **kwargs)
+        with self.reading.generation(generate, self.model.generation_config, args, kwargs) as named:
+            return generate(**named)
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Mapping | None = None, **options
@@ -229,6 +232,11 @@ class RoutedModel(nn.Module):
             raise ValueError(f"{name}: α depends on the input, so no single set of weights equals it")
         # The hooks lead to this model and the gates to the graph of the last forward pass: neither is copied.
         merged = copy.deepcopy(self.model, {id(self): self} | {id(gate): gate for gate in self.gates.values()})
+        del merged.generate
+        for module in merged.modules():
+            for hooks in (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs, module._forward_hooks):
+                for hook in self._hooks:
+                    hooks.pop(hook.id, None)  # a copied hook has its number; those of others stay
         write_in(merged, self.weigher, self.layer_numbers)
         return merged
 
@@ -236,6 +244,7 @@ class RoutedModel(nn.Module):
         """Take experts and hooks off the student again and give it back."""
         for hook in self._hooks:
             hook.remove()
+        vars(self.model).pop("generate", None)
         for name, module in list(self.model.named_modules()):
             if isinstance(module, RoutedLinear | ShiftedLinear):
                 set_module(self.model, name, module.base)
@@ -264,13 +273,15 @@ class RoutedModel(nn.Module):
             FileNotFoundError: the folder holds no routed model.
             ValueError: the experts were trained on another student, or a file is not the one that was saved.
         """
-        from safetensors.torch import load_file
-
         folder = Path(folder)
         settings = saved_settings(folder)
         fusion = fusion_from_json({k: v for k, v in settings.items() if k not in ("experts", "sha256")})
         routed = cls(model, adapters_of(folder, settings), fusion, student=student)
-        routed.weigher.load_state_dict(load_file(folder / "fusion.safetensors"))
+        try:
+            load_learned(folder, routed.weigher)
+        except ValueError:
+            routed.unload()
+            raise
         return routed
 
     # --- how it works -------------------------------------------------------------------------------------------

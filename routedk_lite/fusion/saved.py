@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checked import is_finite
 from ..files import UnreadableError, read_json, sha256_file, write_json
 from ..student.adapters import Adapter, LowRank
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 _FILES = ("experts.safetensors", "fusion.safetensors")
 MODEL_FILES = (*_FILES, "routed.json")
 """What `RoutedModel.from_pretrained` reads."""
-ROUTED_FILES = (*MODEL_FILES, "routing.json", "trainings")
+TRAINING_NOTES = ("adapter_config.json", "training.json")
+"""What is kept of the training of an expert, in `trainings/<expert>`."""
+ROUTED_FILES = (*MODEL_FILES, "routing.json", *(f"trainings/*/{name}" for name in TRAINING_NOTES))
 """What we write into the folder of a routed model: its files, and the notes on its trainings."""
 
 
@@ -46,10 +49,18 @@ def saved_adapters(folder: str | Path) -> list[Adapter]:
 
 
 def adapters_of(folder: str | Path, settings: Mapping[str, Any]) -> list[Adapter]:
-    """The experts beside settings that were read before."""
+    """The experts beside settings that were read before.
+
+    Raises:
+        ValueError: the settings do not name the matrices that are there.
+    """
     from safetensors.torch import load_file
 
     tensors = load_file(Path(folder, "experts.safetensors"))
+    named = {f"{i}.{m}.{half}" for i, e in enumerate(settings["experts"]) for m in e["scales"] for half in "ab"}
+    if odd := sorted(named ^ tensors.keys()):
+        where = ("routed.json", "experts.safetensors")[:: 1 if odd[0] in named else -1]
+        raise UnreadableError(f"{folder}: {where[0]} names {odd[0]}, which {where[1]} has not: get both anew")
     return [
         Adapter(
             expert["name"],
@@ -58,6 +69,24 @@ def adapters_of(folder: str | Path, settings: Mapping[str, Any]) -> list[Adapter
         )
         for i, expert in enumerate(settings["experts"])
     ]
+
+
+def load_learned(folder: str | Path, weigher: Weigher) -> None:
+    """Give a weigher what its fusion has learned.
+
+    Raises:
+        ValueError: the file is of another fusion, or holds values that are not finite.
+    """
+    from safetensors.torch import load_file
+
+    path = Path(folder, "fusion.safetensors")
+    found, wanted = load_file(path), weigher.state_dict()
+    if {name: value.shape for name, value in found.items()} != {name: value.shape for name, value in wanted.items()}:
+        shown = ", ".join(f"{name} {tuple(value.shape)}" for name, value in found.items()) or "nothing"
+        raise UnreadableError(f"{path} holds {shown}, which is not of the fusion in routed.json: get both anew")
+    if not all(bool(value.isfinite().all()) for value in found.values()):
+        raise UnreadableError(f"{path} holds values that are not finite: its training diverged, or it is damaged")
+    weigher.load_state_dict(found)
 
 
 def saved_settings(folder: str | Path) -> dict[str, Any]:
@@ -75,6 +104,12 @@ def saved_settings(folder: str | Path) -> dict[str, Any]:
     for expert in settings["experts"]:
         if not isinstance(expert, dict) or not expert.keys() >= {"name", "student", "scales"}:
             raise UnreadableError(f"{folder / 'routed.json'}: experts holds {expert!r:.60}: get the folder anew")
+        scales = expert["scales"]
+        if not isinstance(scales, dict) or not all(map(is_finite, scales.values())):
+            raise UnreadableError(
+                f"{folder / 'routed.json'}: the scales of {expert['name']!r} are not a finite number for each module: "
+                "get the folder anew"
+            )
     for name in _FILES:
         if not (folder / name).exists():
             raise FileNotFoundError(f"{folder} holds routed.json, but no {name}: get both anew")

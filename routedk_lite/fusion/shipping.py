@@ -19,7 +19,7 @@ from ..student.experts import ADAPTER_FILES
 from ..student.summaries import copy_summary
 from .fusion import Fusion
 from .routed import RoutedModel
-from .saved import MODEL_FILES, ROUTED_FILES, saved_adapters, saved_settings
+from .saved import MODEL_FILES, ROUTED_FILES, TRAINING_NOTES, saved_adapters, saved_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +29,6 @@ _MERGED_FILES = (
     _MERGED_NOTES, "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template*", "vocab*", "merges.txt",
 )  # fmt: skip
-_EXPERT_NOTES = ("adapter_config.json", "training.json")
 _FUSION_NOTES = "routing.json"
 
 
@@ -58,7 +57,7 @@ def write_shipped(
         for name, source in zip(model.expert_names, experts, strict=True):
             notes = target / "trainings" / name
             notes.mkdir(parents=True)
-            for file in _EXPERT_NOTES:
+            for file in TRAINING_NOTES:
                 shutil.copy(source / file, notes / file)
         if fusion is not None:
             copy_summary(fusion / _FUSION_NOTES, target / _FUSION_NOTES, MODEL_FILES)

@@ -112,14 +112,16 @@ def peft_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
 
 
 def _check_files(folder: Path) -> None:
-    if not (folder / _WEIGHTS).exists() and (folder / "adapter_model.bin").exists():
+    if not (folder / _WEIGHTS).is_file() and (folder / "adapter_model.bin").exists():
         raise FileNotFoundError(
             f"{folder} holds its weights as a pickle (adapter_model.bin), which can run code and is not read: load it "
             "once with peft's `PeftModel.from_pretrained`, and `save_pretrained` it to a new folder"
         )
     for name in (_WEIGHTS, _SETTINGS):
-        if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder} holds no {name}: give a folder that PEFT's save_pretrained has written")
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no file {name}: give a folder that PEFT's save_pretrained has written"
+            )
 
 
 def _halves(file: Path) -> dict[str, dict[str, torch.Tensor]]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..data.thoughts import without_thoughts
+from ..data.thoughts import thought_marks, without_thoughts
 
 if TYPE_CHECKING:
     import torch
@@ -178,18 +178,20 @@ def until_end(tokens: Sequence[int], ends: Collection[int]) -> list[int]:
 def written_text(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> str:
     """What a student wrote, from `until_end`: without its end and special tokens, but with all marks of thoughts.
 
-    Some students have special tokens for these. Left out like the others, they would turn thoughts into an answer.
+    Some students have special tokens for these, or for parts of them. Left out like the others, they would turn
+    thoughts into an answer.
     """
     tokens = tokens[:-1] if len(tokens) and tokens[-1] in ends else tokens
     whole = tokenizer.decode(tokens, skip_special_tokens=False)
     if without_thoughts(whole) == whole:
         return tokenizer.decode(tokens, skip_special_tokens=True)
+    marks = thought_marks(whole)
     pieces: list[str] = []
     start = 0
     for at, token in enumerate([*tokens, None]):
         mark = "" if token is None else tokenizer.decode([token], skip_special_tokens=False)
         special = token is not None and not tokenizer.decode([token], skip_special_tokens=True)
-        if token is None or (special and without_thoughts(f"a{mark}b") != f"a{mark}b"):
+        if token is None or (special and mark and any(mark in one for one in marks)):
             pieces += [tokenizer.decode(tokens[start:at], skip_special_tokens=True), mark]
             start = at + 1
     return "".join(pieces)

@@ -167,6 +167,8 @@ def read_address(base_url: str) -> Address:
     if problem:
         shown = re.sub(r"^(https?:/*)?.*@", r"\1…@", str(base_url), flags=re.DOTALL)
         shown = re.sub(r"[?#].*", "?…", shown, flags=re.DOTALL)
+        if re.fullmatch(r"(?!.*\.[a-z]{2,9}$)[\w.-]{12,}", shown):
+            shown = "…"  # it may be a key in the wrong place
         raise ValueError(f"base_url = {shown!r}: must be {problem}")
     login = (unquote(parts.username or ""), unquote(parts.password or ""))
     return Address(
@@ -250,6 +252,12 @@ def _key_trouble(address: Address, variable: str) -> str:
             "do for an endpoint that asks for none)"
         )
         return said.replace("is not set", "is blank", 1) if os.environ.get(variable) else said
+    headers = os.environ.get("OPENAI_CUSTOM_HEADERS", "")
+    if headers and not all(line.isascii() and line.isprintable() for line in headers.split("\n")):
+        return (
+            "OPENAI_CUSTOM_HEADERS holds a character that is not plain ASCII: correct this environment variable before "
+            f"{address.endpoint} is asked"
+        )
     for name, value in ((variable, key), *((name, os.environ.get(name, "")) for name in _HEADERS)):
         if problem := key_problem(value):
             return f"{name} {problem}: correct this environment variable before {address.endpoint} is asked"
@@ -261,6 +269,9 @@ def _certificate_trouble() -> str:
         value = os.environ.get(name)
         if value and not Path(value).expanduser().exists():
             return f"{name} names {value!r}, which does not exist: correct this environment variable, or unset it"
+    folders = os.environ.get("SSL_CERT_DIR")
+    if folders and not (os.environ.get("SSL_CERT_FILE") or any(map(os.path.isdir, folders.split(os.pathsep)))):
+        return f"SSL_CERT_DIR names {folders!r}, which does not exist: correct this environment variable, or unset it"
     try:
         _certificates()
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError

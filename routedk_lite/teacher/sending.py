@@ -73,10 +73,16 @@ class Sender:
         return open_client(self.address, self.key_variable, self.secrets, timeout=self.timeout)
 
     def look(self) -> Served | None:
-        """What the server's list of models says of this one; `None` where there is no list, or no client."""
+        """What the server's list of models says of this one, nothing if it has none; `None` where nobody answers."""
+        try:
+            import openai
+        except ImportError:
+            return None
         try:
             reply = self.client.models.with_raw_response.list(timeout=min(self.timeout, LOOK_TIMEOUT))
             return self.secrets.hide_all(read_models(reply.http_response.text, self.model))
+        except openai.APIStatusError:
+            return {}
         except Exception:  # whatever it is, it stops nobody: if it matters, the first question meets it again
             return None
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from ..files import sha256_json
 
 Served = dict[str, Any]
-"""What a server says of the model that it serves: `model` and `fingerprint` in replies, `listed` in /v1/models."""
+"""What a server says of the model that it serves: `model` and `fingerprint` in replies, `listed` and `created` in
+/v1/models."""
 
 _LASTING = ("id", "root", "parent", "meta")
 """Fields of an entry of /v1/models that stay the same while the model does."""
+_SETTLED = 60
+"""Seconds. Some servers give the time at which they are asked for that of the model's making."""
 
 
 def read_models(text: str, model: str) -> Served:
@@ -22,7 +26,8 @@ def read_models(text: str, model: str) -> Served:
         model: the name that is asked for.
 
     Returns:
-        `listed`, with a text for each field; nothing if the list cannot be read or leaves open which model is meant.
+        `listed`, with a text for each field, and `created`, the second in which the model was made, if it can be that;
+        nothing if the list cannot be read or leaves open which model is meant.
     """
     try:
         body = json.loads(text)
@@ -31,9 +36,11 @@ def read_models(text: str, model: str) -> Served:
         meant = [entry for entry in entries if entry.get("id") == model] or entries
         found = {name: meant[0][name] for name in _LASTING if len(meant) == 1 and meant[0].get(name)}
         listed = {name: value if isinstance(value, str) else _compact(value) for name, value in found.items()}
+        made = meant[0].get("created") if len(meant) == 1 else None
     except (ValueError, RecursionError):
         return {}
-    return {"listed": listed} if listed else {}
+    settled = type(made) is int and 0 < made < time.time() - _SETTLED
+    return ({"listed": listed} if listed else {}) | ({"created": made} if settled else {})
 
 
 def _compact(value: Any) -> str:
@@ -57,7 +64,7 @@ def same_model(stored: Served, now: Served, *, strict: bool) -> bool:
     """
     if "listed" in now and (strict or "listed" in stored) and stored.get("listed") != now["listed"]:
         return False
-    said = ("model", "fingerprint") if strict else ()
+    said = ("model", "fingerprint", "created") if strict else ()
     return all(stored[name] == now[name] for name in said if name in stored and name in now)
 
 
@@ -72,6 +79,8 @@ def describe(served: Served, *, strict: bool) -> str:
     words = list(dict.fromkeys(value for value in said if value))
     if "meta" in listed:
         words.append(f"meta {sha256_json(listed['meta'])[:8]}")
+    if strict and "created" in served:
+        words.append(f"made {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(served['created']))}")
     if strict and "fingerprint" in served:
         words.append(f"fingerprint {served['fingerprint']}")
     return ", ".join(words).replace(";", ",")

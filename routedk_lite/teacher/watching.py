@@ -59,7 +59,7 @@ class Watch:
         if self._fickle:
             now.pop("fingerprint", None)
         self.now = now
-        return {name: self.now[name] for name in ("listed",) if name in self.now} | served
+        return {name: self.now[name] for name in ("listed", "created") if name in self.now} | served
 
     def current(self, records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """The stored answers that come from the model that is served now, as far as anybody says."""

@@ -106,6 +106,13 @@ def test_an_unsure_decoder_does_not_name_the_most_probable_partition():
     assert decoder.__class__(prior=prior, exact_weight=5.0).decode(logits) == [frozenset({1, 2, 3})]
 
 
+def test_a_logit_that_is_no_number_is_refused():
+    logits = np.zeros((3, 3))
+    logits[0, 1] = np.nan
+    with pytest.raises(ValueError, match="a logit of two items is NaN"):
+        PartitionDecoder(prior=SizePrior([])).decode(logits)
+
+
 def test_a_single_item_has_no_bundle():
     assert PartitionDecoder(prior=SizePrior([])).decode(np.zeros((1, 1))) == []
 

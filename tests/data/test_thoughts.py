@@ -21,6 +21,11 @@ MARKS = [
     ("◁think▷", "◁/think▷"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<reflection>", "</reflection>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<analysis>", "</analysis>"),
 ]
 
 
@@ -52,6 +57,25 @@ def test_marks_that_do_not_fit_together(text, left):
     assert without_thoughts(text) == left
 
 
+ANALYSIS, FINAL = "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"{ANALYSIS}1 3\n{FINAL}1 2", "1 2"),
+        (f"{ANALYSIS}1 3<|end|><|start|>assistant{ANALYSIS}2 3\n{FINAL}1 2", "1 2"),
+        (f"{ANALYSIS}1 3<|end|><|channel|>commentary to=f.x <|constrain|>json<|message|>{{}}{FINAL}1 2", "1 2"),
+        (f"{ANALYSIS}1 3<think>2 3{FINAL}1 2", "1 2"),
+        (f"1 3{FINAL}1 2", "1 2"),
+        (f"{ANALYSIS}1 3\n", ""),
+        ("<|channel|>final<|message|>1 2", "1 2"),
+    ],
+)
+def test_only_what_is_said_in_the_final_channel_is_an_answer(text, left):
+    assert without_thoughts(text) == left
+
+
 PIECES = st.lists(st.sampled_from([mark for pair in MARKS for mark in pair] + ["1", " ", "<", ">", "\n"]) | st.text())
 
 
@@ -69,8 +93,12 @@ def test_text_without_marks_stays_as_it_is(text):
 
 
 @pytest.mark.parametrize(
-    "piece", ["<", "< ", "<think", "<think ", "<think>", "</think>", "<think></think>a", "<|begin_", "[", "a:", "<aaaa"]
-)
+    "piece",
+    [
+        "<", "< ", "<think", "<think ", "<think>", "</think>", "<think></think>a", "<|begin_", "[", "a:", "<aaaa",
+        "<|channel|>aaaa", ANALYSIS, "<|channel|>final<|constrain|>", "<|channel>thought", "<|inner_",
+    ],
+)  # fmt: skip
 def test_a_long_text_takes_no_longer_than_its_length(piece):
     """A search that goes back over what it has seen would not end today."""
     without_thoughts(piece * 500_000)

@@ -223,7 +223,10 @@ def test_a_module_without_weights_is_named(load, plain):
 
 
 def test_files_that_are_missing_cut_or_of_another_kind(plain, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no adapter_model\.safetensors: give a folder that PEFT"):
+    with pytest.raises(FileNotFoundError, match=r"holds no file adapter_model\.safetensors: give a folder that PEFT"):
+        read_adapter(tmp_path)
+    (tmp_path / "adapter_model.safetensors").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds no file adapter_model\.safetensors: give a folder that PEFT"):
         read_adapter(tmp_path)
     cut = shutil.copytree(plain, tmp_path / "cut")
     (cut / "adapter_model.safetensors").write_bytes((plain / "adapter_model.safetensors").read_bytes()[:-50])
@@ -233,7 +236,7 @@ def test_files_that_are_missing_cut_or_of_another_kind(plain, tmp_path):
     with pytest.raises(FileNotFoundError, match="pickle.*not read.*save_pretrained"):
         read_adapter(plain)
     (cut / "adapter_config.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"no adapter_config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"no file adapter_config\.json"):
         read_adapter(cut)
 
 

@@ -445,6 +445,17 @@ def test_merging_gives_an_ordinary_model_of_equal_logits(load, folders, fusion):
     close(logits(routed), expected)  # still what it was
 
 
+def test_a_merged_model_keeps_the_hooks_of_others_alone(load, folders):
+    model, seen = load(), []
+    model.register_forward_hook(lambda *_: seen.append("whole"))
+    model.model.register_forward_pre_hook(lambda *_: seen.append("decoder"))
+    merged = RoutedModel(model, folders, Average()).merge()
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs")
+    assert sum(len(getattr(module, kind)) for module in merged.modules() for kind in kinds) == 2
+    logits(merged)
+    assert seen == ["decoder", "whole"]
+
+
 def test_a_dynamic_model_cannot_be_merged(load, folders):
     with pytest.raises(ValueError, match="Dynamic: α depends on the input"):
         RoutedModel(load(), folders, Dynamic()).merge()
@@ -597,7 +608,7 @@ def test_adapters_that_do_not_fit_are_refused(load, folders, tiny_llama, tmp_pat
     dora = make_adapter(tiny_llama, tmp_path / "dora", r=2, targets=["q_proj"], seed=1, use_dora=True)
     with pytest.raises(ValueError, match="use_dora = True"):
         read_adapter(dora)
-    with pytest.raises(FileNotFoundError, match=r"no adapter_model\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"no file adapter_model\.safetensors"):
         read_adapter(tmp_path)
 
 

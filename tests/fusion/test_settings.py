@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from adapted import make_adapter
+from safetensors.torch import load_file, save_file
 
-from routedk_lite.files import UnreadableError
+from routedk_lite.files import UnreadableError, sha256_file
 from routedk_lite.fusion.fusion import Static
+from routedk_lite.fusion.layers import RoutedLinear
 from routedk_lite.fusion.routed import RoutedModel, saved_settings
 
 
@@ -58,3 +61,43 @@ def test_the_files_beside_it_are_those_that_it_names(saved, name):
     (saved / "routed.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match="is not the file"):
         saved_settings(saved)
+
+
+FIRST = "model.layers.0.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda scales: scales.pop(FIRST), rf"experts\.safetensors names 0\.{FIRST}\.a, which routed\.json has not"),
+        (lambda scales: scales.update(x=1.0), r"routed\.json names 0\.x\.a, which experts\.safetensors has not"),
+        (lambda scales: scales.update({FIRST: "2"}), "the scales of 'expert' are not a finite number"),
+        (lambda scales: scales.update({FIRST: float("nan")}), "the scales of 'expert' are not a finite number"),
+        (lambda scales: scales.update({FIRST: None}), "the scales of 'expert' are not a finite number"),
+    ],
+)
+def test_scales_and_matrices_belong_together(saved, tiny_student, change, why):
+    settings = json.loads((saved / "routed.json").read_text())
+    change(settings["experts"][0]["scales"])
+    (saved / "routed.json").write_text(json.dumps(settings))
+    with pytest.raises(UnreadableError, match=rf"{why}.*: get (both|the folder) anew"):
+        RoutedModel.from_pretrained(saved, tiny_student.model)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda theta: {"theta": theta * float("nan")}, "holds values that are not finite"),
+        (lambda theta: {"theta": theta[:1]}, r"holds theta \(1, 1\), which is not of the fusion in routed\.json"),
+        (lambda theta: {"weight": theta}, r"holds weight \(2, 1\), which is not of the fusion in routed\.json"),
+    ],
+)
+def test_what_a_fusion_has_learned_is_its_own_and_finite(saved, tiny_student, change, why):
+    path, settings = saved / "fusion.safetensors", json.loads((saved / "routed.json").read_text())
+    save_file(change(load_file(path)["theta"]), path)
+    settings["sha256"][path.name] = sha256_file(path)
+    (saved / "routed.json").write_text(json.dumps(settings))
+    with pytest.raises(UnreadableError, match=rf"fusion\.safetensors {why}"):
+        RoutedModel.from_pretrained(saved, tiny_student.model)
+    assert not any(isinstance(module, RoutedLinear) for module in tiny_student.model.modules())
+    assert isinstance(tiny_student.model(torch.ones(1, 3, dtype=torch.long)).logits, torch.Tensor)

@@ -48,6 +48,17 @@ def test_every_way_of_generating_gives_what_one_piece_and_a_cache_give(load, fol
         np.testing.assert_allclose(routed.alpha[:1], alpha[:1], atol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["chunks", "no cache", "prompt lookup"])
+def test_the_student_inside_generates_likewise_until_it_is_unloaded(load, folders, repeating, way):
+    routed = learned(RoutedModel(load(), folders, Dynamic()), size=0.4)
+    right = routed.generate(repeating, **PLAIN)
+    assert torch.equal(routed.model.generate(repeating, **PLAIN | PIECES[way]), right)
+    copied = learned(copy.deepcopy(routed), seed=3)
+    assert not torch.equal(copied.model.generate(repeating, **PLAIN), right)
+    assert torch.equal(routed.model.generate(repeating, **PLAIN), right)
+    assert torch.equal(routed.unload().generate(repeating, **PLAIN), load().generate(repeating, **PLAIN))
+
+
 @pytest.mark.parametrize("fusion", READERS, ids=str)
 def test_padded_batches_too(load, folders, fusion):
     routed = learned(RoutedModel(load(), folders, fusion), size=0.4)

@@ -15,6 +15,7 @@ from routedk_lite.answers.asking import ask
 from routedk_lite.answers.choosing import likeliest
 from routedk_lite.answers.decoding import greedy_answers, sample_bundles
 from routedk_lite.config import DecodeConfig, PairConfig, PromptConfig
+from routedk_lite.data.parsing import parse_answer
 from routedk_lite.data.prompts import build_prompt, encode_prompt
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
@@ -217,6 +218,15 @@ def test_thoughts_in_special_tokens_stay_thoughts():
     assert tokenizer.decode(ids, skip_special_tokens=True) == "1 2\n3 4"
     assert written_text([*ids, 2], tokenizer, (2,)) == "[THINK]1 2\n[/THINK]3 4"
     assert written_text(tokenizer("é 1 2", add_special_tokens=False)["input_ids"], tokenizer, (2,)) == "é 1 2"
+
+
+def test_marks_of_thoughts_may_be_made_of_several_special_tokens():
+    tokenizer = byte_level()
+    names = ["<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>"]
+    tokenizer.add_tokens(names, special_tokens=True)
+    text = "<|channel|>analysis<|message|>1 2\n<|end|><|start|>assistant<|channel|>final<|message|>3 4<|return|>"
+    written = written_text(tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer, (2,))
+    assert parse_answer(written, 4).bundles == (frozenset({3, 4}),)
 
 
 def test_an_end_token_that_is_no_special_token_is_no_text():

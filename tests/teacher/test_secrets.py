@@ -195,6 +195,8 @@ def test_a_secret_in_the_address_is_used_and_nowhere_to_be_seen(address, server,
     [
         "me:very-secret@host/v1",
         "very-secret@host",
+        "sk-very-secret-0123456789",
+        "0123456789verysecret.Ab1very",
         "ftp://me:very-secret@host/v1",
         "https://me:very-secret@/v1",
         "https://me:very-se/cret@host/v1",
@@ -248,6 +250,14 @@ def test_certificates_that_are_missing_or_none_are_named(name, server, tmp_path,
     assert not server.requests
 
 
+def test_a_folder_of_certificates_that_is_missing_is_named(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "missing"))
+    said = refused(ChatTeacher("m", base_url=FAR, folder=tmp_path))
+    assert said.startswith("SSL_CERT_DIR names ") and "does not exist: correct this environment variable" in said
+    monkeypatch.setenv("SSL_CERT_DIR", f"{tmp_path / 'missing'}{os.pathsep}{tmp_path}")  # one of them is enough
+    assert ask(ChatTeacher("m", base_url=server.url, folder=tmp_path)) == ["answer to question 0"]
+
+
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "nonsense://x", "http://[bad"])
 def test_this_machine_is_never_asked_through_a_proxy(proxy, server, tmp_path, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
@@ -284,6 +294,11 @@ def test_a_header_of_the_package_that_cannot_be_sent_is_named(server, tmp_path, 
     monkeypatch.setenv("OPENAI_ORG_ID", "org\n")
     assert refused(ChatTeacher("m", base_url=server.url, folder=tmp_path)).startswith(
         "OPENAI_ORG_ID holds a line break"
+    )
+    monkeypatch.delenv("OPENAI_ORG_ID")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Key: very-secret\u2019")
+    assert refused(ChatTeacher("m", base_url=server.url, folder=tmp_path)).startswith(
+        "OPENAI_CUSTOM_HEADERS holds a character that is not plain ASCII"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from conftest import require
@@ -63,6 +64,10 @@ def fingerprint(server, file):
     server.model, server.listed = {"model": "default", "system_fingerprint": file}, [{"id": "default"}]
 
 
+def created(server, file):
+    server.model, server.listed = {"model": "default"}, [{"id": "default", "created": 1_700_000_000 + ord(file)}]
+
+
 def no_list(server, file):
     server.model, server.listed = {"model": f"{file}.gguf"}, None
 
@@ -74,7 +79,7 @@ def swapped(tmp_path):
         yield lambda tell: Swapped(server, tmp_path, tell)
 
 
-@pytest.mark.parametrize("tell", [root, meta, only_id, reply, fingerprint])
+@pytest.mark.parametrize("tell", [root, meta, only_id, reply, fingerprint, created, no_list])
 def test_an_answer_of_the_model_before_is_not_taken_for_one_of_the_model_now(tell, swapped):
     server = swapped(tell)
     assert server.ask() == [f"A on question {n}" for n in range(4)]
@@ -91,7 +96,21 @@ def test_an_answer_of_the_model_before_is_not_taken_for_one_of_the_model_now(tel
     assert len(server.asked()) == 8
 
 
-def test_without_a_list_of_models_the_first_new_reply_tells(swapped):
+def test_a_time_that_may_be_now_is_not_that_of_the_model(swapped):
+    """As servers have it that give the time at which they are asked."""
+
+    def now(server, file):
+        server.model, server.listed = {"model": "default"}, [{"id": "default", "created": int(time.time())}]
+
+    server = swapped(now)
+    server.ask()
+    server.load("A")
+    server.server.listed[0]["created"] += 30
+    server.ask()
+    assert len(server.asked()) == 4
+
+
+def test_without_a_list_of_models_a_new_reply_tells(swapped):
     server = swapped(no_list)
     server.ask(TALKS[:3])
     server.load("B")
@@ -210,6 +229,9 @@ def test_what_nobody_says_tells_nothing():
     a, b = {"model": "a"}, {"model": "b"}
     assert same_model(a, {}, strict=True) and same_model({}, b, strict=True) and not same_model(a, b, strict=True)
     assert same_model(a, b, strict=False)
+    old, new = {"listed": {"id": "a"}, "created": 1}, {"listed": {"id": "a"}, "created": 2}
+    assert not same_model(old, new, strict=True) and same_model(old, new, strict=False)
+    assert describe(old, strict=True) == "a, made 1970-01-01 00:00:01" and describe(old, strict=False) == "a"
     listed = {"listed": {"id": "a"}}
     assert not same_model(a, listed, strict=True) and same_model(a, listed, strict=False)
     assert describe({}, strict=True) == "" and ";" not in describe({"model": "a;b"}, strict=True)
