@@ -21,32 +21,24 @@ A folder holds one such file, `sessions.csv` (or `.tsv`, `.jsonl`, `.ndjson`), o
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..places import user_path
+from .drafts import SPLIT_NAMES, read_sessions
 from .sessions import DOMAINS, SPLITS, DataError, Domain, Session
-from .tables import KINDS, NEEDED, Problems, Row, dataset_rows, file_rows
+from .tables import KINDS, NEEDED, Problems, dataset_rows, file_rows
 
 if TYPE_CHECKING:
     import datasets
 
 ALL = "all"
 """Instead of a split: the sessions of all of them."""
-TENTHS = ("train",) * 7 + ("validation",) + ("test",) * 2
-"""Splits, as a hash deals them out."""
-_SPLIT_NAMES = {**{name: name for name in SPLITS}, **dict.fromkeys(("valid", "val", "dev"), "validation")}
-_LABELS = "|"
-_MINE = re.compile("0|[1-9][0-9]{0,14}")
-_HASHED = 2**52
-"""Ids from here on are hashes of names: exact as JSON's numbers, and above those that `_MINE` leaves as they are."""
 
 
 def load_sessions(source: str | Path | datasets.Dataset | datasets.DatasetDict, split: str = ALL) -> Domain:
@@ -107,7 +99,9 @@ def own_folder(domain: str | Path) -> Path | None:
     if path.is_dir():
         return path
     if path.is_file():
-        raise DataError(f"domain = {str(domain)!r} is a file: put it into a folder as sessions{path.suffix}, and name it")
+        raise DataError(
+            f"domain = {str(domain)!r} is a file: put it into a folder as sessions{path.suffix}, and name it"
+        )
     written = str(domain)
     if isinstance(domain, os.PathLike) or written.startswith((".", "~")) or set(written) & {os.sep, os.altsep}:
         raise DataError(f"domain = {written!r}: there is no such folder; give one that holds sessions.csv")
@@ -151,8 +145,8 @@ def _files(folder: Path) -> dict[Path, str | None]:
     """The files of a folder, each with the split that its name says."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in KINDS and path.stem.lower() in ("sessions", *_SPLIT_NAMES):
-            part = _SPLIT_NAMES.get(path.stem.lower(), "sessions")
+        if path.suffix.lower() in KINDS and path.stem.lower() in ("sessions", *SPLIT_NAMES):
+            part = SPLIT_NAMES.get(path.stem.lower(), "sessions")
             if part in found:
                 raise DataError(f"{folder} holds both {found[part].name} and {path.name}: leave one of them")
             found[part] = path
@@ -164,7 +158,7 @@ def _files(folder: Path) -> dict[Path, str | None]:
     return {path: None if part == "sessions" else part for part, path in found.items()}
 
 
-# --- from rows to sessions ----------------------------------------------------------------------------------------
+# --- from files to sessions ----------------------------------------------------------------------------------------
 
 Stamp = tuple[Path, str | None, int, int]
 """A file, its split, and what changes when it does: time and size."""
@@ -187,7 +181,7 @@ def _of_files(stamps: tuple[Stamp, ...]) -> tuple[tuple[Session, str], ...]:
     found: dict[str, tuple[Session, str, object]] = {}
     for path, part, *_ in stamps:
         problems = Problems(path)
-        for session, own_part in _sessions(file_rows(path, problems), part, problems):
+        for session, own_part in read_sessions(file_rows(path, problems), part, problems):
             if session.name in found:
                 raise DataError(f"{path}: session {session.name!r} stands in {found[session.name][2]} too: leave one")
             found[session.name] = session, own_part, path
@@ -197,10 +191,10 @@ def _of_files(stamps: tuple[Stamp, ...]) -> tuple[tuple[Session, str], ...]:
 def _of_dataset(source: Any) -> tuple[tuple[Session, str], ...]:
     if not isinstance(source, Mapping):
         parts = {None: source}
-    elif unknown := [name for name in source if str(name).lower() not in _SPLIT_NAMES]:
-        raise DataError(f"the dataset: unknown split {unknown[0]!r}: choose among {', '.join(_SPLIT_NAMES)}")
+    elif unknown := [name for name in source if str(name).lower() not in SPLIT_NAMES]:
+        raise DataError(f"the dataset: unknown split {unknown[0]!r}: choose among {', '.join(SPLIT_NAMES)}")
     else:
-        parts = {_SPLIT_NAMES[str(name).lower()]: rows for name, rows in source.items()}
+        parts = {SPLIT_NAMES[str(name).lower()]: rows for name, rows in source.items()}
     found: dict[str, tuple[Session, str]] = {}
     for part, rows in parts.items():
         names = getattr(rows, "column_names", None)
@@ -208,152 +202,8 @@ def _of_dataset(source: Any) -> tuple[tuple[Session, str], ...]:
         if names and "items" not in lower and (missing := [name for name in NEEDED if name not in lower]):
             raise DataError(f"the dataset: no column {', '.join(missing)}: it has {', '.join(names)}; rename_columns")
         problems = Problems("the dataset" if part is None else f"the dataset's {part} split")
-        for session, own_part in _sessions(dataset_rows(rows, problems), part, problems):
+        for session, own_part in read_sessions(dataset_rows(rows, problems), part, problems):
             if session.name in found:
                 raise DataError(f"{problems.source}: session {session.name!r} is in another split too: leave one")
             found[session.name] = session, own_part
     return tuple(found.values())
-
-
-class _Draft:
-    """A session of which rows are still read."""
-
-    def __init__(self, row: Row, split: str | None) -> None:
-        self.where, self.split, self.whole = row.where, split, row.whole and row.where.rpartition(",")[0]
-        self.items: dict[str, str] = {}
-        """Name of each item → where it stands."""
-        self.titles: list[str] = []
-        self.labels: dict[str, dict[int, str]] = {}
-        """Label → number of each item in that bundle → where it stands."""
-
-
-def _sessions(rows: Iterable[Row], part: str | None, problems: Problems) -> Iterator[tuple[Session, str]]:
-    """Sessions with their splits, in the order of their first rows; all rows are looked at before the first is given.
-
-    Args:
-        rows: of one source.
-        part: the split that all of them are of; `None` where each says so, or a hash decides.
-        problems: takes what is wrong with them.
-
-    Raises:
-        DataError: something is.
-    """
-    drafts: dict[str, _Draft] = {}
-    for row in rows:
-        _read(row, part, drafts, problems)
-    for name, draft in drafts.items() if not problems.found else ():  # of a bad row the bundle is not known
-        for label, members in draft.labels.items():
-            if len(members) < 2:
-                (where,) = members.values()
-                problems.add(
-                    where,
-                    f"bundle is {label!r}, which no other item of session {name!r} has: a bundle needs two items or "
-                    "more; leave it empty for an item in none",
-                )
-    problems.check()
-    if not drafts:
-        raise DataError(f"{problems.source}: it holds no session: give one row for each item of each session")
-    known: dict[int, str] = {}
-    for name, draft in drafts.items():
-        id_ = _id(name)
-        if id_ in known:  # 2^-52 for two names
-            raise DataError(f"{problems.source}: sessions {known[id_]!r} and {name!r} have the same hash: rename one")
-        known[id_] = name
-        bundles = tuple(frozenset(members) for members in draft.labels.values())
-        session = Session(id=id_, items=tuple(draft.items), titles=tuple(draft.titles), bundles=bundles, name=name)
-        yield session, part or draft.split or TENTHS[_hash(name) % len(TENTHS)]
-
-
-def _read(row: Row, part: str | None, drafts: dict[str, _Draft], problems: Problems) -> None:
-    """Add a row to its session, or note all that is wrong with it."""
-    before, where = problems.found, row.where
-
-    def fail(what: str) -> None:
-        problems.add(where, what)
-
-    name, item = (_named(row.fields, column, fail) for column in ("session", "item"))
-    title = _text(row.fields, "title", row.fields.get("title"), "a text", fail)
-    labels = _labels_of(row.fields.get("bundle"), fail)
-    split = _split_of(row.fields, part, fail)
-    if problems.found > before or name is None or item is None or title is None:
-        return
-    draft = drafts.setdefault(name, _Draft(row, split))
-    if draft.whole != (row.whole and where.rpartition(",")[0]):
-        fail(f"session {name!r} began in {draft.where}: write a whole session in one place, or one item a line")
-    elif item in draft.items:
-        fail(f"item {item!r} stands in session {name!r} twice, first in {draft.items[item]}: leave one out")
-    elif split != draft.split:
-        fail(f"split is {split!r}, in {draft.where} it is {draft.split!r}: a session has one, session {name!r} has two")
-    else:
-        draft.items[item] = where
-        draft.titles.append(title)
-        for label in labels:
-            draft.labels.setdefault(label, {})[len(draft.titles)] = where
-
-
-def _named(fields: Mapping[str, Any], column: str, fail: Callable[[str], None]) -> str | None:
-    """What a session or an item is called."""
-    value = fields.get(column)
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    return _text(fields, column, value, "a text or a whole number", fail)
-
-
-def _text(fields: Mapping[str, Any], column: str, value: Any, rule: str, fail: Callable[[str], None]) -> str | None:
-    if column not in fields:
-        fail(f"{column} is missing: every item needs {', '.join(NEEDED)}")
-    elif not isinstance(value, str):
-        fail(f"{column} is {value!r:.60}: give {rule}")
-    elif not value.strip():
-        fail(f"{column} is empty: every item needs one; leave out an item that has none")
-    elif not _writable(value):
-        fail(f"{column} is {value!a:.60}, which holds half a character (a lone surrogate): read it with its encoding")
-    else:
-        return value
-    return None
-
-
-def _writable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _labels_of(value: Any, fail: Callable[[str], None]) -> list[str]:
-    """The labels of an item's bundles."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return []
-    several = value.split(_LABELS) if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-    found = []
-    for label in several:
-        if isinstance(label, float) and label.is_integer():  # pandas makes such of whole numbers beside empty cells
-            label = int(label)
-        if isinstance(label, bool) or not isinstance(label, str | int) or not _writable(str(label)):
-            fail(f"bundle is {value!a:.60}: give a label, or a list of labels")
-            return []
-        if str(label).strip():
-            found.append(str(label).strip())
-    return list(dict.fromkeys(found))
-
-
-def _split_of(fields: Mapping[str, Any], part: str | None, fail: Callable[[str], None]) -> str | None:
-    """The split that a row says it is of; `None` where it says nothing."""
-    value = fields.get("split")
-    if value is None and (part or "split" not in fields):
-        return part
-    split = _SPLIT_NAMES.get(value.strip().lower()) if isinstance(value, str) else None
-    if split is None:
-        fail(f"split is {value!r:.60}: choose one of {', '.join(_SPLIT_NAMES)}")
-    elif part is not None and split != part:
-        fail(f"split is {value!r}, in the file of the split {part!r}: move it, or leave the column out")
-    return split
-
-
-def _id(name: str) -> int:
-    return int(name) if _MINE.fullmatch(name) else _HASHED + (_hash(name) % _HASHED)
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

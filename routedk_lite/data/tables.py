@@ -102,7 +102,9 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}, line {line}: byte {content[error.start]:#x} is not UTF-8 (Latin-1?): {save}") from None
+        raise DataError(
+            f"{path}, line {line}: byte {content[error.start]:#x} is not UTF-8 (Latin-1?): {save}"
+        ) from None
 
 
 def _csv_rows(text: str, path: Path, problems: Problems) -> Iterator[Row]:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import KNOWLEDGE_KINDS
+from ..data.own import domain_name, own_folder
 from ..data.sessions import PUBLIC_DOMAINS, Bundle, DataError, Domain, Session
 from ..files import UnreadableError, asset, read_json, sha256_json
+from .own import check_distilled
 
 MASK = "some"
 """What stands for item numbers where they are hidden."""
@@ -151,20 +153,24 @@ def mask_references(text: str, n_items: int, *, explicit: bool = False) -> str:
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def load_knowledge(domain: str, folder: str | Path | None = None) -> Knowledge:
-    """The recorded knowledge of a public domain, or the toy shop's own.
+def load_knowledge(domain: str | Path, folder: str | Path | None = None) -> Knowledge:
+    """The recorded knowledge of a public domain, the toy shop's own, or what lies in a folder.
 
     Args:
-        domain: a domain of `data.DOMAINS`.
+        domain: a domain of `data.DOMAINS`, or a folder of sessions.
         folder: holds `rules.json` and `reasoning.jsonl`, as `distillation` writes them; by default what ships with
-            the package.
+            the package, or the folder of the sessions itself.
 
     Raises:
         ValueError: unknown domain.
-        DataError: a file is malformed; the message names file, line and field.
+        DataError: a file is missing or malformed; the message names file, line and field.
     """
+    own = own_folder(domain)
+    if folder is None and own is not None:
+        check_distilled(own)
+        folder = own
     if folder is not None:
-        return _read_knowledge(domain, Path(folder))
+        return _read_knowledge(domain_name(domain), Path(folder))
     if domain != "toyshop" and domain not in PUBLIC_DOMAINS:
         raise ValueError(f"no recorded knowledge of domain {domain!r}: choose one of {', '.join(PUBLIC_DOMAINS)}")
     return _recorded(domain)
@@ -207,7 +213,7 @@ def _read_knowledge(domain: str, folder: Path) -> Knowledge:
     reasoning: dict[int, Reasoning] = {}
     for where, entry in _lines(path):
         if "provenance" in entry:  # how items are written is a matter of the reasoning, not of the rules
-            provenance = {**entry["provenance"], **provenance}
+            provenance = {**entry["provenance"], **provenance, "reasoning": str(entry["provenance"].get("data", ""))}
             continue
         id_ = _field(entry, "id", int, where)
         if id_ in reasoning:
@@ -228,10 +234,15 @@ def check_knowledge(knowledge: Knowledge, train: Domain, *, complete: bool = Tru
         complete: every training session must be covered. One's own teacher may have been asked about fewer.
 
     Raises:
-        DataError: it covers a session outside the training split, leaves one of them out, or a text names an item
-            that its session does not have.
+        DataError: it covers a session outside the training split, leaves one of them out, was distilled when they were
+            others, or a text names an item that its session does not have.
     """
     name = f"knowledge of {knowledge.domain}"
+    known = _SHA256.search(knowledge.provenance.get("reasoning", ""))
+    if known is not None and known[0] != train.sha256:
+        raise DataError(
+            f"{name}: the training sessions have changed since their reasoning was distilled; distil it anew"
+        )
     if extra := sorted(knowledge.reasoning.keys() - train.by_id.keys()):
         raise DataError(f"{name}: session {extra[0]} is not in the {train.split} split; remove it")
     missing = train.by_id.keys() - knowledge.reasoning.keys()
@@ -248,6 +259,7 @@ def check_knowledge(knowledge: Knowledge, train: Domain, *, complete: bool = Tru
                 )
 
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 _HIGHEST = 15
 """Numbers above this are amounts (24 portions): no session has as many items."""
 

@@ -27,6 +27,7 @@ from ...answers.asking import Reading, ask
 from ...answers.partitions import PartitionDecoder, SizePrior
 from ...config import Profile, get_profile
 from ...data.domains import load_domain
+from ...data.own import domain_name
 from ...data.sessions import Session
 from ...fusion.routed import RoutedModel
 from ...student.backbone import load_student
@@ -129,7 +130,13 @@ class LiveExplorer:
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, profile: str | Profile, domain: str, *, results: str | Path = "results", seed: int = 0
+        cls,
+        folder: str | Path,
+        profile: str | Profile,
+        domain: str | Path,
+        *,
+        results: str | Path = "results",
+        seed: int = 0,
     ) -> LiveExplorer:
         """A saved routed model on a freshly loaded student.
 
@@ -147,7 +154,7 @@ class LiveExplorer:
         student, train = load_student(profile), load_domain(domain, "train")
         reader, decoder = profile_reader(profile, student, train), None
         if reader is not None:
-            wanted = (profile.name, domain, f"fusion-dynamic-seed{seed}")
+            wanted = (profile.name, domain_name(domain), f"fusion-dynamic-seed{seed}")
             found = [r for r in load_all(results) if (r.profile, r.domain, r.run) == wanted]
             if not found:
                 raise ValueError(f"{results}: no record {'/'.join(wanted)}, whose decoder is needed to read bundles")
@@ -160,7 +167,7 @@ class LiveExplorer:
     def from_study(cls, study: Pipeline, fusion: str = "dynamic") -> LiveExplorer:
         """A study's routed model; what is not trained yet is trained first."""
         folder = study.export(study.work / f"exported-{fusion}-seed{study.seed}", fusion)
-        return cls.from_folder(folder, study.profile, study.domain, results=study.results, seed=study.seed)
+        return cls.from_folder(folder, study.profile, study.source, results=study.results, seed=study.seed)
 
     # --- what can be done ---------------------------------------------------------------------------------------
 

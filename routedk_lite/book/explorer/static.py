@@ -33,9 +33,11 @@ class RouterExplorer:
 
     @classmethod
     def from_results(
-        cls, results: str | Path, profile: str, domain: str, *, seed: int = 0, label: str = ""
+        cls, results: str | Path, profile: str, domain: str | Path, *, seed: int = 0, label: str = ""
     ) -> RouterExplorer:
         """The explorer of a recorded study. Titles of products come from the domain's own files.
+
+        `domain` may be a folder of sessions.
 
         Args:
             results: folder of the records.
