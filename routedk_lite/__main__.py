@@ -65,7 +65,11 @@ def run(
     study = Pipeline(profile, domain, seed, results=results, work=work)
     if dry_run:
         typer.echo(plan_table(study, part, only or ()))
+        if study.note:
+            typer.echo(study.note)
         return
+    if study.note:
+        typer.echo(study.note)
     typer.echo(results_table(study.run(say, only=only or (), part=part)))
 
 
@@ -98,7 +102,9 @@ def export(
 
 @app.command()
 def distill(
-    domain: Annotated[str, typer.Option(help="electronic, clothing, food or toyshop.")],
+    domain: Annotated[
+        str, typer.Option(help="electronic, clothing, food or toyshop; or a folder of your own sessions: ./mine.")
+    ],
     kind: Annotated[str, typer.Option(help="rules, reasoning (after rules), answers; or patterns, which are mined.")],
     teacher: Annotated[str, typer.Option(help="recorded, openai (any compatible endpoint) or local.")] = "recorded",
     model: Annotated[
@@ -116,13 +122,16 @@ def distill(
     dry_run: Annotated[bool, typer.Option(help="Print the estimate, ask nothing.")] = False,
 ) -> None:
     """Bring a teacher LLM's knowledge into a folder. Stop it with Ctrl-C and start it again: no answer is lost."""
+    from .data.own import own_folder
     from .data.sessions import DOMAINS
     from .teacher.distillation import distilled_text, estimate, estimate_text
     from .teacher.recording import FILES, PATTERNS_FILE, distill, export_recorded, folder_plan, write_patterns
 
-    options.one_of("domain", domain, DOMAINS)
+    own = own_folder(domain)
+    if own is None:
+        options.one_of("domain", domain, DOMAINS)
     options.one_of("teacher", teacher, TEACHERS)
-    folder, files = out or Path("knowledge", domain), FILES | {"patterns": PATTERNS_FILE}
+    folder, files = out or own or Path("knowledge", domain), FILES | {"patterns": PATTERNS_FILE}
     options.one_of("kind", kind, files)
     if kind == "patterns" and teacher != "recorded":
         raise ValueError(f"teacher = {teacher!r}: patterns are mined from training bundles; leave --teacher out")
@@ -180,6 +189,7 @@ def show_results(
 ) -> None:
     """Print the recorded runs as a table."""
     from .config import get_profile
+    from .data.own import domain_name, own_folder
     from .data.sessions import DOMAINS
     from .report.tables import no_records, results_table
     from .study.records import load_all
@@ -188,15 +198,17 @@ def show_results(
     every = load_all(results)
     if profile and profile not in {r.profile for r in every}:  # there may be records of a profile of somebody's own
         get_profile(profile)
-    if domain:
-        options.one_of("domain", domain, DOMAINS)
-    found = [r for r in every if (profile in (None, r.profile)) and (domain in (None, r.domain))]
+    own = domain and own_folder(domain)
+    called = domain and domain_name(domain)
+    if called and not own and called not in {r.domain for r in every}:  # or of a folder that was called so
+        options.one_of("domain", called, DOMAINS)
+    found = [r for r in every if (profile in (None, r.profile)) and (called in (None, r.domain))]
     if not found:
         typer.secho(f"error: {no_records(results, every, profile, domain)}", err=True, fg="red")
         raise typer.Exit(1)
     if verify:
         for record in found:
-            verify_record(record)
+            verify_record(record, own)
         typer.echo(f"{len(found)} records agree with their predictions.")
     typer.echo(results_table(found, markdown=markdown))
 
@@ -250,7 +262,7 @@ def explorer(
     from .study.study import Study
 
     study = Study(profile, domain, seed, results=results)
-    path = RouterExplorer.from_results(results, study.profile.name, study.domain, seed=seed).save(page)
+    path = RouterExplorer.from_results(results, study.profile.name, study.source, seed=seed).save(page)
     typer.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 

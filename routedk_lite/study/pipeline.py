@@ -161,7 +161,8 @@ class Pipeline(Study):
             if found.data_sha256 != self.split(split).sha256:
                 raise ValueError(
                     f"{found.path} was made from other {split} sessions than {self.folder} holds now: rename the "
-                    f"folder, give other folders for results and work (--results, --work), or remove {found.path.parent}"
+                    "folder, give other folders for results and work (--results, --work), or remove "
+                    f"{self.results / self.profile.name / self.domain}"
                 )
 
     def train_base(self) -> ExpertResult:

@@ -17,7 +17,7 @@ from ..data.sessions import Domain
 from ..student.backbone import Student, load_student
 from ..student.pairs import PairReader
 from ..teacher.knowledge import Knowledge, check_knowledge, load_knowledge
-from ..teacher.own import has_knowledge, how_to_distil
+from ..teacher.own import check_current, has_knowledge, how_to_distil
 from .measurements import Measurement, load_measurements
 from .provenance import record_path
 from .records import RunRecord, load_all
@@ -114,6 +114,7 @@ class Study:
         """
         found = load_knowledge(self.source)
         if self.folder is not None:
+            check_current(self.folder, found.provenance.get("reasoning", ""), self.split("train"))
             check_knowledge(found, self.split("train"))
         return found
 

@@ -234,15 +234,10 @@ def check_knowledge(knowledge: Knowledge, train: Domain, *, complete: bool = Tru
         complete: every training session must be covered. One's own teacher may have been asked about fewer.
 
     Raises:
-        DataError: it covers a session outside the training split, leaves one of them out, was distilled when they were
-            others, or a text names an item that its session does not have.
+        DataError: it covers a session outside the training split, leaves one of them out, or a text names an item
+            that its session does not have.
     """
     name = f"knowledge of {knowledge.domain}"
-    known = _SHA256.search(knowledge.provenance.get("reasoning", ""))
-    if known is not None and known[0] != train.sha256:
-        raise DataError(
-            f"{name}: the training sessions have changed since their reasoning was distilled; distil it anew"
-        )
     if extra := sorted(knowledge.reasoning.keys() - train.by_id.keys()):
         raise DataError(f"{name}: session {extra[0]} is not in the {train.split} split; remove it")
     missing = train.by_id.keys() - knowledge.reasoning.keys()
@@ -259,7 +254,6 @@ def check_knowledge(knowledge: Knowledge, train: Domain, *, complete: bool = Tru
                 )
 
 
-_SHA256 = re.compile("[0-9a-f]{64}")
 _HIGHEST = 15
 """Numbers above this are amounts (24 portions): no session has as many items."""
 

@@ -196,8 +196,8 @@ def write_patterns(domain: str, folder: str | Path, *, limit: int | None = None)
     found = mine_patterns(sessions, extractor)
     if not found:
         raise DataError(
-            f"{train.name}: no kinds of products stand together in {MIN_SUPPORT} bundles of {len(sessions)} sessions, so "
-            "nothing is written; take more sessions"
+            f"{train.name}: no kinds of products stand together in {MIN_SUPPORT} bundles of {len(sessions)} sessions, "
+            "so nothing is written; take more sessions"
         )
     covered = extractor.coverage(title for session in sessions for title in session.titles)
     provenance = {

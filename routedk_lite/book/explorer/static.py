@@ -37,11 +37,9 @@ class RouterExplorer:
     ) -> RouterExplorer:
         """The explorer of a recorded study. Titles of products come from the domain's own files.
 
-        `domain` may be a folder of sessions.
-
         Args:
             results: folder of the records.
-            profile, domain, seed: which study.
+            profile, domain, seed: which study; the domain may be a folder of sessions.
             label: where the numbers come from, if not what the record says.
 
         Raises:
