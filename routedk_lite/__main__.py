@@ -101,6 +101,65 @@ def export(
 
 
 @app.command()
+def bundle(
+    sessions: options.SessionsFile,
+    experts: options.Experts,
+    profile: options.ProfileName = "toy",
+    out: options.Table = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose sessions the experts were trained on, a name or a folder. Needed where the profile decodes "
+            "bundles from pairs (smol, t4, paper)."
+        ),
+    ] = None,
+    n: options.Samples = None,
+    longest: options.Longest = None,
+    seed: options.Seed = 0,
+    work: options.Work = Path("runs"),
+    force: Annotated[bool, typer.Option(help="Replace a table that is there.")] = False,
+) -> None:
+    """Find bundles in new sessions with trained experts, and write them as a table.
+
+    SESSIONS is a table (.csv, .tsv, .jsonl) with the columns session, item and title, one row for each item; or a
+    folder that holds sessions.csv. Bundles that it may name are not looked at.
+
+    The result has the same rows, with a column bundle (1, 2, … within each session; empty for an item in none, 1|2 for
+    one in two) and a column note, where something is to be said: a session of one item, one longer than those of
+    training, an answer that was cut off. A session that the student cannot be asked about has no bundles and a note
+    that says why; it is named at the end, and the exit code is 1.
+
+    Stop it with Ctrl-C and start it again: no answer is lost.
+    """
+    from .data.own import load_sessions
+    from .data.writing import check_ending, write_sessions
+    from .study.bundling import bundle_sessions
+
+    table = out or sessions.resolve().with_name(f"{sessions.resolve().stem}.bundles.csv")
+    check_ending(table)
+    if table.exists() and (not force or table.is_dir() or (sessions.exists() and table.samefile(sessions))):
+        raise ValueError(f"--out = {table} is there already: give another name" + ", or --force" * table.is_file())
+    asked = load_sessions(sessions)
+    check_writable(table.parent, "--out")
+    check_writable(work, "--work")
+    options_of = {"profile": profile, "domain": domain, "n": n, "longest": longest, "seed": seed, "work": work}
+    found = bundle_sessions(asked, experts, **options_of)
+    write_sessions(
+        table, asked, {one.session.id: one.bundles for one in found}, {one.session.id: one.note for one in found}
+    )
+    refused = [one for one in found if one.refused]
+    flagged = sum(bool(one.note) for one in found) - len(refused)
+    answered = len(found) - len(refused)
+    typer.echo(
+        f"{table}: {sum(len(one.bundles) for one in found)} bundles in {answered} sessions, {flagged} with a note"
+    )
+    for one in refused:
+        typer.secho(f"error: session {one.session.called}: {one.note}", err=True, fg="red")
+    if refused:
+        raise typer.Exit(1)
+
+
+@app.command()
 def distill(
     domain: Annotated[
         str, typer.Option(help="electronic, clothing, food or toyshop; or a folder of your own sessions: ./mine.")

@@ -83,6 +83,21 @@ Work = Annotated[Path, option(user_folder, "PATH", "Folder of adapters and unfin
 Exported = Annotated[
     Path, option(user_folder, "FOLDER", "Where to write the model: a new folder, or one exported before.", "folder")
 ]
+SessionsFile = Annotated[Path, option(user_path, "SESSIONS", "A table of sessions, or a folder of them.", "sessions")]
+Experts = Annotated[
+    Path, option(user_folder, "FOLDER", "A trained expert, or a model that `routedk export` wrote.", "--experts")
+]
+Table = Annotated[
+    Path | None, option(user_path, "FILE", "The table to write, .csv or .jsonl; by default <SESSIONS>.bundles.csv.")
+]
+Samples = Annotated[
+    int | None,
+    option(number(int, 1), "INTEGER", "Consensus of so many sampled answers instead of the profile's way; 1: greedy."),
+]
+Longest = Annotated[
+    int | None,
+    option(number(int, 1), "INTEGER", "Items from which on no session is flagged as long; by default as in training."),
+]
 Page = Annotated[Path, option(user_path, "PAGE", "The HTML file to write.", "page")]
 Out = Annotated[
     Path | None,
