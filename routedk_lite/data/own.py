@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -123,9 +124,18 @@ def load_folder(folder: Path, split: str) -> Domain:
 
     Raises:
         DataError: as `load_sessions`, or no session of the split has a bundle.
+
+    Warns:
+        UserWarning: some have none.
     """
     every = load_sessions(folder, split)
     domain = replace(every, sessions=tuple(session for session in every if session.bundles))
+    bare = [session.called for session in every if not session.bundles]
+    if bare and domain.sessions:
+        warnings.warn(
+            f"{folder}: {len(bare)} of {len(every)} {split} sessions, {bare[0]} the first, have no bundle: left out",
+            stacklevel=3,
+        )
     if not domain.sessions:
         raise DataError(
             f"{folder}: none of {len(every)} {split} sessions has a bundle (column bundle), so nothing can be learned "
