@@ -96,7 +96,9 @@ class Knowledge:
 
     def _of(self, session: Session) -> Reasoning:
         if session.id not in self.reasoning:
-            raise KeyError(f"{self.domain}: no reasoning for session {session.id}; knowledge covers training sessions")
+            raise KeyError(
+                f"{self.domain}: no reasoning for session {session.called}; knowledge covers training sessions"
+            )
         return self.reasoning[session.id]
 
 
@@ -242,14 +244,14 @@ def check_knowledge(knowledge: Knowledge, train: Domain, *, complete: bool = Tru
         raise DataError(f"{name}: session {extra[0]} is not in the {train.split} split; remove it")
     missing = train.by_id.keys() - knowledge.reasoning.keys()
     if complete and missing:
-        raise DataError(f"{name}: no reasoning for training session {min(missing)}; record it")
+        raise DataError(f"{name}: no reasoning for training session {train.by_id[min(missing)].called}; record it")
     for session in (s for s in train if s.id not in missing):
         text = knowledge.reasoning[session.id].text
         known = set(item_references(text, len(session), explicit=knowledge.explicit))
         for start, end in item_references(text, _HIGHEST, explicit=knowledge.explicit):
             if (start, end) not in known:
                 raise DataError(
-                    f"{name}: the reasoning about session {session.id} names item {text[start:end]}, "
+                    f"{name}: the reasoning about session {session.called} names item {text[start:end]}, "
                     f"the session has {len(session)}"
                 )
 

@@ -154,7 +154,7 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
         "static": _logs(values["static_log_alpha"]),
         "methods": [name for name in ("base", "rules", "reasoning", *_FUSED) if name in runs],
         "cloud": [
-            [session.id, *(round(float(a) * ALPHA_STEPS) for a in mean), verdict_of(f1, exact)]
+            [_shown_id(session), *(round(float(a) * ALPHA_STEPS) for a in mean), verdict_of(f1, exact)]
             for session, mean, f1, exact in zip(
                 test, traced.mean(1), dynamic_right.f1, dynamic_right.exact_match, strict=True
             )
@@ -165,6 +165,11 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
 
 
 _FUSED = ("average", "ties", "static", "dynamic", "vote")
+
+
+def _shown_id(session: Session) -> int | str:
+    """As its owner knows the session."""
+    return session.id if session.name in ("", str(session.id)) else session.name
 
 
 def _answers_by(run: RunRecord) -> str:
@@ -199,7 +204,7 @@ def _session(
         "winner": number(answers["vote"]),
     }
     return {
-        "id": session.id,
+        "id": _shown_id(session),
         "why": row["why"],
         "titles": list(session.titles),
         "truth": [sorted(bundle) for bundle in truth],

@@ -243,7 +243,7 @@ class LiveExplorer:
         return shown | {"text/html": self.snapshot().data, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        return f"LiveExplorer: {', '.join(self.names)} on {self.student.info.id}, session {self.session.id}"
+        return f"LiveExplorer: {', '.join(self.names)} on {self.student.info.id}, session {self.session.called}"
 
     def close(self) -> None:
         """Take the experts off the student, and the widgets off the page."""
@@ -277,7 +277,7 @@ class LiveExplorer:
     def _make_widgets(self) -> None:
         wide = widgets.Layout(width="100%")
         name = {"description_width": "initial"}
-        options = [(f"session {s.id}, {len(s)} products", i) for i, s in enumerate(self.sessions[:SHOWN])]
+        options = [(f"session {s.called}, {len(s)} products", i) for i, s in enumerate(self.sessions[:SHOWN])]
         self.choice = widgets.Dropdown(options=options, description="From the test sessions:", style=name, layout=wide)
         self.text = widgets.Textarea(
             description="Products, one per line:", style=name, layout=widgets.Layout(width="100%", height="9.5em")

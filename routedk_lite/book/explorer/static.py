@@ -53,7 +53,7 @@ class RouterExplorer:
         """Size of the payload as it stands in the page."""
         return len(self._json().encode())
 
-    def alpha(self, session: int) -> np.ndarray:
+    def alpha(self, session: int | str) -> np.ndarray:
         """The router's α for one of the sessions shown.
 
         Shapes:
@@ -64,7 +64,7 @@ class RouterExplorer:
         """
         return alpha_of(self._session(session))
 
-    def _session(self, id_: int) -> Mapping[str, Any]:
+    def _session(self, id_: int | str) -> Mapping[str, Any]:
         for session in self.data["sessions"]:
             if session["id"] == id_:
                 return session
