@@ -148,11 +148,8 @@ def bundle(
         table, asked, {one.session.id: one.bundles for one in found}, {one.session.id: one.note for one in found}
     )
     refused = [one for one in found if one.refused]
-    flagged = sum(bool(one.note) for one in found) - len(refused)
-    answered = len(found) - len(refused)
-    typer.echo(
-        f"{table}: {sum(len(one.bundles) for one in found)} bundles in {answered} sessions, {flagged} with a note"
-    )
+    bundles, flagged = sum(len(one.bundles) for one in found), sum(bool(one.note) for one in found) - len(refused)
+    typer.echo(f"{table}: {bundles} bundles in {len(found) - len(refused)} sessions, {flagged} of them with a note")
     for one in refused:
         typer.secho(f"error: session {one.session.called}: {one.note}", err=True, fg="red")
     if refused:
