@@ -87,6 +87,9 @@ def file_rows(path: Path, problems: Problems) -> Iterator[Row]:
 def dataset_rows(dataset: Iterable[Mapping[str, Any]], problems: Problems) -> Iterator[Row]:
     """The rows of a Hugging Face `Dataset`, or of anything else that gives mappings; counted from 1."""
     for number, row in enumerate(dataset, start=1):
+        if not isinstance(row, Mapping):
+            problems.add(f"row {number}", f"{row!r:.40} is no mapping of columns to values: give a Dataset")
+            continue
         yield from _items(f"row {number}", row.items(), problems)
 
 

@@ -24,14 +24,14 @@ def check_experts(folder: Path) -> str:
     """Make sure that a folder holds experts; the file that it is known by.
 
     Raises:
-        FileNotFoundError: it does not; the message names folders inside that do.
+        ValueError: it does not; the message names folders inside that do.
     """
     for file in KINDS:
         if (folder / file).is_file():
             return file
     inside = sorted({path.parent.name for file in KINDS for path in folder.glob(f"*/{file}")})
     hint = f"; choose one of those inside: {', '.join(inside)}" if inside else ""
-    raise FileNotFoundError(
+    raise ValueError(
         f"{folder} holds no experts ({' or '.join(KINDS)}): give the folder of a trained expert or of `routedk export`"
         f"{hint}"
     )
@@ -42,8 +42,7 @@ def experts_on(student: Student, folder: Path) -> Iterator[PreTrainedModel | Rou
     """Within the block, the student carries the experts of a folder.
 
     Raises:
-        FileNotFoundError: the folder holds none.
-        ValueError: they were trained on another student, or a file is damaged.
+        ValueError: the folder holds none, they were trained on another student, or a file is damaged.
     """
     if check_experts(folder) == "routed.json":
         model = RoutedModel.from_pretrained(folder, student.model, student=student.info.id)

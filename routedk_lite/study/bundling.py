@@ -82,8 +82,7 @@ def bundle_sessions(
         does not fit the student's context, or cannot be written in its tokens.
 
     Raises:
-        ValueError: `n` below 1, pairs without a `domain`, or experts of another student.
-        FileNotFoundError: the folder holds no experts.
+        ValueError: `n` below 1, pairs without a `domain`, no experts in the folder, or those of another student.
         DownloadError: student or domain are neither cached nor to be had.
     """
     profile, experts = get_profile(profile), Path(experts)

@@ -115,6 +115,11 @@ def test_datasets_are_read_alike():
         load_sessions(datasets.DatasetDict(test=both["test"], train=both["test"]))
 
 
+def test_what_is_no_dataset_is_refused():
+    refused(["session", "item"], "the dataset, row 1: 'session' is no mapping of columns to values: give a Dataset")
+    assert load_sessions([{"session": 1, "item": 1, "title": "t"}]).sessions[0].titles == ("t",)
+
+
 def test_reading_files_needs_no_datasets(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert len(load_sessions(write(TABLE))) == 2
