@@ -115,21 +115,26 @@ def bundle(
     ] = None,
     n: options.Samples = None,
     longest: options.Longest = None,
-    seed: options.Seed = 0,
+    seed: options.SampleSeed = 0,
     work: options.Work = Path("runs"),
     force: Annotated[bool, typer.Option(help="Replace a table that is there.")] = False,
 ) -> None:
     """Find bundles in new sessions with trained experts, and write them as a table.
 
-    SESSIONS is a table (.csv, .tsv, .jsonl) with the columns session, item and title, one row for each item; or a
-    folder that holds sessions.csv. Bundles that it may name are not looked at.
+    SESSIONS is a table (.csv, .tsv, .jsonl) with the columns session, item and
+    title, one row for each item; or a folder that holds sessions.csv. Bundles
+    that it may name are not looked at.
 
-    The result has the same rows, with a column bundle (1, 2, … within each session; empty for an item in none, 1|2 for
-    one in two) and a column note, where something is to be said: a session of one item, one longer than those of
-    training, an answer that was cut off. A session that the student cannot be asked about has no bundles and a note
-    that says why; it is named at the end, and the exit code is 1.
+    The result has the same rows, with a column bundle (1, 2, … within each
+    session; empty for an item in none, 1|2 for one in two) and a column note,
+    where something is to be said: a session of one item, one longer than those
+    of training, an answer that was cut off. A session that the student cannot
+    be asked about has no bundles and a note that says why; it is named at the
+    end, and the exit code is 1.
 
     Stop it with Ctrl-C and start it again: no answer is lost.
+
+    Example: routedk bundle new.csv --experts runs/toy/toyshop/base-seed0
     """
     from .data.own import load_sessions
     from .data.writing import check_ending, write_sessions

@@ -78,6 +78,7 @@ DomainName = Annotated[
     typer.Option(help="electronic, clothing, food, toyshop or habits; or a folder of your own sessions: ./mine."),
 ]
 Seed = Annotated[int, option(number(int, 0, LARGEST_SEED), "INTEGER", "Seed of training.")]
+SampleSeed = Annotated[int, option(number(int, 0, LARGEST_SEED), "INTEGER", "Seed of sampled answers.")]
 Results = Annotated[Path, option(user_folder, "PATH", "Folder of the run records.")]
 Work = Annotated[Path, option(user_folder, "PATH", "Folder of adapters and unfinished work.")]
 Exported = Annotated[
@@ -96,7 +97,7 @@ Samples = Annotated[
 ]
 Longest = Annotated[
     int | None,
-    option(number(int, 1), "INTEGER", "Items from which on no session is flagged as long; by default as in training."),
+    option(number(int, 1), "INTEGER", "Flag sessions of more items; by default as in training."),
 ]
 Page = Annotated[Path, option(user_path, "PAGE", "The HTML file to write.", "page")]
 Out = Annotated[
