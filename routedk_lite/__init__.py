@@ -15,6 +15,7 @@ DOOR = {
     "config": ("get_profile",),
     "data.sessions": ("Session",),
     "data.domains": ("load_domain",),
+    "data.own": ("load_sessions",),
     "data.prompts": ("build_prompt",),
     "data.parsing": ("parse_answer",),
     "data.metrics": ("evaluate",),

@@ -65,7 +65,11 @@ def run(
     study = Pipeline(profile, domain, seed, results=results, work=work)
     if dry_run:
         typer.echo(plan_table(study, part, only or ()))
+        if study.note:
+            typer.echo(study.note)
         return
+    if study.note:
+        typer.echo(study.note)
     typer.echo(results_table(study.run(say, only=only or (), part=part)))
 
 
@@ -101,8 +105,71 @@ def export(
 
 
 @app.command()
+def bundle(
+    sessions: options.SessionsFile,
+    experts: options.Experts,
+    profile: options.ProfileName = "toy",
+    out: options.Table = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose sessions the experts were trained on, a name or a folder. Needed where the profile decodes "
+            "bundles from pairs (smol, t4, paper)."
+        ),
+    ] = None,
+    n: options.Samples = None,
+    longest: options.Longest = None,
+    seed: options.SampleSeed = 0,
+    work: options.Work = Path("runs"),
+    force: Annotated[bool, typer.Option(help="Replace a table that is there.")] = False,
+) -> None:
+    """Find bundles in new sessions with trained experts, and write them as a table.
+
+    SESSIONS is a table (.csv, .tsv, .jsonl) with the columns session, item and
+    title, one row for each item; or a folder that holds sessions.csv. Bundles
+    that it may name are not looked at.
+
+    The result has the same rows, with a column bundle (1, 2, … within each
+    session; empty for an item in none, 1|2 for one in two) and a column note,
+    where something is to be said: a session of one item, one longer than those
+    of training, an answer that was cut off. A session that the student cannot
+    be asked about has no bundles and a note that says why; it is named at the
+    end, and the exit code is 1.
+
+    Stop it with Ctrl-C and start it again: no answer is lost.
+
+    Example: routedk bundle new.csv --experts runs/toy/toyshop/base-seed0
+    """
+    from .data.own import load_sessions
+    from .data.writing import check_ending, write_sessions
+    from .study.bundling import bundle_sessions
+
+    table = out or sessions.resolve().with_name(f"{sessions.resolve().stem}.bundles.csv")
+    check_ending(table)
+    if table.exists() and (not force or table.is_dir() or (sessions.exists() and table.samefile(sessions))):
+        raise ValueError(f"--out = {table} is there already: give another name" + ", or --force" * table.is_file())
+    asked = load_sessions(sessions)
+    check_writable(table.parent, "--out")
+    check_writable(work, "--work")
+    options_of = {"profile": profile, "domain": domain, "n": n, "longest": longest, "seed": seed, "work": work}
+    found = bundle_sessions(asked, experts, **options_of)
+    write_sessions(
+        table, asked, {one.session.id: one.bundles for one in found}, {one.session.id: one.note for one in found}
+    )
+    refused = [one for one in found if one.refused]
+    bundles, flagged = sum(len(one.bundles) for one in found), sum(bool(one.note) for one in found) - len(refused)
+    typer.echo(f"{table}: {bundles} bundles in {len(found) - len(refused)} sessions, {flagged} of them with a note")
+    for one in refused:
+        typer.secho(f"error: session {one.session.called}: {one.note}", err=True, fg="red")
+    if refused:
+        raise typer.Exit(1)
+
+
+@app.command()
 def distill(
-    domain: Annotated[str, typer.Option(help="electronic, clothing, food or toyshop.")],
+    domain: Annotated[
+        str, typer.Option(help="electronic, clothing, food or toyshop; or a folder of your own sessions: ./mine.")
+    ],
     kind: Annotated[str, typer.Option(help="rules, reasoning (after rules), answers; or patterns, which are mined.")],
     teacher: Annotated[str, typer.Option(help="recorded, openai (any compatible endpoint) or local.")] = "recorded",
     model: Annotated[
@@ -120,13 +187,16 @@ def distill(
     dry_run: Annotated[bool, typer.Option(help="Print the estimate, ask nothing.")] = False,
 ) -> None:
     """Bring a teacher LLM's knowledge into a folder. Stop it with Ctrl-C and start it again: no answer is lost."""
+    from .data.own import own_folder
     from .data.sessions import DOMAINS
     from .teacher.distillation import distilled_text, estimate, estimate_text
     from .teacher.recording import FILES, PATTERNS_FILE, distill, export_recorded, folder_plan, write_patterns
 
-    options.one_of("domain", domain, DOMAINS)
+    own = own_folder(domain)
+    if own is None:
+        options.one_of("domain", domain, DOMAINS)
     options.one_of("teacher", teacher, TEACHERS)
-    folder, files = out or Path("knowledge", domain), FILES | {"patterns": PATTERNS_FILE}
+    folder, files = out or own or Path("knowledge", domain), FILES | {"patterns": PATTERNS_FILE}
     options.one_of("kind", kind, files)
     if kind == "patterns" and teacher != "recorded":
         raise ValueError(f"teacher = {teacher!r}: patterns are mined from training bundles; leave --teacher out")
@@ -184,6 +254,7 @@ def show_results(
 ) -> None:
     """Print the recorded runs as a table."""
     from .config import get_profile
+    from .data.own import domain_name, own_folder
     from .data.sessions import DOMAINS
     from .report.tables import no_records, results_table
     from .study.records import load_all
@@ -192,15 +263,17 @@ def show_results(
     every = load_all(results)
     if profile and profile not in {r.profile for r in every}:  # there may be records of a profile of somebody's own
         get_profile(profile)
-    if domain:
-        options.one_of("domain", domain, DOMAINS)
-    found = [r for r in every if (profile in (None, r.profile)) and (domain in (None, r.domain))]
+    own = domain and own_folder(domain)
+    called = domain and domain_name(domain)
+    if called and not own and called not in {r.domain for r in every}:  # or of a folder that was called so
+        options.one_of("domain", called, DOMAINS)
+    found = [r for r in every if (profile in (None, r.profile)) and (called in (None, r.domain))]
     if not found:
         typer.secho(f"error: {no_records(results, every, profile, domain)}", err=True, fg="red")
         raise typer.Exit(1)
     if verify:
         for record in found:
-            verify_record(record)
+            verify_record(record, own)
         typer.echo(f"{len(found)} records agree with their predictions.")
     typer.echo(results_table(found, markdown=markdown))
 
@@ -254,7 +327,7 @@ def explorer(
     from .study.study import Study
 
     study = Study(profile, domain, seed, results=results)
-    path = RouterExplorer.from_results(results, study.profile.name, study.domain, seed=seed).save(page)
+    path = RouterExplorer.from_results(results, study.profile.name, study.source, seed=seed).save(page)
     typer.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 

@@ -73,15 +73,37 @@ def one_of(name: str, value: str, known: Collection[str]) -> None:
 
 
 ProfileName = Annotated[str, typer.Option(help="toy, smol, qwen, t4 or paper; control, qwen-1.5b.")]
-DomainName = Annotated[str | None, typer.Option(help="electronic, clothing, food, toyshop or habits.")]
+DomainName = Annotated[
+    str | None,
+    typer.Option(help="electronic, clothing, food, toyshop or habits; or a folder of your own sessions: ./mine."),
+]
 Seed = Annotated[int, option(number(int, 0, LARGEST_SEED), "INTEGER", "Seed of training.")]
+SampleSeed = Annotated[int, option(number(int, 0, LARGEST_SEED), "INTEGER", "Seed of sampled answers.")]
 Results = Annotated[Path, option(user_folder, "PATH", "Folder of the run records.")]
 Work = Annotated[Path, option(user_folder, "PATH", "Folder of adapters and unfinished work.")]
 Exported = Annotated[
     Path, option(user_folder, "FOLDER", "Where to write the model: a new folder, or one exported before.", "folder")
 ]
+SessionsFile = Annotated[Path, option(user_path, "SESSIONS", "A table of sessions, or a folder of them.", "sessions")]
+Experts = Annotated[
+    Path, option(user_folder, "FOLDER", "A trained expert, or a model that `routedk export` wrote.", "--experts")
+]
+Table = Annotated[
+    Path | None, option(user_path, "FILE", "The table to write, .csv or .jsonl; by default <SESSIONS>.bundles.csv.")
+]
+Samples = Annotated[
+    int | None,
+    option(number(int, 1), "INTEGER", "Consensus of so many sampled answers instead of the profile's way; 1: greedy."),
+]
+Longest = Annotated[
+    int | None,
+    option(number(int, 1), "INTEGER", "Flag sessions of more items; by default as in training."),
+]
 Page = Annotated[Path, option(user_path, "PAGE", "The HTML file to write.", "page")]
-Out = Annotated[Path | None, option(user_folder, "PATH", "Folder of the result; by default knowledge/<domain>.")]
+Out = Annotated[
+    Path | None,
+    option(user_folder, "PATH", "Folder of the result; by default knowledge/<domain>, or your folder of sessions."),
+]
 ClaimsFile = Annotated[Path | None, option(user_path, "PATH", "The claims; by default claims.yml of this project.")]
 Book = Annotated[
     Path | None, option(user_folder, "PATH", "Bring replication.md in this folder, and its figure, up to date.")

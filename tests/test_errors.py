@@ -28,6 +28,8 @@ def ended(tmp_path, monkeypatch, capfd):
     (tmp_path / "blocked").mkdir(mode=0o555)
     (tmp_path / "nowhere").symlink_to("not/there")
     (tmp_path / "latin.yml").write_bytes(b"profile: caf\xe9")
+    (tmp_path / "mine.csv").write_text("session,item,title\n1,1,tea\n")
+    (tmp_path / "bad.csv").write_text("session,item,title\n1,1,\n2,,\n")
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "replication.md").write_bytes("é".encode("latin-1"))
     (tmp_path / "utf16").mkdir()
@@ -98,6 +100,14 @@ PLACES = {
         ("run --nope", "No such option: --nope", 2),
         ("distill --kind rules", "Missing option '--domain'. See: routedk distill --help", 2),
         ("explorer", "Missing argument 'PAGE'. See: routedk explorer --help", 2),
+        ("bundle", "Missing argument 'SESSIONS'. See: routedk bundle --help", 2),
+        ("bundle empty", "Missing option '--experts'. See: routedk bundle --help", 2),
+        ("run --domain ./nope", "domain = './nope': there is no such folder; give one that holds sessions.csv", 1),
+        ("run --domain empty", "empty holds no sessions.csv, nor .tsv, .jsonl, .ndjson: put your sessions there", 1),
+        ("bundle nope.csv --experts empty", "nope.csv: there is no such file or folder: check the name", 1),
+        ("bundle file --experts empty", "file: unknown kind of file: give one that ends with .csv, .tsv", 1),
+        ("bundle mine.csv --experts empty", "empty holds no experts (routed.json or adapter_config.json): give", 1),
+        ("bundle bad.csv --experts empty", "bad.csv, line 2: title is empty: every item needs one", 1),
         # nothing there
         ("results", "no records in results, which does not exist. Make some: routedk run --profile toy", 1),
         ("results --results empty", "no records in empty. Make some: routedk run --profile toy", 1),

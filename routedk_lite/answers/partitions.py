@@ -80,8 +80,9 @@ def check_sizes(sessions: Iterable[Session]) -> None:
     for session in sessions:
         if len(session) > LARGEST:
             raise ValueError(
-                f"session {session.id}: {len(session)} items have too many partitions to look at, at most {LARGEST}: "
-                "leave it out, or take greedy answers (Profile.pairs = None) or consensus (DecodeConfig.choose)"
+                f"session {session.called}: {len(session)} items have too many partitions to look at, at most "
+                f"{LARGEST}: leave it out, or take greedy answers (Profile.pairs = None) or consensus "
+                "(DecodeConfig.choose)"
             )
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,18 +102,21 @@ class Chapter(NamedTuple):
         return None
 
 
-def setup(profile: str = "", *, quiet: bool = False) -> Chapter:
+def setup(profile: str = "", domain: str = "", *, quiet: bool = False) -> Chapter:
     """Prepare a chapter, install what is missing, and print what it will run on.
 
     Args:
         profile: its name; by default what the environment variable `ROUTEDK_PROFILE` says, or `toy`.
+        domain: on which the chapter trains and asks, one of the profile's or a folder of sessions; by default what
+            `ROUTEDK_DOMAIN` says, or the profile's first. It becomes the first domain of `Chapter.profile`.
         quiet: print nothing.
 
     Raises:
-        ValueError: there is no such profile, or `ROUTEDK_WORK` names no folder.
+        ValueError: there is no such profile or domain, or `ROUTEDK_WORK` names no folder.
         RuntimeError: torch or numpy is missing, or something else could not be installed or removed.
     """
     chosen = get_profile(profile) if profile else _profile(os.environ.get("ROUTEDK_PROFILE") or "toy")
+    chosen = _with_domain(chosen, domain or os.environ.get("ROUTEDK_DOMAIN", ""))
     install_missing(["gpu"] if chosen.student.load_in_4bit else [])
     _quiet_loggers()
     remove_refused(allowed=in_colab())
@@ -133,7 +137,7 @@ def setup(profile: str = "", *, quiet: bool = False) -> Chapter:
     )
     if not quiet:
         print(f"routedk-lite {__version__} · torch {torch.__version__} · {_machine(device)}")
-        print(f"profile {chosen.name}: {chosen.student.id} ({chosen.needs})")
+        print(f"profile {chosen.name}: {chosen.student.id} ({chosen.needs}); domain {chosen.domains[0]}")
         if device == "cpu" and chosen.student.load_in_4bit:
             print(_without_gpu())
         elif in_colab():
@@ -151,6 +155,22 @@ def _profile(name: str) -> Profile:
         return get_profile(name)
     except ValueError as error:
         raise ValueError(f"ROUTEDK_PROFILE: {error}") from error
+
+
+def _with_domain(profile: Profile, domain: str) -> Profile:
+    """The profile with that domain as its first; as it is where none is given."""
+    from ..data.own import own_folder
+
+    if not domain:
+        return profile
+    folder = own_folder(domain)
+    if folder is None and domain not in profile.domains:
+        raise ValueError(
+            f"domain {domain!r} does not go with profile {profile.name!r}: choose one of {', '.join(profile.domains)}, "
+            "or a folder of sessions"
+        )
+    first = domain if folder is None else str(folder)
+    return replace(profile, domains=(first, *(name for name in profile.domains if name != first)))
 
 
 def in_colab() -> bool:

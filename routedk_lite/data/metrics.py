@@ -229,7 +229,9 @@ def _ground_truth(session: Session, protocol: Protocol) -> tuple[Bundle, ...]:
     if protocol == "strict":
         truth = tuple(dict.fromkeys(bundle for bundle in truth if len(bundle) > 1))
     if not truth:
-        raise ValueError(f"session {session.id} has no ground-truth bundle to score against; leave it out of sessions")
+        raise ValueError(
+            f"session {session.called} has no ground-truth bundle to score against; leave it out of sessions"
+        )
     return truth
 
 

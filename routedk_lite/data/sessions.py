@@ -1,4 +1,4 @@
-"""Shopping sessions and their bundles: the three public domains and the toy shop, read the same way.
+"""Shopping sessions and their bundles: the public domains, the toy ones and your own (`own`), read the same way.
 
 A *session* is the list of products that one shopper looked at; a *bundle* is a set of its items that were wanted
 together. Items are numbered from 1, as in the prompt. The public data are those of AICL (arXiv 2312.16262) at a
@@ -66,9 +66,11 @@ class Session:
     """What each bundle is for, in the annotators' words: one per bundle, or none at all."""
     why: tuple[Any, ...] = ()
     """Toy shop only: the known reason of each bundle (`toyshop.Why`)."""
+    name: str = ""
+    """Sessions of one's own: what their owner calls it."""
 
     def __post_init__(self) -> None:
-        where = f"session {self.id!r}"
+        where = f"session {self.called}"
         if not self.items:
             raise DataError(f"{where}: items is empty; a session needs at least one product")
         if len(self.titles) != len(self.items):
@@ -88,6 +90,11 @@ class Session:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def called(self) -> str:
+        """The session in messages: its owner's name for it, or its id."""
+        return repr(self.name or self.id)
 
     def together(self) -> np.ndarray:
         """Whether two items share a bundle; an item in some bundle shares it with itself.
@@ -110,7 +117,7 @@ class Session:
             DataError: `order` does not name every item once.
         """
         if sorted(order) != list(range(len(self))):
-            raise DataError(f"session {self.id!r}: order {list(order)} must name each of 0..{len(self) - 1} once")
+            raise DataError(f"session {self.called}: order {list(order)} must name each of 0..{len(self) - 1} once")
         now = {old + 1: new + 1 for new, old in enumerate(order)}
         return replace(
             self,
@@ -127,7 +134,7 @@ def about(session: Session) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"session {session.id}: {error}") from error
+        raise ValueError(f"session {session.called}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +142,9 @@ class Domain:
     """The sessions of one split of one domain, in official order."""
 
     name: str
-    """One of `DOMAINS`."""
+    """One of `DOMAINS`; of sessions of one's own, the name of their folder or file (`own.domain_name`)."""
     split: str
-    """One of `SPLITS`."""
+    """One of `SPLITS`, or `own.ALL`."""
     sessions: tuple[Session, ...]
     neighbours: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """Test split of the public domains: the ten most similar training sessions of each session, nearest first."""

@@ -57,12 +57,13 @@ class Landing:
 
 
 def landing(records: Sequence[RunRecord]) -> Landing:
-    """Score and compare all that is recorded.
+    """Score and compare all that is recorded of the domains of this package.
 
     Raises:
         RecordError: predictions are missing or changed, or made from other sessions than those at hand.
         DownloadError: the public sessions are neither cached nor to be had.
     """
+    records = [record for record in records if record.domain in DOMAINS]  # not of somebody's own
     profile = main_profile(records)
     scores = tuple(scored(records))
     own = [s for s in scores if s.profile == profile]

@@ -74,7 +74,8 @@ def train_expert(
     Args:
         student: the frozen student.
         sessions: training sessions.
-        folder: where the adapter goes, with `training.json` (configuration, log, time) beside its weights.
+        folder: where the adapter goes, with `training.json` (configuration, log, time, items of the longest session)
+            beside its weights.
         config: LoRA and optimizer settings.
         prompt: how sessions are written.
         knowledge: a teacher's knowledge of the training sessions.
@@ -146,6 +147,7 @@ def train_expert(
                 "config": {**config.__dict__, "seed": seed},
                 "knowledge": asdict(told or KnowledgeConfig()),
                 "sessions": len(train),
+                "longest": max(map(len, train.sessions)),
                 "seconds": seconds,
                 "tokens_per_second": round(tokens / seconds, 1),
                 "history": history,

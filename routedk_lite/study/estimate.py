@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..answers.decoding import ROWS
 from ..data.domains import domain_is_cached
 from ..student.memory import architecture, memory_plan
-from ..teacher.knowledge import load_knowledge
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +89,7 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     _, n_validation, n_test, prompt = _sizes(study)
     asked = prompt + stage.demonstrations * (prompt + ANSWER_TOKENS)
     if stage.kind == "answer" and stage.knowledge == "rules":  # every question shows all of them
-        rules = load_knowledge(study.domain).rules.values()
+        rules = study.knowledge.rules.values()
         asked += sum(len(rule.text) for rule in rules) / CHARACTERS_PER_WORD_TOKEN
     questions = n_test  # in words; pairs are read of the sessions on which the decoder is fitted, too
     if profile.answers == "pairs" and stage.pairs:
@@ -164,7 +163,7 @@ def _layers(profile: Profile) -> int:
 
 def _sizes(study: Study) -> tuple[int, int, int, float]:
     """Training, validation and test sessions, mean prompt tokens."""
-    if not domain_is_cached(study.domain):
+    if not domain_is_cached(study.source):
         return 650, 90, 180, 230
     train, validation, test = map(study.split, ("train", "validation", "test"))
     limit = study.profile.prompt.max_title_words
@@ -175,18 +174,18 @@ def _sizes(study: Study) -> tuple[int, int, int, float]:
 
 def _knowledge_tokens(study: Study, stage: Stage) -> float:
     """Mean length of what a training session is told."""
-    if stage.knowledge == "none" or not domain_is_cached(study.domain):
+    if stage.knowledge == "none" or not domain_is_cached(study.source):
         return 0.0
-    knowledge = load_knowledge(study.domain)
+    knowledge = study.knowledge
     texts = [knowledge.text(session, stage.knowledge) for session in study.split("train")]
     return sum(map(len, texts)) / len(texts) / CHARACTERS_PER_WORD_TOKEN
 
 
 def _longest(study: Study, stage: Stage) -> int:
     """Tokens of the longest training text; the longest of all domains where the sessions are not at hand."""
-    if not domain_is_cached(study.domain):
+    if not domain_is_cached(study.source):
         return LONGEST_TOKENS
-    knowledge, limit = load_knowledge(study.domain), study.profile.prompt.max_title_words
+    knowledge, limit = study.knowledge, study.profile.prompt.max_title_words
     lengths = (
         sum(len(" ".join(title.split()[:limit])) + 4 for title in session.titles) / CHARACTERS_PER_TOKEN
         + len(knowledge.text(session, stage.knowledge)) / CHARACTERS_PER_WORD_TOKEN

@@ -31,7 +31,6 @@ from ..fusion.shipping import unpack_expert, unpack_fusion
 from ..fusion.statistics import routing_statistics
 from ..locks import locked
 from ..student.experts import ExpertResult, load_expert, train_expert
-from ..teacher.knowledge import load_knowledge
 from .joint import joint_start, train_joint
 from .records import measure
 from .votes import resumed, sampled, vote_facts, voted, voting_curves
@@ -47,12 +46,19 @@ EXPERTS = {"base": "none", "rules": "rules", "reasoning": "reasoning", "both": "
 
 
 def experts(study: Study) -> dict[str, str]:
-    """Experts of a study by name, and what each is told. Those of the positive control each learn one habit."""
+    """Experts of a study by name, and what each is told. Those of the positive control each learn one habit.
+
+    Without a teacher's knowledge there is the base expert alone.
+    """
+    if not study.has_knowledge:
+        return {"base": EXPERTS["base"]}
     return dict.fromkeys(HABITS, "none") if study.domain == "habits" else EXPERTS
 
 
 def fusions(study: Study) -> dict[str, tuple[Fusion, tuple[str, ...]]]:
-    """The fusions of a study by name, each with its experts."""
+    """The fusions of a study by name, each with its experts; none where there is one expert alone."""
+    if not study.has_knowledge:
+        return {}
     control = study.domain == "habits"
     together = HABITS if control else ("base", "rules", "reasoning")
     dynamic = Dynamic(normalize=study.profile.router.normalize)
@@ -108,7 +114,7 @@ def train(study: Study, name: str, *, seed: int | None = None, on_epoch: Callabl
             folder,
             config=study.profile.train,
             prompt=study.profile.prompt,
-            knowledge=load_knowledge(study.domain) if kind != "none" else None,
+            knowledge=study.knowledge if kind != "none" else None,
             told=KnowledgeConfig(kind=kind, place=study.profile.place),
             reader=study.reader,
             validation=lessons(study, name, "validation"),

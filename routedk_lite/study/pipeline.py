@@ -60,10 +60,10 @@ class Pipeline(Study):
     def stages(self) -> list[Stage]:
         """The stages that exist, in order: data and student, then what `stages` plans."""
         source = self.profile.student
-        needed = list(dict.fromkeys([self.domain, *(PUBLIC_DOMAINS if self.profile.train.joint_epochs else ())]))
+        needed = list(dict.fromkeys([self.source, *(PUBLIC_DOMAINS if self.profile.train.joint_epochs else ())]))
         return [
             Stage(
-                "data", f"download and verify {', '.join(needed)}", "fetch",
+                "data", f"download and verify {', '.join(map(str, needed))}", "fetch",
                 lambda: all(map(domain_is_cached, needed)),
                 lambda: fetch_all([d for d in needed if d in PUBLIC_DOMAINS], raw=False, progress=self.progress),
             ),
@@ -94,7 +94,8 @@ class Pipeline(Study):
         stages = self.stages
         for pattern in only:
             if not any(fnmatch(stage.name, pattern) for stage in stages):
-                raise ValueError(f"no stage {pattern!r}: choose among {', '.join(s.name for s in stages)}")
+                known = ", ".join(s.name for s in stages)
+                raise ValueError(f"no stage {pattern!r}: choose among {known}{f'. {self.note}' * bool(self.note)}")
         return [s for s in stages if s.kind == "fetch" or any(fnmatch(s.name, pattern) for pattern in only)]
 
     def before(self, stage: Stage) -> list[Stage]:
@@ -137,14 +138,29 @@ class Pipeline(Study):
             The records of this profile and domain.
 
         Raises:
-            ValueError: a pattern fits no stage, or there is no such part.
+            ValueError: a pattern fits no stage, or there is no such part; or a folder of sessions has the name of one
+                whose records are there.
         """
+        self._check_records()
         for stage in self.chosen(only, part):
             done = stage.is_done()
             on_stage(stage, done)
             if not done:
                 stage.run()
         return self.records()
+
+    def _check_records(self) -> None:
+        """Records of other sessions are neither mixed with those of these ones nor replaced."""
+        if self.folder is None:
+            return
+        made = [(r, r.split) for r in self.records()] + [(m, "train") for m in self.measurements()]
+        for found, split in made:
+            if found.data_sha256 != self.split(split).sha256:
+                raise ValueError(
+                    f"{found.path} was made from other {split} sessions than {self.folder} holds now: rename the "
+                    "folder, give other folders for results and work (--results, --work), or remove "
+                    f"{self.results / self.profile.name / self.domain}"
+                )
 
     def train_base(self) -> ExpertResult:
         """Train the base expert (raw sessions only), or find it trained."""
@@ -165,7 +181,8 @@ class Pipeline(Study):
         """
         known = fusions(self)
         if fusion not in known:
-            raise ValueError(f"fusion = {fusion!r}: choose among {', '.join(known)}")
+            there = ", ".join(known) or f"none. {self.note}"
+            raise ValueError(f"fusion = {fusion!r}: choose among {there}")
         settings, names = known[fusion]
         if merged and settings.depends_on_input:
             fixed = ", ".join(name for name, (one, _) in known.items() if not one.depends_on_input)
@@ -192,7 +209,7 @@ class Pipeline(Study):
 
         def state() -> tuple[bool, str | None]:
             """Whether there is a record of these settings, and what is wrong with the files beside it."""
-            if not record.exists() or not domain_is_cached(self.domain):
+            if not record.exists() or not domain_is_cached(self.source):
                 return False, None
             found = read_measurement(record) if plan.measured else read_record(record)
             return found.config_hash == key(), None if plan.measured else damage(found)

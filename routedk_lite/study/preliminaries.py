@@ -23,7 +23,7 @@ from ..student.adapters import read_adapter
 from ..student.experts import load_expert
 from ..teacher.incontext import in_context
 from ..teacher.kinds import fit_kinds
-from ..teacher.knowledge import load_knowledge, teacher_answers
+from ..teacher.knowledge import teacher_answers
 from ..teacher.patterns import mine_patterns, pattern_predictions, patterns_text
 from .experiments import EXPERTS, answers_of, decoded, plain, train
 
@@ -74,6 +74,8 @@ def teacher(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]
 
 HINTS = ("none", "patterns", "rules")
 """What can stand in a prompt at test time too: it needs no annotation of the session."""
+HINTS_WITHOUT_TEACHER = ("none", "patterns")
+"""Those of them that are counted in the training sessions."""
 
 
 def few_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def _long_prompts(model: PreTrainedModel) -> Iterator[str]:
 
 def _hints(study: Study, kind: str) -> Callable[[Session], str]:
     if kind == "rules":
-        every = "\n".join(rule.text for rule in load_knowledge(study.domain).rules.values())
+        every = "\n".join(rule.text for rule in study.knowledge.rules.values())
         return lambda session: every
     if kind == "patterns":
         train = study.split("train")
@@ -141,7 +143,7 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     Raises:
         ValueError: that student is trained already, so that there is nothing left to look at.
     """
-    train_sessions, knowledge = study.split("train").sessions, load_knowledge(study.domain)
+    train_sessions, knowledge = study.split("train").sessions, study.knowledge
     told = {
         name: (None if kind == "none" else knowledge, KnowledgeConfig(kind=kind, place=config["place"]))
         for name, kind in EXPERTS.items()

@@ -17,7 +17,8 @@ from typing import Any
 from ..answers.decoding import Answer
 from ..data.domains import load_domain
 from ..data.metrics import PROTOCOLS, evaluate, per_session
-from ..data.sessions import Domain
+from ..data.own import own_folder
+from ..data.sessions import DOMAINS, Domain
 from ..files import atomic_write, sha256_file, write_json
 from .machine import peak_memory_mb, surroundings
 from .provenance import REMEDY, Provenance, RecordError, read_all, read_fields, record_path
@@ -241,15 +242,21 @@ def _damage(record: RunRecord, name: str) -> str | None:
     return None if sha256_file(path) == record.beside[name] else f"{path}: changed since the record was written"
 
 
-def verify(record: RunRecord) -> None:
+def verify(record: RunRecord, domain: str | Path | None = None) -> None:
     """Compute a record's numbers again from its predictions and the data, and look whether all its files are whole.
+
+    Args:
+        record: of any domain.
+        domain: where its sessions are, if they are your own; by default the domain that it names.
 
     Raises:
         RecordError: they differ, a file is missing or has changed, or the data have changed.
     """
     if (wrong := damage(record)) is not None:
         raise RecordError(wrong)
-    test = load_domain(record.domain, record.split)
+    if domain is None and record.domain not in DOMAINS and own_folder(record.domain) is None:
+        raise RecordError(f"{record.path}: made from sessions of your own: give their folder (--domain) to verify it")
+    test = load_domain(domain or record.domain, record.split)
     if test.sha256 != record.data_sha256:
         raise RecordError(f"{record.path}: made from other data ({record.data_sha256[:12]}…, now {test.sha256[:12]}…)")
     again = measure({i: a.bundles for i, a in load_predictions(record).items()}, test)

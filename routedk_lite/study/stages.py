@@ -13,10 +13,9 @@ from ..answers.baselines import FLOORS, SIMILARITIES
 from ..config import settings
 from ..data.habits import HABITS
 from ..data.sessions import PUBLIC_DOMAINS
-from ..teacher.knowledge import load_knowledge
 from . import ablations, experiments, mixtures, preliminaries, variants
 from .experiments import fusions
-from .preliminaries import FLOOR_SEED, HINTS
+from .preliminaries import FLOOR_SEED, HINTS, HINTS_WITHOUT_TEACHER
 
 if TYPE_CHECKING:
     from .study import Study
@@ -76,8 +75,9 @@ def planned(study: Study) -> Iterator[Planned]:
     yield from _experts_beside(study)
     yield from _fusions(study)
     yield from _votes(study)
-    yield from _companion(study)
-    yield from _ablations(study)
+    if study.has_knowledge:
+        yield from _companion(study)
+        yield from _ablations(study)
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def _told(study: Study) -> dict[str, Any]:
     """Of every expert that is told something; those of the positive control are told nothing."""
     if study.domain == "habits":
         return {}
-    return {"place": study.profile.place, "knowledge": load_knowledge(study.domain).sha256}
+    return {"place": study.profile.place, "knowledge": study.knowledge.sha256}
 
 
 def _routed(study: Study) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _asked_only(study: Study) -> Iterator[Planned]:
     if study.profile.answers == "pairs":
         about = "pairs read from the student as it is"
         yield Planned("zero-shot-pairs", about, "answer", None, _read(study), experiments.zero_shot_pairs)
-    for hints in HINTS:
+    for hints in HINTS if study.has_knowledge else HINTS_WITHOUT_TEACHER:
         name = "few-shot" if hints == "none" else f"few-shot-{hints}"
         config = {**_read(study), "demonstrations": DEMONSTRATIONS, "hints": hints, "expert": None}
         if hints == "rules":
@@ -183,6 +183,8 @@ def _experts_beside(study: Study) -> Iterator[Planned]:
         preliminaries.few_shot,
         demonstrations=DEMONSTRATIONS,
     )
+    if not study.has_knowledge:
+        return
     yield Planned(
         f"conflict-seed{seed}",
         "how knowledge conflicts in one student",
@@ -196,8 +198,9 @@ def _experts_beside(study: Study) -> Iterator[Planned]:
 
 
 def _fusions(study: Study) -> Iterator[Planned]:
-    seed, routed = study.seed, _routed(study)
-    for name, (fusion, experts) in fusions(study).items():
+    seed, found = study.seed, fusions(study)
+    routed = _routed(study) if found else {}
+    for name, (fusion, experts) in found.items():
         config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
         kind = "router" if name.startswith(("static", "dynamic")) else "answer"
         about = f"fuse {len(experts)} experts"
@@ -207,16 +210,16 @@ def _fusions(study: Study) -> Iterator[Planned]:
 def _votes(study: Study) -> Iterator[Planned]:
     if study.profile.answers == "consensus":  # every run samples its answers, and holds their votes
         return
-    seed, routed = study.seed, _routed(study)
+    seed, routed = study.seed, _routed(study) if study.has_knowledge else _trained(study)
     vote = settings(study.profile.vote)
-    for name in VOTERS:
+    for name in VOTERS if study.has_knowledge else VOTERS[1:]:
         about = f"sample {study.profile.vote.n} answers, let them vote"
         config = {**routed, "model": name, "vote": vote}
         yield Planned(f"voting-{name}-seed{seed}", about, "sample", seed, config, experiments.voting, pairs=False)
 
 
 def _companion(study: Study) -> Iterator[Planned]:
-    trained, knowledge = _trained(study), load_knowledge(study.domain).sha256
+    trained, knowledge = _trained(study), study.knowledge.sha256
     for name, variant in variants.variants(study).items():
         yield Planned(
             f"{name}-seed{study.seed}",

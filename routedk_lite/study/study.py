@@ -12,9 +12,12 @@ from pathlib import Path
 from ..answers.answering import profile_reader
 from ..config import Profile, get_profile
 from ..data.domains import load_domain
+from ..data.own import domain_name, own_folder
 from ..data.sessions import Domain
 from ..student.backbone import Student, load_student
 from ..student.pairs import PairReader
+from ..teacher.knowledge import Knowledge, check_knowledge, load_knowledge
+from ..teacher.own import check_current, has_knowledge, how_to_distil
 from .measurements import Measurement, load_measurements
 from .provenance import record_path
 from .records import RunRecord, load_all
@@ -25,7 +28,8 @@ class Study:
 
     Args:
         profile: a profile or its name.
-        domain: a domain of `data.DOMAINS`; by default the first that the profile names.
+        domain: a domain of `data.DOMAINS`, by default the first that the profile names; or a folder of sessions, which
+            goes with every profile.
         seed: of training.
         results: folder of the records.
         work: folder of adapters and unfinished work.
@@ -39,7 +43,7 @@ class Study:
     def __init__(
         self,
         profile: str | Profile,
-        domain: str | None = None,
+        domain: str | Path | None = None,
         seed: int = 0,
         *,
         results: str | Path = "results",
@@ -47,7 +51,12 @@ class Study:
         progress: bool = True,
     ) -> None:
         self.profile = get_profile(profile)
-        self.domain = domain or self.profile.domains[0]
+        self.source = domain or self.profile.domains[0]
+        """What `load_domain` takes: a name or a folder."""
+        self.folder = own_folder(self.source)
+        """Of sessions of one's own; else `None`."""
+        self.domain = domain_name(self.source)
+        """As records, figures and folders name it."""
         self.seed = seed
         self.results, self.progress = Path(results), progress
         self.work = Path(work, self.profile.name, self.domain)
@@ -58,10 +67,10 @@ class Study:
                 f"WORLD_SIZE = {processes}: a study runs in one process; several would wait for each other for ever. "
                 "Run its stages side by side instead (workflow/Snakefile), or launch a script that calls `train_expert`"
             )
-        if self.domain not in self.profile.domains:
+        if self.folder is None and self.domain not in self.profile.domains:
             raise ValueError(
                 f"domain {self.domain!r} does not go with profile {self.profile.name!r}: "
-                f"choose one of {', '.join(self.profile.domains)}"
+                f"choose one of {', '.join(self.profile.domains)}, or a folder of sessions"
             )
 
     @cached_property
@@ -81,7 +90,33 @@ class Study:
 
     def split(self, name: str) -> Domain:
         """The sessions of one split of the study's domain."""
-        return load_domain(self.domain, name)
+        return load_domain(self.source, name)
+
+    @property
+    def has_knowledge(self) -> bool:
+        """Whether a teacher has said anything about the training sessions; about one's own perhaps not yet."""
+        return self.folder is None or has_knowledge(self.folder)
+
+    @property
+    def note(self) -> str:
+        """What a plan leaves out, and how it is made up for; empty if nothing is left out."""
+        if self.has_knowledge:
+            return ""
+        return f"Left out is all that needs a teacher's knowledge of {self.domain}: {how_to_distil(self.folder)}."
+
+    @cached_property
+    def knowledge(self) -> Knowledge:
+        """What a teacher knows about the training sessions.
+
+        Raises:
+            ValueError: the domain has none.
+            DataError: a file is missing or malformed, or does not go with the sessions.
+        """
+        found = load_knowledge(self.source)
+        if self.folder is not None:
+            check_current(self.folder, found.provenance.get("reasoning", ""), self.split("train"))
+            check_knowledge(found, self.split("train"))
+        return found
 
     def records(self) -> list[RunRecord]:
         """What is recorded for this profile and domain."""

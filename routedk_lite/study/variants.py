@@ -143,7 +143,7 @@ def _domains(study: Study, variant: Variant) -> list[str]:
 
 def _one_domain(study: Study, variant: Variant, name: str) -> tuple[Domain, Knowledge]:
     sessions = study.split("train") if name == study.domain else load_domain(name, "train")
-    knowledge = load_knowledge(name)
+    knowledge = study.knowledge if name == study.domain else load_knowledge(name)
     knowledge = replace(knowledge, reasoning={s.id: knowledge.reasoning[s.id] for s in sessions})
     if variant.source != "recorded":
         extractor = fit_kinds(sessions)

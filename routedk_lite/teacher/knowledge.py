@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import KNOWLEDGE_KINDS
+from ..data.own import domain_name, own_folder
 from ..data.sessions import PUBLIC_DOMAINS, Bundle, DataError, Domain, Session
 from ..files import UnreadableError, asset, read_json, sha256_json
+from .own import check_distilled
 
 MASK = "some"
 """What stands for item numbers where they are hidden."""
@@ -94,7 +96,9 @@ class Knowledge:
 
     def _of(self, session: Session) -> Reasoning:
         if session.id not in self.reasoning:
-            raise KeyError(f"{self.domain}: no reasoning for session {session.id}; knowledge covers training sessions")
+            raise KeyError(
+                f"{self.domain}: no reasoning for session {session.called}; knowledge covers training sessions"
+            )
         return self.reasoning[session.id]
 
 
@@ -151,20 +155,24 @@ def mask_references(text: str, n_items: int, *, explicit: bool = False) -> str:
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def load_knowledge(domain: str, folder: str | Path | None = None) -> Knowledge:
-    """The recorded knowledge of a public domain, or the toy shop's own.
+def load_knowledge(domain: str | Path, folder: str | Path | None = None) -> Knowledge:
+    """The recorded knowledge of a public domain, the toy shop's own, or what lies in a folder.
 
     Args:
-        domain: a domain of `data.DOMAINS`.
+        domain: a domain of `data.DOMAINS`, or a folder of sessions.
         folder: holds `rules.json` and `reasoning.jsonl`, as `distillation` writes them; by default what ships with
-            the package.
+            the package, or the folder of the sessions itself.
 
     Raises:
         ValueError: unknown domain.
-        DataError: a file is malformed; the message names file, line and field.
+        DataError: a file is missing or malformed; the message names file, line and field.
     """
+    own = own_folder(domain)
+    if folder is None and own is not None:
+        check_distilled(own)
+        folder = own
     if folder is not None:
-        return _read_knowledge(domain, Path(folder))
+        return _read_knowledge(domain_name(domain), Path(folder))
     if domain != "toyshop" and domain not in PUBLIC_DOMAINS:
         raise ValueError(f"no recorded knowledge of domain {domain!r}: choose one of {', '.join(PUBLIC_DOMAINS)}")
     return _recorded(domain)
@@ -207,7 +215,7 @@ def _read_knowledge(domain: str, folder: Path) -> Knowledge:
     reasoning: dict[int, Reasoning] = {}
     for where, entry in _lines(path):
         if "provenance" in entry:  # how items are written is a matter of the reasoning, not of the rules
-            provenance = {**entry["provenance"], **provenance}
+            provenance = {**entry["provenance"], **provenance, "reasoning": str(entry["provenance"].get("data", ""))}
             continue
         id_ = _field(entry, "id", int, where)
         if id_ in reasoning:
@@ -236,14 +244,14 @@ def check_knowledge(knowledge: Knowledge, train: Domain, *, complete: bool = Tru
         raise DataError(f"{name}: session {extra[0]} is not in the {train.split} split; remove it")
     missing = train.by_id.keys() - knowledge.reasoning.keys()
     if complete and missing:
-        raise DataError(f"{name}: no reasoning for training session {min(missing)}; record it")
+        raise DataError(f"{name}: no reasoning for training session {train.by_id[min(missing)].called}; record it")
     for session in (s for s in train if s.id not in missing):
         text = knowledge.reasoning[session.id].text
         known = set(item_references(text, len(session), explicit=knowledge.explicit))
         for start, end in item_references(text, _HIGHEST, explicit=knowledge.explicit):
             if (start, end) not in known:
                 raise DataError(
-                    f"{name}: the reasoning about session {session.id} names item {text[start:end]}, "
+                    f"{name}: the reasoning about session {session.called} names item {text[start:end]}, "
                     f"the session has {len(session)}"
                 )
 

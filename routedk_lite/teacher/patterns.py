@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..data.own import domain_name
 from ..data.sessions import Bundle, DataError, Session
 from ..files import UnreadableError, read_json
 from .kinds import KindExtractor, fit_kinds
@@ -156,11 +157,11 @@ def pattern_knowledge(
     return Knowledge(domain=domain, rules=rules, reasoning=reasoning, provenance={"teacher": MINER})
 
 
-def load_patterns(domain: str, folder: str | Path) -> list[Pattern]:
+def load_patterns(domain: str | Path, folder: str | Path) -> list[Pattern]:
     """The patterns in a folder, as `recording.write_patterns` writes them, most frequent first.
 
     Args:
-        domain: whose patterns they must be.
+        domain: whose patterns they must be; a name, or a folder of sessions.
         folder: holds `patterns.json`.
 
     Raises:
@@ -176,9 +177,9 @@ def load_patterns(domain: str, folder: str | Path) -> list[Pattern]:
         raise DataError(str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a file of patterns ({type(error).__name__}: {error})") from error
-    name = table["domain"]
-    if name != domain:
-        raise DataError(f"{path}: domain is {name!r}, expected {domain!r}; choose the folder of that domain")
+    name, expected = table["domain"], domain_name(domain)
+    if name != expected:
+        raise DataError(f"{path}: domain is {name!r}, expected {expected!r}; choose the folder of that domain")
     return found
 
 

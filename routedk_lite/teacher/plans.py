@@ -68,7 +68,7 @@ def _training(train: Domain) -> tuple[Session, ...]:
         raise DataError(f"split is {train.split!r}: knowledge is distilled from training sessions only")
     if not train.sessions:
         raise DataError(f"{train.name}: there are no training sessions to learn from")
-    if bare := [session.id for session in train if not session.bundles]:
+    if bare := [session.called for session in train if not session.bundles]:
         raise DataError(f"session {bare[0]} has no annotated bundle: leave it out")
     return train.sessions
 

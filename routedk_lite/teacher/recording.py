@@ -16,6 +16,7 @@ from typing import Any
 from .. import __version__
 from ..checked import COUNT, check_number
 from ..data.domains import load_domain
+from ..data.own import domain_name, own_folder
 from ..data.sessions import DataError
 from ..files import asset, atomic_write
 from .answers import Prediction
@@ -23,6 +24,7 @@ from .calls import json_text
 from .distillation import Distilled, carry_out, what_to_do
 from .kinds import fit_kinds
 from .knowledge import Reasoning, check_knowledge, load_knowledge, load_rules
+from .own import how_to_distil
 from .patterns import MAX_SIZE, MIN_SUPPORT, MINER, Pattern, mine_patterns
 from .plans import REFLECTIONS, Plan, answers_plan, reasoning_plan, rules_plan
 from .teachers import Teacher, TeacherError
@@ -38,7 +40,7 @@ def folder_plan(kind: str, domain: str, folder: str | Path, *, limit: int | None
 
     Args:
         kind: a key of `FILES`.
-        domain: a domain of `data.DOMAINS`.
+        domain: a domain of `data.DOMAINS`, or a folder of sessions.
         folder: where the result is to go, and where reasoning finds its rules.
         limit: only so many sessions; `None` is all, or `REFLECTIONS` for rules.
 
@@ -56,7 +58,7 @@ def folder_plan(kind: str, domain: str, folder: str | Path, *, limit: int | None
         return rules_plan(train, limit=limit or REFLECTIONS)
     if not (Path(folder) / FILES["rules"]).exists():
         raise DataError(f"{folder} holds no {FILES['rules']}: distil rules into it first")
-    return reasoning_plan(train, load_rules(domain, folder)[0], limit=limit)
+    return reasoning_plan(train, load_rules(domain_name(domain), folder)[0], limit=limit)
 
 
 def distill(
@@ -99,11 +101,11 @@ def distill(
         "sampling": teacher.sampling,
         **({"served": "; ".join(served)} if served else {}),
         "prompts": f"routedk_lite {__version__}, teaching",
-        "data": f"{domain}, sha256 {split.sha256}",
+        "data": f"{split.name}, sha256 {split.sha256}",
         "split": split.split,
         "unreadable": f"{len(done.unreadable)} of {done.asked}",
     } | ({"items": "explicit"} if kind == "reasoning" else {})
-    write_knowledge(folder, kind, domain, done.found, provenance)
+    write_knowledge(folder, kind, split.name, done.found, provenance)
     if kind == "reasoning":
         check_knowledge(load_knowledge(domain, folder), split, complete=False)
     return done
@@ -123,6 +125,8 @@ def export_recorded(kind: str, domain: str, folder: str | Path, *, limit: int | 
     _check_kind(kind)
     if limit is not None and (kind == "rules" or limit < 1):
         raise ValueError(f"limit = {limit!r}: must be 1 or more, and recorded rules come as a whole: leave it out")
+    if (own := own_folder(domain)) is not None:
+        raise ValueError(f"{own}: nobody has recorded a teacher on your own sessions: {how_to_distil(own)}")
     knowledge = load_knowledge(domain)
     path = Path(folder) / FILES[kind]
     _refuse_other(path, knowledge.provenance["teacher"])
@@ -172,7 +176,7 @@ def write_patterns(domain: str, folder: str | Path, *, limit: int | None = None)
     """Mine the patterns of a domain's training bundles into a folder, beside a teacher's knowledge.
 
     Args:
-        domain: a domain of `data.DOMAINS`.
+        domain: a domain of `data.DOMAINS`, or a folder of sessions.
         folder: where the file goes.
         limit: only so many training sessions, the first; `None` is all. Kinds are learned from the same sessions.
 
@@ -193,8 +197,8 @@ def write_patterns(domain: str, folder: str | Path, *, limit: int | None = None)
     found = mine_patterns(sessions, extractor)
     if not found:
         raise DataError(
-            f"{domain}: no kinds of products stand together in {MIN_SUPPORT} bundles of {len(sessions)} sessions, so "
-            "nothing is written; take more sessions"
+            f"{train.name}: no kinds of products stand together in {MIN_SUPPORT} bundles of {len(sessions)} sessions, "
+            "so nothing is written; take more sessions"
         )
     covered = extractor.coverage(title for session in sessions for title in session.titles)
     provenance = {
@@ -202,13 +206,13 @@ def write_patterns(domain: str, folder: str | Path, *, limit: int | None = None)
         "recorded": time.strftime("%Y-%m"),
         "settings": f"support of {MIN_SUPPORT} bundles or more, up to {MAX_SIZE} products",
         "code": f"routedk_lite {__version__}, kinds and patterns",
-        "data": f"{domain}, sha256 {train.sha256}",
+        "data": f"{train.name}, sha256 {train.sha256}",
         "split": train.split,
         "sessions": f"{len(sessions)} of {len(train)}",
         "titles with a kind": f"{covered:.1%}",
     }
     rows = [{**p._asdict(), "confidence": round(p.confidence, 5), "claim": p.claim} for p in found]
-    table = {"provenance": provenance, "domain": domain, "patterns": rows}
+    table = {"provenance": provenance, "domain": train.name, "patterns": rows}
     with atomic_write(path) as file:
         file.write(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
     return path, found

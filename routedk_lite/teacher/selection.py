@@ -86,14 +86,14 @@ def _check_ids(sessions: Sequence[Session]) -> None:
     seen: set[int] = set()
     for session in sessions:
         if session.id in seen:
-            raise ValueError(f"session {session.id} stands there twice; join domains with accumulate_domains")
+            raise ValueError(f"session {session.called} stands there twice; join domains with accumulate_domains")
         seen.add(session.id)
 
 
 def _difficulty(session: Session, difficulty: Mapping[int, float] | None) -> float:
     value = (difficulty or {}).get(session.id)
     if value is None or not math.isfinite(value):
-        raise ValueError(f"difficulty of session {session.id} is {value}: give a finite number for every session")
+        raise ValueError(f"difficulty of session {session.called} is {value}: give a finite number for every session")
     return float(value)
 
 

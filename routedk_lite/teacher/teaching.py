@@ -99,7 +99,7 @@ def ask_bundles(session: Session, *, smallest: int = 2) -> Question:
     """
     typical = json.dumps({"bundles": [[1, 2], [1, 2]], "intents": ["choose among some of them"] * 2})
     return Question(
-        about=f"session {session.id}",
+        about=f"session {session.called}",
         messages=_opening(session),
         read=lambda text: read_bundles(text, len(session), smallest=smallest),
         max_tokens=300,
@@ -121,7 +121,7 @@ def ask_reflection(session: Session, prediction: Prediction) -> Question:
         "a pair, took in a distractor. Name kinds of products, not titles. Answer with plain sentences only."
     )
     return Question(
-        about=f"reflection on session {session.id}",
+        about=f"reflection on session {session.called}",
         messages=[
             *_opening(session),
             {"role": "assistant", "content": json.dumps(answer)},
@@ -180,7 +180,7 @@ def ask_reasoning(session: Session, rules: Mapping[str, Rule]) -> Question:
     members = frozenset().union(*session.bundles)
     typical = f"{items_text(members).capitalize()} {_filler(high - 5)}"
     return Question(
-        about=f"session {session.id}",
+        about=f"session {session.called}",
         messages=[{"role": "system", "content": TASK.strip()}, {"role": "user", "content": request}],
         read=lambda text: read_reasoning(text, session, rules),
         max_tokens=400,

@@ -36,7 +36,7 @@ class Controls:
         """Whether what is set now sets nothing off."""
         wide = widgets.Layout(width="100%")
         name = {"description_width": "initial"}
-        options = [(f"session {s.id}, {len(s)} products", i) for i, s in enumerate(sessions[:SHOWN])]
+        options = [(f"session {s.called}, {len(s)} products", i) for i, s in enumerate(sessions[:SHOWN])]
         self.choice = widgets.Dropdown(options=options, description="From the test sessions:", style=name, layout=wide)
         self.text = widgets.Textarea(
             description="Products, one per line:", style=name, layout=widgets.Layout(width="100%", height="9.5em")

@@ -16,6 +16,7 @@ import numpy as np
 from ...answers.decoding import Samples
 from ...data.domains import load_domain
 from ...data.metrics import per_session
+from ...data.own import domain_name
 from ...data.parsing import parse_answer
 from ...data.sessions import Bundle, Domain, Session
 from ...fusion.statistics import DOMINANT_LOAD, UNIFORM_ENTROPY
@@ -86,27 +87,27 @@ class Source(NamedTuple):
     test: Domain
 
 
-def find_source(results: str | Path, profile: str, domain: str, seed: int = 0) -> Source:
+def find_source(results: str | Path, profile: str, domain: str | Path, seed: int = 0) -> Source:
     """The records of one study that the explorer is made from.
 
     Raises:
         ValueError: some are missing, or do not belong together.
     """
-    name = f"explorer-seed{seed}"
-    wanted = (profile, domain, name)
+    name, called = f"explorer-seed{seed}", domain_name(domain)
+    wanted = (profile, called, name)
     measured = [m for m in load_measurements(results) if (m.profile, m.domain, m.name) == wanted]
     if not measured:
         raise ValueError(
-            f"{results}: no {name} of profile {profile!r} and domain {domain!r}. To make it: "
+            f"{results}: no {name} of profile {profile!r} and domain {called!r}. To make it: "
             f"routedk run --profile {profile} --domain {domain} --seed {seed}, then the same with --only {name}"
         )
-    records = [r for r in load_all(results) if (r.profile, r.domain) == (profile, domain)]
+    records = [r for r in load_all(results) if (r.profile, r.domain) == (profile, called)]
     runs, test = recorded_runs(records, seed), load_domain(domain, "test")
     dynamic = runs["dynamic"]
     if dict(dynamic.adapter_sha256) != dict(measured[0].adapter_sha256):
         raise ValueError(f"{measured[0].path} was made with other experts than {dynamic.path}: make it anew")
     if other := [run.path for run in runs.values() if run.data_sha256 != test.sha256]:
-        raise ValueError(f"{other[0]} was made from other test sessions than those of {domain!r} here")
+        raise ValueError(f"{other[0]} was made from other test sessions than those of {str(domain)!r} here")
     return Source(runs, measured[0], test)
 
 
@@ -153,7 +154,7 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
         "static": _logs(values["static_log_alpha"]),
         "methods": [name for name in ("base", "rules", "reasoning", *_FUSED) if name in runs],
         "cloud": [
-            [session.id, *(round(float(a) * ALPHA_STEPS) for a in mean), verdict_of(f1, exact)]
+            [_shown_id(session), *(round(float(a) * ALPHA_STEPS) for a in mean), verdict_of(f1, exact)]
             for session, mean, f1, exact in zip(
                 test, traced.mean(1), dynamic_right.f1, dynamic_right.exact_match, strict=True
             )
@@ -164,6 +165,11 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
 
 
 _FUSED = ("average", "ties", "static", "dynamic", "vote")
+
+
+def _shown_id(session: Session) -> int | str:
+    """As its owner knows the session."""
+    return session.id if session.name in ("", str(session.id)) else session.name
 
 
 def _answers_by(run: RunRecord) -> str:
@@ -198,7 +204,7 @@ def _session(
         "winner": number(answers["vote"]),
     }
     return {
-        "id": session.id,
+        "id": _shown_id(session),
         "why": row["why"],
         "titles": list(session.titles),
         "truth": [sorted(bundle) for bundle in truth],

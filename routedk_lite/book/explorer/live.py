@@ -18,6 +18,7 @@ from ...answers.asking import Reading, ask
 from ...answers.partitions import PartitionDecoder, SizePrior
 from ...config import Profile, get_profile
 from ...data.domains import load_domain
+from ...data.own import domain_name
 from ...data.sessions import Session
 from ...fusion.routed import RoutedModel
 from ...student.backbone import load_student
@@ -78,7 +79,13 @@ class LiveExplorer(Controls):
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, profile: str | Profile, domain: str, *, results: str | Path = "results", seed: int = 0
+        cls,
+        folder: str | Path,
+        profile: str | Profile,
+        domain: str | Path,
+        *,
+        results: str | Path = "results",
+        seed: int = 0,
     ) -> LiveExplorer:
         """A saved routed model on a freshly loaded student.
 
@@ -96,7 +103,7 @@ class LiveExplorer(Controls):
         student, train = load_student(profile), load_domain(domain, "train")
         reader, decoder = profile_reader(profile, student, train), None
         if reader is not None:
-            wanted = (profile.name, domain, f"fusion-dynamic-seed{seed}")
+            wanted = (profile.name, domain_name(domain), f"fusion-dynamic-seed{seed}")
             found = [r for r in load_all(results) if (r.profile, r.domain, r.run) == wanted]
             if not found:
                 raise ValueError(f"{results}: no record {'/'.join(wanted)}, whose decoder is needed to read bundles")
@@ -109,7 +116,7 @@ class LiveExplorer(Controls):
     def from_study(cls, study: Pipeline, fusion: str = "dynamic") -> LiveExplorer:
         """A study's routed model; what is not trained yet is trained first."""
         folder = study.export(study.work / f"exported-{fusion}-seed{study.seed}", fusion)
-        return cls.from_folder(folder, study.profile, study.domain, results=study.results, seed=study.seed)
+        return cls.from_folder(folder, study.profile, study.source, results=study.results, seed=study.seed)
 
     # --- what can be done ---------------------------------------------------------------------------------------
 
@@ -184,7 +191,7 @@ class LiveExplorer(Controls):
         return shown | {"text/html": self.snapshot().data, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        return f"LiveExplorer: {', '.join(self.names)} on {self.student.info.id}, session {self.session.id}"
+        return f"LiveExplorer: {', '.join(self.names)} on {self.student.info.id}, session {self.session.called}"
 
     def close(self) -> None:
         """Take the experts off the student, and the widgets off the page."""

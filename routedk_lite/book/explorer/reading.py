@@ -27,7 +27,9 @@ def reading_html(session: Session, names: Sequence[str], layers: Sequence[int], 
     truth = true_bundles(session)
     columns = [true_column([sorted(bundle) for bundle in truth])] if truth else []
     columns += [_column("router", session, router, ""), _column("now", session, now, "rdkx-now")]
-    parts = [products_table(f"Session {session.id}" if session.id >= 0 else "Your session", session.titles, columns)]
+    parts = [
+        products_table(f"Session {session.called}" if session.id >= 0 else "Your session", session.titles, columns)
+    ]
     if truth:
         parts.append(mark_legend())
     if session.intents:

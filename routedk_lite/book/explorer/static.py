@@ -33,13 +33,13 @@ class RouterExplorer:
 
     @classmethod
     def from_results(
-        cls, results: str | Path, profile: str, domain: str, *, seed: int = 0, label: str = ""
+        cls, results: str | Path, profile: str, domain: str | Path, *, seed: int = 0, label: str = ""
     ) -> RouterExplorer:
         """The explorer of a recorded study. Titles of products come from the domain's own files.
 
         Args:
             results: folder of the records.
-            profile, domain, seed: which study.
+            profile, domain, seed: which study; the domain may be a folder of sessions.
             label: where the numbers come from, if not what the record says.
 
         Raises:
@@ -53,7 +53,7 @@ class RouterExplorer:
         """Size of the payload as it stands in the page."""
         return len(self._json().encode())
 
-    def alpha(self, session: int) -> np.ndarray:
+    def alpha(self, session: int | str) -> np.ndarray:
         """The router's α for one of the sessions shown.
 
         Shapes:
@@ -64,7 +64,7 @@ class RouterExplorer:
         """
         return alpha_of(self._session(session))
 
-    def _session(self, id_: int) -> Mapping[str, Any]:
+    def _session(self, id_: int | str) -> Mapping[str, Any]:
         for session in self.data["sessions"]:
             if session["id"] == id_:
                 return session

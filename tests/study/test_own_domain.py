@@ -1,0 +1,196 @@
+"""A folder of sessions goes through a study, a teacher, a chapter and the explorer as every domain does."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import explored
+import pytest
+from explored import make_results
+from scripted import ScriptedTeacher
+from typer.testing import CliRunner
+
+from routedk_lite.__main__ import app
+from routedk_lite.book.explorer.static import RouterExplorer
+from routedk_lite.book.notebook import setup
+from routedk_lite.config import PROFILES
+from routedk_lite.data.domains import load_domain
+from routedk_lite.data.sessions import DataError
+from routedk_lite.data.writing import write_sessions
+from routedk_lite.report.landing import landing
+from routedk_lite.study.pipeline import Pipeline
+from routedk_lite.study.records import RecordError, load_all, verify
+from routedk_lite.teacher.knowledge import load_knowledge
+from routedk_lite.teacher.patterns import load_patterns
+from routedk_lite.teacher.recording import distill, export_recorded, write_knowledge, write_patterns
+
+LIMIT = {"train": 40, "validation": 10, "test": 8}
+WITHOUT_TEACHER = ("floor-whole", "cluster-tfidf", "patterns", "base-seed0")
+
+
+def make(folder, sizes=LIMIT):
+    """Sessions of the toy shop, as somebody's own."""
+    folder.mkdir(parents=True)
+    for split, n in sizes.items():
+        sessions = load_domain("toyshop", split).sessions[:n]
+        write_sessions(folder / f"{split}.csv", [replace(s, name=f"s {s.id}", intents=(), why=()) for s in sessions])
+    return folder
+
+
+@pytest.fixture
+def mine(tmp_path):
+    return make(tmp_path / "a" / "mine")
+
+
+@pytest.fixture
+def study(tiny_profile, tmp_path):
+    profile = replace(tiny_profile, train=replace(tiny_profile.train, epochs=1, max_length=4000))
+
+    def study(folder, changed=profile, results="results"):
+        return Pipeline(changed, folder, results=tmp_path / results, work=tmp_path / "runs", progress=False)
+
+    return study
+
+
+def told(folder):
+    """Let the toy shop's own rules and reasoning be those of the folder."""
+    known, train = load_knowledge("toyshop"), load_domain(folder, "train")
+    by_name = {f"s {id_}": entry for id_, entry in known.reasoning.items()}
+    head = {"teacher": "me", "items": "explicit", "data": f"mine, sha256 {train.sha256}"}
+    write_knowledge(folder, "rules", "mine", known.rules, head)
+    write_knowledge(folder, "reasoning", "mine", {s.id: by_name[s.name] for s in train}, head)
+    return folder
+
+
+def test_without_a_teacher_what_needs_one_is_left_out(mine, study):
+    one = study(mine)
+    names = [stage.name for stage in one.stages]
+    assert {*WITHOUT_TEACHER, "zero-shot", "few-shot", "few-shot-patterns", "voting-base-seed0"} <= set(names)
+    assert not any(part in name for name in names for part in ("rules", "reasoning", "both", "fusion", "conflict"))
+    assert f"routedk distill --domain {mine} --kind rules" in one.note and "--kind reasoning" in one.note
+    with pytest.raises(ValueError, match=r"no stage 'rules-seed0': choose among .*Left out is all that needs"):
+        one.run(only=["rules-seed0"])
+    with pytest.raises(ValueError, match="fusion = 'dynamic': choose among none. Left out"):
+        one.export(mine.parent / "exported")
+    with pytest.raises(DataError, match="mine holds no rules.json, so no teacher has said anything: ask a teacher"):
+        load_knowledge(str(mine))
+
+
+def test_a_study_of_a_folder_is_recorded_under_its_name(mine, study, tmp_path, monkeypatch):
+    records = study(mine).run(only=WITHOUT_TEACHER)
+    assert [r.run for r in records] == ["base-seed0", "cluster-tfidf", "floor-whole", "patterns"]
+    assert all((r.domain, r.n_sessions, r.split) == ("mine", 8, "test") for r in records)
+    assert (tmp_path / "runs" / "toy" / "mine" / "base-seed0" / "adapter_model.safetensors").exists()
+    assert all(stage.is_done() for stage in study(mine).chosen(WITHOUT_TEACHER))
+    for record in records:
+        verify(record, mine)
+    with pytest.raises(RecordError, match=r"made from sessions of your own: give their folder \(--domain\)"):
+        verify(records[0])
+    assert landing(load_all(tmp_path / "results")).scores == ()  # the book is about other domains
+
+    monkeypatch.chdir(mine.parent)
+    words = ["results", "--results", str(tmp_path / "results"), "--domain"]
+    out = CliRunner().invoke(app, [*words, "./mine", "--verify"])
+    assert out.exit_code == 0 and "4 records agree" in out.output and "toy, mine" in out.output
+    assert CliRunner().invoke(app, [*words, "mine"]).exit_code == 0
+    verify(records[0])  # the folder lies where its name says
+
+
+def test_two_folders_of_one_name_do_not_share_records(mine, study, tmp_path):
+    study(mine).run(only=["floor-whole"])
+    other = make(tmp_path / "b" / "mine", LIMIT | {"test": 7})
+    again = study(other)
+    assert not any(stage.is_done() for stage in again.stages if stage.name == "floor-whole")
+    with pytest.raises(ValueError, match=r"made from other test sessions than .*b/mine holds now: rename the folder"):
+        again.run(only=["floor-whole"])
+    assert study(other, results="others").run(only=["floor-whole"])[0].n_sessions == 7
+    shutil.copytree(mine, tmp_path / "c" / "mine")
+    assert study(tmp_path / "c" / "mine").run(only=["floor-whole"])[0].n_sessions == 8, "these are the same sessions"
+
+
+def test_with_a_teacher_a_folder_has_every_stage_of_a_domain(mine, study, tmp_path):
+    one = study(told(mine))
+    assert one.note == "" and one.knowledge.domain == "mine"
+    whole = {stage.name for stage in study("toyshop").stages}
+    assert {stage.name for stage in one.stages} == whole
+    found = one.run(only=["fusion-average-seed0"])
+    assert found[0].analysis["experts"] == ["base-seed0", "rules-seed0", "reasoning-seed0"]
+    assert (one.export(tmp_path / "exported", "average") / "routed.json").exists()
+
+
+def test_knowledge_of_sessions_that_have_changed_is_refused(mine, study):
+    told(mine)
+    text = (mine / "train.csv").read_text()
+    (mine / "train.csv").write_text(text.replace("linen", "cotton"))
+    with pytest.raises(DataError, match=r"reasoning.jsonl: the training sessions have changed since: distil it anew"):
+        _ = study(mine).knowledge
+    (mine / "reasoning.jsonl").write_text('{"provenance": {"items": "explicit"}}\n')
+    with pytest.raises(DataError, match="knowledge of mine: no reasoning for training session"):
+        _ = study(mine).knowledge
+
+
+def test_a_teacher_is_asked_about_a_folder(mine):
+    with pytest.raises(DataError, match="mine holds no rules.json: distil rules into it first"):
+        distill(ScriptedTeacher(), "reasoning", str(mine), mine)
+    for kind in ("rules", "reasoning", "answers"):
+        done = distill(ScriptedTeacher(), kind, str(mine), mine, progress=False)
+        assert not done.unreadable
+    known = load_knowledge(mine)
+    assert known.domain == "mine" and known.reasoning.keys() == load_domain(mine, "train").by_id.keys()
+    write_patterns(str(mine), mine)
+    assert load_patterns(mine, mine) == load_patterns("mine", mine)
+    with pytest.raises(ValueError, match="nobody has recorded a teacher on your own sessions: ask a teacher with"):
+        export_recorded("rules", str(mine), mine)
+    out = CliRunner().invoke(app, ["distill", "--domain", str(mine), "--kind", "patterns"])
+    assert out.exit_code == 0 and f"Written: {mine / 'patterns.json'}" in out.output
+    out = CliRunner().invoke(app, ["distill", "--domain", str(mine), "--kind", "rules"])
+    assert "nobody has recorded a teacher" in str(out.exception)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_folder_goes_with_every_profile(mine, study, profile):
+    assert study(told(mine), PROFILES[profile]).domain == "mine"
+
+
+def test_the_command_plans_and_runs_a_folder(mine, tmp_path, monkeypatch):
+    monkeypatch.chdir(mine.parent)
+    words = ["run", "--domain", "./mine", "--results", str(tmp_path / "results"), "--work", str(tmp_path / "runs")]
+    plan = CliRunner().invoke(app, [*words, "--dry-run"])
+    assert plan.exit_code == 0 and "toy, mine, seed 0" in plan.output and "base-seed0" in plan.output
+    assert "routedk distill --domain mine" in plan.output
+    out = CliRunner().invoke(app, [*words, "--only", "floor-pairs"])
+    assert out.exit_code == 0 and (tmp_path / "results/toy/mine/floor-pairs.json").exists()
+
+
+def test_a_folder_without_bundles_says_what_it_is_good_for(mine, study):
+    for path in mine.iterdir():
+        path.write_text("session,item,title\ns,a,tea\ns,b,cup\n".replace("s,", f"{path.stem},"))
+    with pytest.raises(DataError, match=r"none of 1 train sessions has a bundle .*`routedk bundle` answers them"):
+        study(mine).run(only=["floor-whole"])
+
+
+def test_a_chapter_trains_on_a_folder(mine, monkeypatch):
+    monkeypatch.setenv("ROUTEDK_PROFILE", "toy")
+    assert setup(quiet=True).profile.domains == ("toyshop",)
+    chosen = setup("", str(mine), quiet=True).profile.domains
+    assert chosen == (str(mine), "toyshop") and len(load_domain(chosen[0], "test")) == 8
+    monkeypatch.setenv("ROUTEDK_DOMAIN", str(mine))
+    assert setup(quiet=True).profile.domains == chosen and setup("", "toyshop", quiet=True).profile.domains[1:] == ()
+    with pytest.raises(ValueError, match="domain 'food' does not go with profile 'toy': choose one of toyshop, or a"):
+        setup("", "food", quiet=True)
+    assert setup("smol", "food", quiet=True).profile.domains[0] == "food"
+
+
+def test_the_explorer_shows_a_folder(tmp_path, monkeypatch):
+    whole = make(tmp_path / "mine", {"train": 30, "test": 240})
+    monkeypatch.setattr(explored, "load_domain", lambda name, split: load_domain(whole, split))
+    results = make_results(tmp_path / "results")
+    shown = RouterExplorer.from_results(results, "toy", whole)
+    assert shown.data["title"] == "mine, toy student" and shown.data["sessions"][0]["id"].startswith("s ")
+    assert "Session s " in shown._repr_html_() or "session s " in shown._repr_html_()
+    assert shown.alpha(shown.data["sessions"][0]["id"]).shape == (5, 3)
+    out = CliRunner().invoke(
+        app, ["explorer", str(tmp_path / "x.html"), "--domain", str(whole), "--results", str(results)]
+    )
+    assert out.exit_code == 0 and (tmp_path / "x.html").stat().st_size > 10_000
