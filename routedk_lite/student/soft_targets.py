@@ -1,9 +1,9 @@
 """Context distillation: an expert that reads raw sessions learns what a teacher with knowledge in its prompt expects.
 
 An expert that is trained with knowledge in its prompt and asked without reads another text in the exam than in
-training. Context distillation (Snell, Klein & Zhong, arXiv 2209.15189) avoids that mismatch: the knowledge stands in the
-prompt of a teacher, which is the same student, and the expert learns the teacher's distribution of the answer from the
-prompt that it will see at test time. That takes the student's own distributions and nothing else: open weights, no API.
+training. Context distillation (Snell, Klein & Zhong, arXiv 2209.15189) avoids that mismatch: the knowledge stands in
+the prompt of a teacher, which is the same student, and the expert learns the teacher's distribution of the answer from
+the prompt that it will see at test time. That takes the distributions of a student with open weights, and no API.
 
 Two things are ours. The teacher is not the bare student, since a small one cannot use knowledge that it has not learned
 to read: it is the expert that was trained with this knowledge in its prompt. And the teacher is asked about the

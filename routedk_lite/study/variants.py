@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FORMATS = ("recorded", "patterns", "patterns and recorded")
 CITED = ("own", "random", "all")
 _PLACES = {"prompt": "in the prompt", "masked": "in the prompt, item numbers masked", "target": "before the answer",
-           "distilled": "in a teacher's prompt"}  # fmt: skip
+           "distilled": "distilled from a teacher's prompt"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Variant:
             if self.kind == "none":
                 raise ValueError("Variant.kind = 'none': choose a kind whose teacher has something to tell")
             if replace(self, place="prompt") != Variant(kind=self.kind):
-                raise ValueError("Variant.place = 'distilled': its teacher is an expert of the method; leave the rest")
+                raise ValueError("Variant.place = 'distilled': its teacher is an expert of the method; set kind alone")
 
     @property
     def about(self) -> str:
