@@ -15,7 +15,7 @@ from .files import sha256_json
 from .student_config import DecodeConfig, PairConfig, PromptConfig, StudentConfig, VoteConfig
 
 KNOWLEDGE_KINDS = ("none", "rules", "reasoning", "both")
-KNOWLEDGE_PLACES = ("prompt", "masked", "target")
+KNOWLEDGE_PLACES = ("prompt", "masked", "target", "distilled")
 
 
 def digest(*configs: Any) -> str:
@@ -42,7 +42,9 @@ class KnowledgeConfig(Checked):
     """`none` (the base expert), `rules`, `reasoning`, or `both`."""
     place: str = "prompt"
     """`prompt`: below the products. `masked`: the same with item numbers hidden, since recorded reasoning names the
-    bundles. `target`: before the answer, as something to learn to write."""
+    bundles. `target`: before the answer, as something to learn to write. `distilled`: in the prompt of a teacher, the
+    expert that was told it there, whose distribution over the answer this one learns from raw sessions
+    (`student.soft_targets`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,14 +107,20 @@ class TrainConfig(OptimizerConfig):
     every expert of every domain starts from it. 0: each expert starts from nothing."""
     joint_learning_rate: float = later(5e-4)
     """Peak rate of these epochs."""
+    soft_weight: float = later(1.0)
+    """Where knowledge is distilled: weight of the teacher's distribution (KL) in the loss of the answer. The rest is
+    the annotated answer's likelihood; 1: nothing else than the teacher."""
+    soft_tokens: int = later(64)
+    """How many of the teacher's likeliest tokens are told apart at each place; all others are one cell."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("r", "lora_alpha", "first_layer"):
+        for name in ("r", "lora_alpha", "first_layer", "soft_tokens"):
             require_count(self, name)
         require(0 <= self.lora_dropout < 1, self, "lora_dropout", "in [0, 1)")
         require(self.joint_epochs >= 0, self, "joint_epochs", "0 or more")
         require(0 < self.joint_learning_rate < 1, self, "joint_learning_rate", "in (0, 1)")
+        require(0 < self.soft_weight <= 1, self, "soft_weight", "above 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,8 @@ class AnswerCollator:
         The first label is never a token: shifting by one loses none.
         prompt_mask: (B, T), on demand: 1 at the tokens that a router may see.
         spans, together: (B, N, 2), (B, N, N), on demand: what `pairs.PairReader.loss` takes.
+        soft: where rows have soft targets, `ids` and `log_p`, (B, K - 1, k) and (B, K - 1, k + 1): [:, j] belongs to
+        labels[:, j + 1], and holds zeros where that is no token.
     """
 
     def __init__(self, pad_token_id: int, *, prompt_mask: bool = False, pairs: bool = False) -> None:
@@ -38,12 +40,13 @@ class AnswerCollator:
         mask = torch.zeros((len(rows), width), dtype=torch.long)
         labels = torch.full((len(rows), len(keep) + 1), IGNORE)
         prompt = torch.zeros_like(mask)
+        columns = [[column[start + k - 1] for k in places] for start, places in zip(starts, learned, strict=True)]
         for i, (row, start) in enumerate(zip(rows, starts, strict=True)):
             tokens = torch.tensor(row["input_ids"])
             ids[i, start:] = tokens
             mask[i, start:] = 1
             prompt[i, start : start + row["n_prompt"]] = 1
-            labels[i, [column[start + k - 1] for k in learned[i]]] = tokens[list(learned[i])]
+            labels[i, columns[i]] = tokens[list(learned[i])]
         batch = {
             "input_ids": ids,
             "attention_mask": mask,
@@ -62,6 +65,13 @@ class AnswerCollator:
                 n = len(row["spans"])
                 together[i, :n, :n] = torch.tensor(row["together"])
             batch |= {"spans": spans, "together": together}
+        if "soft" in rows[0]:
+            batch["soft"] = {}
+            for name, first in rows[0]["soft"]._asdict().items():
+                batch["soft"][name] = padded = first.new_zeros(len(rows), len(keep) + 1, first.shape[1])
+                for i, row in enumerate(rows):
+                    padded[i, columns[i]] = getattr(row["soft"], name)
+                batch["soft"][name] = padded[:, 1:]
         return batch
 
 

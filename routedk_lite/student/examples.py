@@ -82,6 +82,8 @@ def encode_example(
             hints = mask_references(hints, len(session), explicit=knowledge.explicit)
         if told.place == "target":
             hints, reasoning = "", hints
+        if told.place == "distilled":  # the teacher reads them, this student never does
+            hints = ""
     if order is not None:
         session = session.permuted(order)
     with about(session):

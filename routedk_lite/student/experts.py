@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +22,7 @@ from .backbone import Student, text_model_name
 from .checkpoints import told_if_unwritable
 from .examples import Example, SessionExamples, encode_example
 from .pairs import PairReader, pairs_at
+from .soft_targets import SoftTrainer, TaughtExamples
 from .starting import Start, start_from
 from .summaries import finished_summary, one_at_a_time, write_summary
 from .trainer import SessionTrainer
@@ -62,6 +63,7 @@ def train_expert(
     reader: PairReader | None = None,
     validation: Iterable[Session] = (),
     start: Start | None = None,
+    teacher: Start | None = None,
     on_epoch: Callable[[PeftModel, int], object] | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -83,14 +85,16 @@ def train_expert(
         reader: reads pairs of items from the student's states, where `config.pair_weight` asks for them.
         validation: sessions whose loss is measured after each epoch: raw, as at test time.
         start: the adapter where this one starts; by default it starts from nothing.
+        teacher: where knowledge is to be `distilled`, the expert that was told it in its prompt; this one learns its
+            distributions (`soft_targets`). Validation keeps to the annotated answers.
         on_epoch: called after each epoch with the student in training and the sessions seen so far; again for an epoch
             whose end a stopped run had not got over.
         seed: of the adapter's initial weights, the order of sessions, and dropout.
         progress: show a progress bar.
 
     Raises:
-        ValueError: no training sessions, one that is too long, fewer layers than `config.first_layer`, or a `start`
-            with other modules, rank or scale.
+        ValueError: no training sessions, one that is too long, fewer layers than `config.first_layer`, a `start`
+            with other modules, rank or scale, or a `teacher` where nothing is distilled, or none where something is.
         RuntimeError: no gradient reaches the adapter.
         UnwritableError: no room for a checkpoint or the adapter.
 
@@ -98,7 +102,13 @@ def train_expert(
         UserWarning: damaged checkpoints are left out, or a finished adapter is damaged and trained again.
     """
     folder, prompt = Path(folder), prompt or PromptConfig()
-    teacher = {"knowledge": knowledge, "told": told}
+    distilled = knowledge is not None and told is not None and told.kind != "none" and told.place == "distilled"
+    if distilled != (teacher is not None):
+        raise ValueError(
+            'told.place = "distilled" needs the expert that was told this in its prompt: give teacher'
+            if distilled
+            else 'teacher: there is nothing to learn from it; give knowledge, and told with place="distilled"'
+        )
 
     def examples(part: Iterable[Session], permute: bool, **extra: Any) -> SessionExamples:
         def encode(session: Session, order: Sequence[int] | None) -> Example:
@@ -107,12 +117,17 @@ def train_expert(
 
         return SessionExamples(part, encode, permute=permute, seed=seed)
 
-    train, valid = examples(sessions, config.permute, **teacher), examples(validation, False)
+    train = examples(sessions, config.permute, knowledge=knowledge, told=told)
+    valid = examples(validation, False)
     if not len(train):
         raise ValueError("sessions is empty: an expert needs at least one training session")
+    if teacher is not None:
+        prompted = {"knowledge": knowledge, "told": replace(told, place="prompt")}
+        train = TaughtExamples(train, examples(train.sessions, config.permute, **prompted))
     texts, pairs = sha256_json([train.plain, valid.plain]), reader and reader.config
     known_by = [config, prompt, seed, student.info.sha256, student.info.dtype, texts, pairs]
-    run_id = digest(*known_by, *([start.digest] if start else []))
+    learned_from = [teacher.digest, sha256_json(train.taught.plain)] if teacher else []
+    run_id = digest(*known_by, *([start.digest] if start else []), *learned_from)
     work = folder.with_name(f".{folder.name}.{run_id}.training")
     if (done := _finished(folder, run_id, work)) is not None:
         return done
@@ -122,12 +137,14 @@ def train_expert(
         if (done := _finished(folder, run_id, work)) is not None:  # by another process, while this one waited
             return done
         first = start and start.folder()  # before this adapter stands on the student
+        if teacher is not None:
+            _ask(teacher, train, student, work, config, progress=progress)
         model = _add_adapter(student, config, seed)
         try:
             if first is not None:
                 start_from(model, first)
             trainer = make_trainer(
-                SessionTrainer,
+                SessionTrainer if teacher is None else SoftTrainer,
                 model,
                 student,
                 config,
@@ -161,6 +178,14 @@ def train_expert(
         finally:
             model.unload()
         return ExpertResult(folder, history, summary["seconds"], summary["tokens_per_second"])
+
+
+def _ask(teacher: Start, train: TaughtExamples, student: Student, *where: Any, progress: bool) -> None:
+    model = load_expert(student, teacher.folder())
+    try:
+        train.ask(model, student, *where, progress=progress)
+    finally:
+        model.unload()
 
 
 class _AfterEpoch(TrainerCallback):

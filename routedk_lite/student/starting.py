@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Start(NamedTuple):
-    """An adapter to start from, which need not exist yet."""
+    """An adapter to start from, or to learn from (`soft_targets`), which need not exist yet."""
 
     digest: str
     """Names it by what it comes from; part of what an expert that starts there is known by."""

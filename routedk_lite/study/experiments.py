@@ -19,7 +19,7 @@ from ..analysis.diagnostics import pair_auc
 from ..answers.answering import ReadPairs, decode_pairs, pairs_of
 from ..answers.decoding import Answer, greedy_answers
 from ..answers.voting import vote_all
-from ..config import DecodeConfig, KnowledgeConfig
+from ..config import DecodeConfig, KnowledgeConfig, digest
 from ..data.habits import HABITS, habit_bundles
 from ..data.metrics import evaluate
 from ..data.prompts import ContextOf
@@ -31,6 +31,7 @@ from ..fusion.shipping import unpack_expert, unpack_fusion
 from ..fusion.statistics import routing_statistics
 from ..locks import locked
 from ..student.experts import ExpertResult, load_expert, train_expert
+from ..student.starting import Start
 from .joint import joint_start, train_joint
 from .records import measure
 from .votes import resumed, sampled, vote_facts, voted, voting_curves
@@ -97,15 +98,18 @@ def zero_shot_pairs(study: Study, config: Mapping[str, Any], key: str) -> dict[s
     return {**_from_pairs(study, study.student.model), "student": asdict(study.student.info)}
 
 
-def expert_folder(study: Study, name: str, seed: int) -> Path:
-    """Where an expert's adapter lies."""
-    return study.work / f"{name}-seed{seed}"
+def expert_folder(study: Study, name: str, seed: int, place: str | None = None) -> Path:
+    """Where an expert's adapter lies; `place` if it was told something elsewhere than the profile says."""
+    elsewhere = f"-{place}" if place not in (None, study.profile.place) else ""
+    return study.work / f"{name}{elsewhere}-seed{seed}"
 
 
-def train(study: Study, name: str, *, seed: int | None = None, on_epoch: Callable | None = None) -> ExpertResult:
-    """Train one of a study's `experts`, or find it trained or shipped; `seed` if it is not the study's."""
-    kind, seed = experts(study)[name], study.seed if seed is None else seed
-    folder = expert_folder(study, name, seed)
+def train(
+    study: Study, name: str, *, seed: int | None = None, place: str | None = None, on_epoch: Callable | None = None
+) -> ExpertResult:
+    """Train one of a study's `experts`, or find it trained or shipped; with another seed or place than the study's."""
+    kind, seed, place = experts(study)[name], study.seed if seed is None else seed, place or study.profile.place
+    folder = expert_folder(study, name, seed, place)
     with locked(folder):  # another job may need the same expert
         unpack_expert(study.shipped, folder)
         return train_expert(
@@ -115,14 +119,24 @@ def train(study: Study, name: str, *, seed: int | None = None, on_epoch: Callabl
             config=study.profile.train,
             prompt=study.profile.prompt,
             knowledge=study.knowledge if kind != "none" else None,
-            told=KnowledgeConfig(kind=kind, place=study.profile.place),
+            told=KnowledgeConfig(kind=kind, place=place),
             reader=study.reader,
             validation=lessons(study, name, "validation"),
             start=joint_start(study, seed),
+            teacher=taught_by(study, name, seed) if place == "distilled" and kind != "none" else None,
             on_epoch=on_epoch,
             seed=seed,
             progress=study.progress,
         )
+
+
+def taught_by(study: Study, name: str, seed: int) -> Start:
+    """The expert of the same seed that was told the same in its prompt: the teacher of a distilled one."""
+    parts = [study.split("train").sha256, study.knowledge.sha256]
+    profile, start = study.profile, joint_start(study, seed)
+    how = [profile.train, profile.prompt, profile.pairs, start and start.digest]
+    known_by = digest(name, seed, study.student.info.sha256, parts, *how)
+    return Start(known_by, lambda: train(study, name, seed=seed, place="prompt").folder)
 
 
 def joint(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from ..teacher.incontext import in_context
 from ..teacher.kinds import fit_kinds
 from ..teacher.knowledge import teacher_answers
 from ..teacher.patterns import mine_patterns, pattern_predictions, patterns_text
-from .experiments import EXPERTS, answers_of, decoded, plain, train
+from .experiments import EXPERTS, answers_of, decoded, expert_folder, plain, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -138,18 +138,20 @@ def _hints(study: Study, kind: str) -> Callable[[Session], str]:
 def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """How far rules and reasoning disturb each other in one student (`conflict`), and what trained experts share.
 
-    One student that is told both is trained with another seed, and looked at after every epoch.
+    One student that is told both is trained with another seed, and looked at after every epoch. Where knowledge is
+    distilled, that is the teacher: the others never read it.
 
     Raises:
         ValueError: that student is trained already, so that there is nothing left to look at.
     """
     train_sessions, knowledge = study.split("train").sessions, study.knowledge
+    place = "prompt" if config["place"] == "distilled" else config["place"]
     told = {
-        name: (None if kind == "none" else knowledge, KnowledgeConfig(kind=kind, place=config["place"]))
+        name: (None if kind == "none" else knowledge, KnowledgeConfig(kind=kind, place=place))
         for name, kind in EXPERTS.items()
         if kind != "both"
     }
-    folder = study.work / f"both-seed{config['other_seed']}"
+    folder = expert_folder(study, "both", config["other_seed"], place)
     partial = study.work / f"conflict-{key}.partial.jsonl"
     points = {point["sessions"]: point for point in read_lines(partial)}
 
@@ -167,7 +169,7 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
         with atomic_write(partial) as file:  # a training that goes on begins after these
             file.writelines(json.dumps(point) + "\n" for point in points.values())
 
-    train(study, "both", seed=config["other_seed"], on_epoch=watch)
+    train(study, "both", seed=config["other_seed"], place=place, on_epoch=watch)
     if not points:
         raise ValueError(
             f"{folder} was trained before, and nobody watched: remove it, and let this stage come before "

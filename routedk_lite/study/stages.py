@@ -28,6 +28,8 @@ VOTERS = ("dynamic", "base")
 """What answers in the voting sweeps: the routed model, and the base expert alone."""
 EXPLORED = 30
 """Test sessions that the router explorer shows."""
+ASKED_TEACHER = 0.5
+"""What it takes to ask a teacher about its texts, in trainings on them: no pass backward (`student.soft_targets`)."""
 PARTS = ("method", "companion", "ablations")
 """Of a study: RouteDK with its baselines, the questions of the companion paper (`variants`), and what the router and
 each expert are good for (`ablations`, and `mixtures` for the explorer)."""
@@ -167,7 +169,9 @@ def _experts(study: Study) -> Iterator[Planned]:
         about = f"train an expert on {kind if kind != 'none' else 'raw sessions'}, ask it alone"
         if name in HABITS:
             about = f"train an expert on bundles {name.replace('_', ' ')}, ask it alone"
-        yield Planned(f"{name}-seed{seed}", about, "train", seed, config, experiments.expert, knowledge=kind)
+        taught = kind != "none" and study.profile.place == "distilled"  # its teacher is trained for it alone
+        length = {"knowledge": kind, "sessions": 2 + ASKED_TEACHER if taught else 1.0}
+        yield Planned(f"{name}-seed{seed}", about, "train", seed, config, experiments.expert, **length)
 
 
 def _experts_beside(study: Study) -> Iterator[Planned]:
@@ -230,7 +234,7 @@ def _companion(study: Study) -> Iterator[Planned]:
             variants.run_variant,
             part="companion",
             knowledge=variant.kind,
-            sessions=variant.sessions * variant.domains,
+            sessions=variant.sessions * variant.domains + ASKED_TEACHER * (variant.place == "distilled"),
         )
 
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("recorded", "patterns", "patterns and recorded")
 CITED = ("own", "random", "all")
-_PLACES = {"prompt": "in the prompt", "masked": "in the prompt, item numbers masked", "target": "before the answer"}
+_PLACES = {"prompt": "in the prompt", "masked": "in the prompt, item numbers masked", "target": "before the answer",
+           "distilled": "distilled from a teacher's prompt"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,11 @@ class Variant:
             raise ValueError(f"Variant.domains = {self.domains}: choose 1 to {len(PUBLIC_DOMAINS)}")
         if self.at_test and (self.kind, self.cited, self.place) != ("rules", "all", "prompt"):
             raise ValueError("Variant.at_test: only all rules in the prompt can stand there at test time too")
+        if self.place == "distilled":
+            if self.kind == "none":
+                raise ValueError("Variant.kind = 'none': choose a kind whose teacher has something to tell")
+            if replace(self, place="prompt") != Variant(kind=self.kind):
+                raise ValueError("Variant.place = 'distilled': its teacher is an expert of the method; set kind alone")
 
     @property
     def about(self) -> str:
@@ -96,6 +102,8 @@ VARIANTS = {
     "rules-target": Variant(kind="rules", place="target"),
     "reasoning-masked": Variant(place="masked"),
     "reasoning-target": Variant(place="target"),
+    "rules-distilled": Variant(kind="rules", place="distilled"),
+    "reasoning-distilled": Variant(place="distilled"),
     # All rules at both times, with controls that see the same subset of the sessions.
     "base-subset": Variant(kind="none", sessions=SUBSET),
     "rules-subset": Variant(kind="rules", sessions=SUBSET),
@@ -209,6 +217,8 @@ def tell_only(knowledge: Knowledge, sessions: Sequence[Session]) -> Knowledge:
 def train_variant(study: Study, name: str) -> tuple[ExpertResult, Knowledge]:
     """Train a variant, or find it trained; with what it was told."""
     variant = variants(study)[name]
+    if variant.place == "distilled":
+        return train(study, variant.kind, place=variant.place), load_knowledge(study.domain)
     sessions, knowledge = told_by(study, variant)
     longest = 1 if variant.cited == "own" else 2  # all rules take some 650 tokens
     result = train_expert(

@@ -1,15 +1,17 @@
+import json
 from dataclasses import replace
 
 import pytest
 
 from routedk_lite.config import KnowledgeConfig
 from routedk_lite.data import domains
+from routedk_lite.files import sha256_folder
 from routedk_lite.report.tables import plan_table
 from routedk_lite.student.examples import encode_example
 from routedk_lite.study import experiments, records, stages
 from routedk_lite.study import study as holdings
 from routedk_lite.study.pipeline import Pipeline
-from routedk_lite.study.variants import VARIANTS, Variant, cite, tell_only, told_by, variants
+from routedk_lite.study.variants import VARIANTS, Variant, cite, tell_only, told_by, train_variant, variants
 from routedk_lite.teacher.knowledge import load_knowledge
 
 LIMIT = {"train": 16, "validation": 4, "test": 6}
@@ -43,7 +45,11 @@ def texts(study, name):
 
 
 def test_every_variant_that_is_trained_on_all_sessions_reads_something_else(study):
-    whole = {n: v for n, v in variants(study).items() if v.sessions == 1 and v.strategy == "random"}
+    whole = {
+        name: v
+        for name, v in variants(study).items()
+        if v.sessions == 1 and v.strategy == "random" and v.place != "distilled"
+    }
     read = {name: tuple(texts(study, name).values()) for name in whole}
     assert len(set(read.values())) == len(whole) > 8
     assert "reasoning-domains-2" not in read, "the toy shop cannot be joined with a public domain"
@@ -134,6 +140,46 @@ def test_variants_end_in_records(study, monkeypatch):
     assert not [r for r in study.run(only=wanted) if r not in found]
 
 
+@pytest.mark.parametrize("fmt", ["compact", "letters"])
+def test_a_distilled_variant_learns_raw_from_the_expert_that_was_told_the_same(study, fmt):
+    profile = replace(study.profile, prompt=replace(study.profile.prompt, fmt=fmt))
+    study = Pipeline(profile, results=study.results, work=study.work, progress=False)
+    wanted = ["rules-distilled-seed0", "reasoning-distilled-seed0"]
+    found = study.run(only=wanted)
+    assert [r.run for r in found] == sorted(wanted)
+    for record in found:
+        records.verify(record)
+        kind = record.config["kind"]
+        teacher, expert = study.work / f"{kind}-seed0", study.work / f"{kind}-distilled-seed0"
+        assert record.config["place"] == "distilled"
+        assert record.adapter_sha256 == {f"{kind}-distilled": sha256_folder(expert)} != sha256_folder(teacher)
+        summaries = [json.loads((folder / "training.json").read_text()) for folder in (teacher, expert)]
+        assert [s["knowledge"] for s in summaries] == [{"kind": kind, "place": p} for p in ("prompt", "distilled")]
+    written = (study.work / "rules-seed0" / "training.json").stat().st_mtime_ns
+    teacher = experiments.train(study, "rules")
+    assert (teacher.folder / "training.json").stat().st_mtime_ns == written, "the teacher is the method's own expert"
+
+
+def test_a_profile_may_distil_all_that_experts_are_told(study):
+    profile = replace(study.profile, name="distilling", place="distilled")
+    study = Pipeline(profile, results=study.results, work=study.work, progress=False)
+    told, base = experiments.train(study, "rules"), experiments.train(study, "base")
+    assert (told.folder.name, base.folder.name) == ("rules-seed0", "base-seed0")
+    places = {
+        folder.name: json.loads((folder / "training.json").read_text())["knowledge"]["place"]
+        for folder in study.work.iterdir()
+        if (folder / "training.json").exists()
+    }
+    assert places == {"rules-seed0": "distilled", "rules-prompt-seed0": "prompt", "base-seed0": "distilled"}
+    assert train_variant(study, "rules-distilled")[0] == told, "which is this profile's ordinary expert"
+
+
+def test_asking_a_teacher_is_part_of_the_estimate(study):
+    stages_ = {stage.name: stage for stage in study.stages}
+    assert stages_["rules-distilled-seed0"].sessions == 1.5 and stages_["rules-target-seed0"].sessions == 1
+    assert stages_["rules-seed0"].sessions == 1
+
+
 def test_the_companion_is_a_part_of_its_own(study):
     method, companion, _ = ({s.name for s in study.of_part(part)} for part in stages.PARTS)
     assert method & companion == {"data", "student"}
@@ -152,6 +198,8 @@ def test_the_companion_is_a_part_of_its_own(study):
         ({"share": 0.0}, "Variant.share = 0.0"),
         ({"domains": 4}, "Variant.domains = 4"),
         ({"at_test": True}, "only all rules in the prompt"),
+        ({"kind": "none", "place": "distilled"}, "Variant.kind = 'none'"),
+        ({"share": 0.5, "place": "distilled"}, "its teacher is an expert of the method"),
     ],
 )
 def test_impossible_variants_are_refused(change, message):
