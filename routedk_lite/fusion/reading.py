@@ -47,6 +47,10 @@ class Reading:
         """Whether the tokens that come in begin with a prompt, and α is to be made."""
         self.said: torch.Tensor | None = None
         """(B, T): what the caller of `forward` said is prompt."""
+        self.states: torch.Tensor | None = None
+        """(B, T, D): what the student without experts makes of the tokens, where the fusion reads them twice."""
+        self.bare = False
+        """Whether the student is reading without experts."""
         self.override: Mapping[int, torch.Tensor] = {}
         """By layer: α to use instead of the fusion's."""
         self._columns: int | None = None  # within generate: the prompt's width

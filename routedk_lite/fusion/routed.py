@@ -21,13 +21,14 @@ from torch import nn
 
 from ..files import written_beside
 from ..student.adapters import Adapter, read_adapter
-from .fusion import Dynamic, Fusion, Ties, fusion_from_json
-from .layers import Gate, RoutedLinear, ShiftedLinear
+from .base import Fusion
+from .catalogue import fusion_from_json
+from .layers import Gate, RoutedLinear, ShiftedLinear, Weigh, mean_over
 from .placing import LAYER, find_layers, replacements, set_module
 from .reading import Reading
 from .recomputing import check_recomputing, recomputing
 from .saved import adapters_of, saved_settings, write_saved
-from .ties import merge_adapters
+from .xlora import refuse_cache, without_cache
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,20 +72,19 @@ class RoutedModel(nn.Module):
         stack, self.layer_numbers = find_layers(model, self.adapters)
         self.gates = {number: Gate() for number in self.layer_numbers}
         hidden_size = model.config.get_text_config().hidden_size
-        weigher = fusion.weigher(len(self.layer_numbers), len(self.adapters), hidden_size)
-        merged = {}
-        if isinstance(fusion, Ties):
-            merged = merge_adapters(self.adapters, fusion.density, fusion.trim, fusion.rank)
+        prepared = fusion.prepared(self.adapters)
+        weigher = fusion.weigher_of(prepared, len(self.layer_numbers), hidden_size)
+        merged = fusion.merged(self.adapters)
         self.truncation_error = {name: one.error for name, one in merged.items() if one.low_rank is not None}
-        """TIES with a rank: the relative error of each module's truncated ΔW."""
-        made = replacements(model, self.adapters, merged, self.gates)
+        """A merge with a rank: the relative error of each module's truncated ΔW."""
+        made = replacements(model, prepared, merged, self.gates, weigher, self._weigh)
         # Nothing of the student has been touched so far, and from here on nothing is refused.
         self.model = model.requires_grad_(False)
         for name, module in made.items():
             set_module(model, name, module)
-        self.weigher = weigher.to(model.device)
-        by_token = isinstance(fusion, Dynamic) and fusion.pool == "token"
-        self.reading = Reading(whole=fusion.depends_on_input, by_token=by_token)
+        self.weigher = weigher.to(model.device).train(model.training)
+        self.training = model.training
+        self.reading = Reading(whole=fusion.depends_on_input, by_token=fusion.by_token)
         self._once = Gate()  # the α that a fusion with one for all layers has made in the lowest
         self._stack = stack
         self._hooks = [*self._hooked(model)]
@@ -132,15 +132,17 @@ class RoutedModel(nn.Module):
         """As the student's `generate`: greedy, sampled, several sequences per prompt, beams, with guesses that are
         checked, with or without a cache.
 
-        Where α depends on the prompt, the prompt is read in one piece, whatever `prefill_chunk_size` says.
+        Where α depends on the prompt, the prompt is read in one piece, whatever `prefill_chunk_size` says. X-LoRA uses
+        no cache, whatever `use_cache` says.
 
         Raises:
-            ValueError: `past_key_values` holds a part of the prompt already, and α depends on the whole.
+            ValueError: `past_key_values` holds a part of the prompt already, and α depends on the whole; or the way of
+                generating needs a cache, and the fusion has none.
         """
         if not self.fusion.depends_on_input:
             return self.model.generate(*args, **kwargs)
         with self.reading.generation(self.model, args, kwargs) as named:
-            return self.model.generate(**named)
+            return self.model.generate(**(without_cache(named) if self.weigher.reads_twice else named))
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Mapping | None = None, **options
@@ -178,16 +180,16 @@ class RoutedModel(nn.Module):
 
     @property
     def alpha(self) -> np.ndarray:
-        """α of the last prompt that was read; where every token has its own, their mean over the prompt.
+        """α of the last prompt that was read; where every token or module has its own, their mean.
 
         Shapes:
             (B, L, E), for the L layers that have experts (`layer_numbers`)
         """
         layers = []
         for gate in self.gates.values():
-            if gate.of_prompt is None:
-                raise RuntimeError("no α yet: run the model on a prompt first (TIES has none at all)")
-            layers.append(gate.of_prompt.detach().float().cpu())
+            if (shown := gate.shown()) is None:
+                raise RuntimeError("no α yet: run the model on a prompt first (merged experts have none at all)")
+            layers.append(shown.detach().float().cpu())
         return torch.stack(layers, 1).numpy()
 
     @contextmanager
@@ -206,7 +208,7 @@ class RoutedModel(nn.Module):
             ValueError: wrong number of experts or layers, or a layer without experts.
         """
         weights = torch.as_tensor(alpha, dtype=torch.float32, device=self.device)
-        if weights.shape[-1] != len(self.adapters) or isinstance(self.fusion, Ties):
+        if weights.shape[-1] != len(self.adapters) or not self.fusion.has_alpha:
             raise ValueError(f"alpha has {weights.shape[-1]} weights: give one for each of {list(self.expert_names)}")
         if layer is not None and layer not in self.gates:
             raise ValueError(f"layer {layer} has no experts; these have: {list(self.layer_numbers)}")
@@ -228,8 +230,7 @@ class RoutedModel(nn.Module):
             rows: (new B,), indices into the present rows
         """
         for gate in self.gates.values():
-            if gate.alpha is not None:
-                gate.alpha, gate.of_prompt = gate.alpha[rows], gate.of_prompt[rows]
+            gate.select(rows)
 
     def merge(self) -> PreTrainedModel:
         """An ordinary model with the fused experts in its weights; this one stays as it is.
@@ -255,9 +256,11 @@ class RoutedModel(nn.Module):
                     raise ValueError(f"{name}: the weights are quantised; load the student without 4-/8-bit to merge")
                 if isinstance(module, RoutedLinear):
                     index = self.layer_numbers.index(int(LAYER.match(name)["number"]))
-                    alpha = self.weigher.alpha(index, probe, probe.new_ones(1, 1))[0]
-                    weights = alpha[module.owner] * module.scale  # (R,)
-                    delta = (module.b.float() * weights) @ module.a.float()
+                    if module.weigh is None:
+                        alpha = self.weigher.alpha(index, probe, probe.new_ones(1, 1))[0]
+                    else:
+                        alpha = module.weigh(probe)[0]
+                    delta = module.delta(alpha)
                 else:
                     delta = module.delta.float()
                 weight.copy_(weight.float() + delta)
@@ -320,7 +323,17 @@ class RoutedModel(nn.Module):
         inputs = kwargs.get("inputs_embeds") if inputs is None else inputs
         if self.fusion.depends_on_input and decoder.training and torch.is_grad_enabled():
             check_recomputing(self.model.get_submodule(self._stack), self._recomputing)
+        if self.weigher.reads_twice:
+            refuse_cache(kwargs.get("past_key_values"))
         self.reading.enter(inputs, kwargs.get("past_key_values"), kwargs.get("attention_mask"))
+        if self.weigher.reads_twice:
+            self.reading.bare = True
+            try:
+                with torch.no_grad():
+                    without = {**kwargs, "past_key_values": None, "use_cache": False}
+                    self.reading.states = decoder.forward(*args, **without)[0]
+            finally:
+                self.reading.bare = False
 
     def _after_decoder(self, decoder: nn.Module, args: tuple, output: Any) -> None:
         self.reading.leave(getattr(output, "past_key_values", None))
@@ -330,8 +343,17 @@ class RoutedModel(nn.Module):
         number = self.layer_numbers[index]
         gate, overridden = self.gates[number], self.reading.override.get(number)
         hidden = args[0] if args else kwargs["hidden_states"]
+        if self.reading.bare:
+            gate.alpha, gate.experts = hidden.new_zeros((len(hidden), len(self.adapters))), []
+            return
+        if self.weigher.by_module and self.reading.begins:
+            gate.mask, gate.by_module = self.reading.mask, {}
+        elif self.weigher.by_module:
+            gate.mask = None
         if overridden is not None:
             gate.alpha = overridden.expand(hidden.shape[0], -1)
+        elif self.weigher.by_module:
+            gate.alpha = None
         elif self.reading.begins or self.reading.by_token or not self.fusion.depends_on_input:
             gate.alpha = self._made(index, hidden)
         elif gate.alpha.shape[0] != hidden.shape[0]:
@@ -339,32 +361,31 @@ class RoutedModel(nn.Module):
                 f"{hidden.shape[0]} rows are decoded, but α was made for {gate.alpha.shape[0]}: call select_alpha "
                 "after selecting rows of the KV cache"
             )
-        if self.reading.begins:
-            gate.of_prompt = self._of_prompt(gate.alpha)
         gate.experts = None
-        sparse = isinstance(self.fusion, Dynamic) and self.fusion.top_k is not None
-        if sparse or overridden is not None or not self.fusion.depends_on_input:
+        if gate.alpha is None:
+            return
+        if self.reading.begins:
+            gate.of_prompt = mean_over(gate.alpha, self.reading.mask)
+        if self.fusion.sparse or overridden is not None or not self.fusion.depends_on_input:
             used = gate.alpha.detach().flatten(0, -2).any(0)
             gate.experts = None if bool(used.all()) else used.nonzero()[:, 0].tolist()
 
     def _made(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """What the fusion makes of a layer's input."""
+        if self.weigher.reads_twice:
+            hidden = self.reading.states
         if not self.weigher.once:
             return self.weigher.alpha(index, hidden, self.reading.mask)
         if index == 0:
             self._once.alpha = self.weigher.alpha(0, hidden, self.reading.mask)
         return self._once.alpha
 
-    def _of_prompt(self, alpha: torch.Tensor) -> torch.Tensor:
-        """Mean over the prompt, where every token has an α of its own.
+    def _weigh(self, index: int, module: str) -> Weigh:
+        """What makes a module's own α; asks the weigher that there is then."""
+        return partial(self._of_module, index, module)
 
-        Shapes:
-            alpha: (B, E) or (B, T, E) → (B, E)
-        """
-        if alpha.ndim == 2:
-            return alpha
-        seen = self.reading.mask.to(alpha.dtype)[..., None]
-        return ((alpha * seen).sum(1) / seen.sum(1)).detach()
+    def _of_module(self, index: int, module: str, x: torch.Tensor) -> torch.Tensor:
+        return self.weigher.of_module(index, module, x)
 
     def _recomputing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """Asked for when a layer's activations are computed that will be computed again."""
