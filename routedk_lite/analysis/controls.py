@@ -111,7 +111,7 @@ class _Lesioned(Weigher):
     def __init__(self, whole: Weigher, off: Collection[int], layers: Collection[int]) -> None:
         super().__init__(whole.n_layers, whole.n_experts)
         self.whole, self.off, self.layers = whole, frozenset(off), frozenset(layers)
-        self.by_module, self.reads_twice = whole.by_module, whole.reads_twice
+        self.by_module, self.reads_twice, self.shares = whole.by_module, whole.reads_twice, whole.shares
         self.lowest: torch.Tensor | None = None
 
     def alpha(self, layer, hidden, mask):
