@@ -33,8 +33,7 @@ class Arrow(Fusion):
     """
 
     source = "2405.11157"
-    depends_on_input = True
-    by_token = True
+    depends_on_input = by_token = True
 
     top_k: int = 3
     """How many experts a token may have; all, where there are fewer."""

@@ -41,6 +41,8 @@ class Fusion:
     """Whether some experts may have no weight for a whole batch, so that they need not be computed."""
     has_alpha = True
     """Whether there are weights; `False`: the experts are merged into one."""
+    learns = False
+    """Whether `train_fusion` has anything to train."""
     static_rate = False
     """Whether what it learns takes `RouterConfig.static_learning_rate`: few weights, the same for all inputs."""
 

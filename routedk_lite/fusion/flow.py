@@ -29,8 +29,7 @@ class LoraFlow(Fusion):
     """
 
     source = "2402.11455"
-    depends_on_input = True
-    by_token = True
+    depends_on_input = by_token = learns = True
 
     def weigher(self, n_layers: int, n_experts: int, hidden_size: int) -> Weigher:
         return Router(n_layers, n_experts, hidden_size, Dynamic(pool="token"))

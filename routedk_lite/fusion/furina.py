@@ -40,7 +40,7 @@ class Furina(Fusion):
     """
 
     source = "2509.14900"
-    static_rate = True
+    learns = static_rate = True
 
     def weigher_of(self, adapters: Sequence[Adapter], n_layers: int, hidden_size: int) -> Weigher:
         return _Magnitudes(n_layers, adapters)

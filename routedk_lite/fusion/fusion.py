@@ -68,7 +68,7 @@ class Static(Fusion):
     random, ours is zero, so that training starts from the average.
     """
 
-    static_rate = True
+    learns = static_rate = True
 
     scope: str = "layer"
     """`layer`: a θ per layer. `global`: one for the whole model. `module`: one per linear module (CAT)."""
@@ -119,7 +119,7 @@ class Dynamic(Fusion):
     """α_l = softmax((W_l z_l + b_l) / temperature): the router reads the session. The defaults are the paper's."""
 
     source = "2508.17250"
-    depends_on_input = True
+    depends_on_input = learns = True
 
     scope: str = "layer"
     """`layer`: every layer has its own W, b and z. `global`: one α for all layers, from what enters the lowest."""

@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..config import PromptConfig
+from ..config import PromptConfig, RouterConfig
 from ..data.sessions import Session
 from ..student.adapters import Adapter, LowRank, adapted_modules
 from ..student.backbone import Student
 from ..student.batches import AnswerCollator
 from ..student.examples import encode_example
 from ..student.generation import pad_token
-from ..student.training import answer_loss
+from ..student.pairs import PairReader, pairs_at
+from ..student.training import batch_loss
 from .base import Fusion, Weigher
 from .layers import RoutedLinear
 
@@ -127,11 +128,12 @@ def search_weights(
     student: Student,
     sessions: Iterable[Session],
     *,
+    config: RouterConfig | None = None,
     prompt: PromptConfig | None = None,
+    reader: PairReader | None = None,
     n_examples: int = EXAMPLES,
     evaluations: int = EVALUATIONS,
     seed: int = 0,
-    max_length: int = 4096,
 ) -> Found:
     """Find LoraHub's w on a few sessions, and set it.
 
@@ -139,11 +141,12 @@ def search_weights(
         model: a `RoutedModel` with `LoraHub`; its w is changed in place.
         student: the student inside it.
         sessions: training sessions, of which a few are drawn.
+        config: what the loss is, and how long a session may be; what else stands there is for gradients.
         prompt: how sessions are written.
+        reader: reads pairs of items, where `config.pair_weight` asks for them.
         n_examples: how many are drawn; all, where there are fewer.
         evaluations: how often the loss may be measured.
         seed: of the sessions that are drawn, and of the first simplex.
-        max_length: tokens that a session may have.
 
     Raises:
         ValueError: another fusion, no sessions, or one too long.
@@ -152,16 +155,25 @@ def search_weights(
 
     if not isinstance(model.fusion, LoraHub):
         raise ValueError(f"{type(model.fusion).__name__} has no weights to search: give a model with LoraHub")
-    sessions = list(sessions)
+    sessions, config = list(sessions), config or RouterConfig()
+    reader = reader if config.pair_weight else None
     if not sessions:
         raise ValueError("sessions is empty: the loss is measured on at least one training session")
     chosen = random.Random(seed).sample(sessions, min(n_examples, len(sessions)))
-    batches = _batches(chosen, student, prompt or PromptConfig(), max_length)
+    options = {"max_length": config.max_length, "pairs_at": pairs_at(config, reader)}
+    rows = [encode_example(s, student.tokenizer, prompt or PromptConfig(), **options).row() for s in chosen]
+    rows.sort(key=lambda row: len(row["input_ids"]))
+    pad = pad_token(student.model, student.tokenizer)
+    collate = AnswerCollator(pad, prompt_mask=True, pairs=reader is not None)
+    batches = [collate(rows[i : i + MICRO_BATCH]) for i in range(0, len(rows), MICRO_BATCH)]
     met: list[tuple[float, np.ndarray]] = []
 
     def objective(w: np.ndarray) -> float:
         model.weigher.w.copy_(torch.as_tensor(w, dtype=torch.float32))
-        met.append((_mean_loss(model, batches) + PENALTY * float(np.abs(w).mean()), w.copy()))
+        with torch.no_grad():
+            losses = [float(batch_loss(model, batch, config, reader)) for batch in batches]
+        loss = np.average(losses, weights=[len(batch["labels"]) for batch in batches])
+        met.append((float(loss) + PENALTY * float(np.abs(w).mean()), w.copy()))
         return met[-1][0]
 
     n = len(model.adapters)
@@ -175,22 +187,3 @@ def search_weights(
     best, w = min(met, key=lambda one: one[0])
     model.weigher.w.copy_(torch.as_tensor(w, dtype=torch.float32))
     return Found(tuple(float(one) for one in w), best, tuple(value for value, _ in met))
-
-
-def _batches(sessions: Sequence[Session], student: Student, prompt: PromptConfig, max_length: int) -> list[dict]:
-    rows = [encode_example(s, student.tokenizer, prompt, max_length=max_length).row() for s in sessions]
-    rows.sort(key=lambda row: len(row["input_ids"]))
-    collate = AnswerCollator(pad_token(student.model, student.tokenizer), prompt_mask=True)
-    return [collate(rows[i : i + MICRO_BATCH]) for i in range(0, len(rows), MICRO_BATCH)]
-
-
-@torch.no_grad()
-def _mean_loss(model, batches: Sequence[dict]) -> float:
-    """Mean over sessions of the loss per answer token of their batch."""
-    total = n = 0
-    for batch in batches:
-        inputs = {name: value.to(model.device) for name, value in batch.items()}
-        labels = inputs.pop("labels")
-        total += float(answer_loss(model(**inputs, use_cache=False), labels)) * len(labels)
-        n += len(labels)
-    return total / n

@@ -330,8 +330,8 @@ class RoutedModel(nn.Module):
             self.reading.bare = True
             try:
                 with torch.no_grad():
-                    without = {**kwargs, "past_key_values": None, "use_cache": False}
-                    self.reading.states = decoder.forward(*args, **without)[0]
+                    own = {"past_key_values": None, "use_cache": False, "output_hidden_states": False}
+                    self.reading.states = decoder.forward(*args, **kwargs | own)[0]
             finally:
                 self.reading.bare = False
 

@@ -34,8 +34,7 @@ class XLora(Fusion):
     """
 
     source = "2402.07148"
-    depends_on_input = True
-    by_token = True
+    depends_on_input = by_token = learns = True
 
     scope: str = "global"
     """`global`: one α for all layers. `layer`: one for each (PEFT's `layerwise_scalings`, by module there)."""

@@ -140,6 +140,17 @@ def test_xlora_reads_the_student_without_experts_first(load, folders, scope):
         torch.testing.assert_close(gate.alpha, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("fusion", [XLora(), XLora(scope="layer")], ids=str)
+def test_the_states_that_are_given_are_those_of_the_second_reading(load, folders, fusion):
+    """Pairs of items are read from them."""
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.3)
+    with torch.no_grad():
+        output = routed(**padded(PROMPTS), output_hidden_states=True, use_cache=False)
+    assert len(output.hidden_states) == 3
+    close(routed.model.lm_head(output.hidden_states[-1]), output.logits)
+    assert (output.hidden_states[-1] - routed.reading.states).abs().max() > 1e-3
+
+
 def test_xlora_starts_from_the_average_and_its_classifier_learns(load, folders):
     routed = RoutedModel(load(), folders, XLora(depth=2, size=8))
     close(logits(routed), logits(RoutedModel(load(), folders, Average())))

@@ -135,7 +135,7 @@ def test_variants_end_in_records(study, monkeypatch):
 
 
 def test_the_companion_is_a_part_of_its_own(study):
-    method, companion, _ = ({s.name for s in study.of_part(part)} for part in stages.PARTS)
+    method, companion, *_ = ({s.name for s in study.of_part(part)} for part in stages.PARTS)
     assert method & companion == {"data", "student"}
     assert "patterns-seed0" in companion and "patterns" in method
     table = plan_table(study, "companion")

@@ -1,0 +1,67 @@
+"""The fusions of a study: those of RouteDK, and those of other papers with the same frozen experts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..data.formats import get_format
+from ..data.habits import HABITS
+from ..fusion.arrow import Arrow, GenKnowSub
+from ..fusion.base import Fusion
+from ..fusion.flow import Hard, LoraFlow
+from ..fusion.furina import Furina
+from ..fusion.fusion import Average, Dynamic, Static, Ties
+from ..fusion.knots import DareTies, Knots
+from ..fusion.lorahub import LoraHub
+from ..fusion.xlora import XLora
+
+if TYPE_CHECKING:
+    from .study import Study
+
+Chosen = dict[str, tuple[Fusion, tuple[str, ...]]]
+"""Name of a fusion → its settings, and its experts."""
+
+
+def fusions(study: Study) -> Chosen:
+    """The fusions of a study by name, each with its experts."""
+    return method(study) | others(study)
+
+
+def method(study: Study) -> Chosen:
+    """The fusions that RouteDK compares."""
+    together, dynamic = _together(study), Dynamic(normalize=study.profile.router.normalize)
+    found = {
+        "average": (Average(), together),
+        "ties": (Ties(rank=study.profile.ties_rank), together),
+        "static": (Static(), together),
+        "dynamic": (dynamic, together),
+    }
+    return found if study.domain == "habits" else {**found, "dynamic-k2": (dynamic, ("base", "both"))}
+
+
+def others(study: Study) -> Chosen:
+    """Those of other papers; without GenKnowSub where no expert is a general one, and without X-LoRA where answers are
+    read with a cache, which it has not."""
+    profile, together = study.profile, _together(study)
+    found: dict[str, Fusion] = {
+        "arrow": Arrow(),
+        "genknowsub": GenKnowSub(general=0),  # base
+        "knots": Knots(),
+        "dare-ties": DareTies(rank=profile.ties_rank),
+        "cat": Static(scope="module"),
+        "lora-flow": LoraFlow(),
+        "lorahub": LoraHub(),
+        "furina": Furina(),
+        "xlora": XLora(),
+        "hard": Hard(normalize=profile.router.normalize),
+    }
+    if "base" not in together:
+        del found["genknowsub"]
+    if profile.answers == "consensus" or get_format(profile.prompt.fmt).slots:
+        del found["xlora"]
+    return {name: (fusion, together) for name, fusion in found.items()}
+
+
+def _together(study: Study) -> tuple[str, ...]:
+    """The experts that are fused; those of the positive control each know one habit."""
+    return HABITS if study.domain == "habits" else ("base", "rules", "reasoning")
