@@ -16,6 +16,7 @@ from ..fusion.lorahub import LoraHub
 from ..fusion.xlora import XLora
 
 if TYPE_CHECKING:
+    from ..config import Profile
     from .study import Study
 
 Chosen = dict[str, tuple[Fusion, tuple[str, ...]]]
@@ -40,12 +41,22 @@ def method(study: Study) -> Chosen:
 
 
 def others(study: Study) -> Chosen:
-    """Those of other papers; without GenKnowSub where no expert is a general one, and without X-LoRA where answers are
-    read with a cache, which it has not."""
-    profile, together = study.profile, _together(study)
+    """Those of other papers; GenKnowSub only where the first expert is a general one."""
+    together = _together(study)
+    found = other_fusions(study.profile)
+    if together[0] != "base":
+        del found["genknowsub"]
+    return {name: (fusion, together) for name, fusion in found.items()}
+
+
+def other_fusions(profile: Profile) -> dict[str, Fusion]:
+    """The fusions of other papers by name, as they are set for a profile; the first expert is the general one.
+
+    Without X-LoRA where answers are read with a KV cache, which it has not.
+    """
     found: dict[str, Fusion] = {
         "arrow": Arrow(),
-        "genknowsub": GenKnowSub(general=0),  # base
+        "genknowsub": GenKnowSub(general=0),
         "knots": Knots(),
         "dare-ties": DareTies(rank=profile.ties_rank),
         "cat": Static(scope="module"),
@@ -55,11 +66,9 @@ def others(study: Study) -> Chosen:
         "xlora": XLora(),
         "hard": Hard(normalize=profile.router.normalize),
     }
-    if "base" not in together:
-        del found["genknowsub"]
     if profile.answers == "consensus" or get_format(profile.prompt.fmt).slots:
         del found["xlora"]
-    return {name: (fusion, together) for name, fusion in found.items()}
+    return found
 
 
 def _together(study: Study) -> tuple[str, ...]:
