@@ -49,6 +49,8 @@ class Reading:
         """(B, T): what the caller of `forward` said is prompt."""
         self.states: torch.Tensor | None = None
         """(B, T, D): what the student without experts makes of the tokens, where the fusion reads them twice."""
+        self.first: Any = None
+        """The KV cache that was last used for that."""
         self.bare = False
         """Whether the student is reading without experts."""
         self.override: Mapping[int, torch.Tensor] = {}

@@ -28,7 +28,7 @@ from .placing import LAYER, find_layers, replacements, set_module
 from .reading import Reading
 from .recomputing import check_recomputing, recomputing
 from .saved import adapters_of, saved_settings, write_saved
-from .xlora import refuse_cache, without_cache
+from .xlora import first_cache, generating_twice, keep_first
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -132,17 +132,18 @@ class RoutedModel(nn.Module):
         """As the student's `generate`: greedy, sampled, several sequences per prompt, beams, with guesses that are
         checked, with or without a cache.
 
-        Where α depends on the prompt, the prompt is read in one piece, whatever `prefill_chunk_size` says. X-LoRA uses
-        no cache, whatever `use_cache` says.
+        Where α depends on the prompt, the prompt is read in one piece, whatever `prefill_chunk_size` says.
 
         Raises:
-            ValueError: `past_key_values` holds a part of the prompt already, and α depends on the whole; or the way of
-                generating needs a cache, and the fusion has none.
+            ValueError: `past_key_values` holds a part of the prompt already, and α depends on the whole; or guesses are
+                to be checked by X-LoRA, which cannot take them back.
         """
         if not self.fusion.depends_on_input:
             return self.model.generate(*args, **kwargs)
         with self.reading.generation(self.model, args, kwargs) as named:
-            return self.model.generate(**(without_cache(named) if self.weigher.reads_twice else named))
+            if self.weigher.reads_twice:
+                named = generating_twice(named, self.generation_config)
+            return self.model.generate(**named)
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: Mapping | None = None, **options
@@ -231,6 +232,8 @@ class RoutedModel(nn.Module):
         """
         for gate in self.gates.values():
             gate.select(rows)
+        if self.reading.first is not None:
+            self.reading.first.batch_select_indices(rows)
 
     def merge(self) -> PreTrainedModel:
         """An ordinary model with the fused experts in its weights; this one stays as it is.
@@ -323,20 +326,28 @@ class RoutedModel(nn.Module):
         inputs = kwargs.get("inputs_embeds") if inputs is None else inputs
         if self.fusion.depends_on_input and decoder.training and torch.is_grad_enabled():
             check_recomputing(self.model.get_submodule(self._stack), self._recomputing)
-        if self.weigher.reads_twice:
-            refuse_cache(kwargs.get("past_key_values"))
         self.reading.enter(inputs, kwargs.get("past_key_values"), kwargs.get("attention_mask"))
         if self.weigher.reads_twice:
-            self.reading.bare = True
-            try:
-                with torch.no_grad():
-                    own = {"past_key_values": None, "use_cache": False, "output_hidden_states": False}
-                    self.reading.states = decoder.forward(*args, **kwargs | own)[0]
-            finally:
-                self.reading.bare = False
+            self._read_without_experts(decoder, args, kwargs, len(inputs))
+
+    def _read_without_experts(self, decoder: nn.Module, args: tuple, kwargs: dict[str, Any], rows: int) -> None:
+        """The first of two readings."""
+        wanted = kwargs.get("use_cache")
+        wanted = self.config.get_text_config().use_cache if wanted is None else wanted
+        cache = first_cache(kwargs.get("past_key_values"), rows, wanted=bool(wanted), config=self.config)
+        own = {"past_key_values": cache, "use_cache": cache is not None, "output_hidden_states": False}
+        self.reading.bare, self.reading.first = True, cache
+        try:
+            with torch.no_grad():
+                self.reading.states = decoder.forward(*args, **kwargs | own)[0]
+        finally:
+            self.reading.bare = False
 
     def _after_decoder(self, decoder: nn.Module, args: tuple, output: Any) -> None:
-        self.reading.leave(getattr(output, "past_key_values", None))
+        cache = getattr(output, "past_key_values", None)
+        self.reading.leave(cache)
+        if self.weigher.reads_twice:
+            keep_first(cache, self.reading.first)
 
     def _before_layer(self, index: int, layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Lay the layer's α in its gate."""

@@ -6,15 +6,16 @@ hidden states h, then the student reads again with them:
     α_t = softmax(C(h_t) / temperature)
 
 C is one linear layer (`depth` 1, PEFT's default) or several with a ReLU between them. The first reading has a meaning
-that no layer's input has, since it knows what the student would have said; it costs as much as a second student. And
-there is no KV cache: what a cache holds was made with experts. `generate` reads everything anew for every token, as
-PEFT does.
+that no layer's input has, since it knows what the student would have said; it costs as much as a second student. PEFT
+uses no KV cache and reads everything anew for every token. Here each reading has a cache of its own, that of the first
+beside that of the second (`first_cache`), so that a token costs two and not two for every token before it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -82,26 +83,68 @@ class _Classifier(Weigher):
         return (logits / self.options.temperature).softmax(-1)
 
 
-NO_CACHE = (
-    "X-LoRA reads everything twice and has no KV cache: give all tokens at once, with use_cache=False, and generate "
-    "without an assistant or prompt lookup"
-)
+_FIRST = "_routedk_first"
+"""Attribute of a KV cache: that of the first reading of the same tokens. A copied cache keeps a copy of it."""
 
 
-def without_cache(kwargs: dict) -> dict:
-    """Arguments of `generate` that use no cache.
+def first_cache(cache: Any, rows: int, *, wanted: bool, config: Any) -> Any:
+    """The KV cache of the first reading that goes with one of the second.
+
+    Args:
+        cache: of the second reading; nothing, empty, or of earlier tokens.
+        rows: of the batch.
+        wanted: whether there shall be one where `cache` is nothing.
+        config: the student's.
 
     Raises:
-        ValueError: the way of generating needs one.
+        RuntimeError: there is none of these tokens and rows.
     """
-    for name in ("past_key_values", "assistant_model", "prompt_lookup_num_tokens"):
-        if kwargs.get(name) is not None:
-            raise ValueError(f"{name} needs a cache. {NO_CACHE}")
+    from transformers import DynamicCache
+
+    if cache is None:
+        return DynamicCache(config=config) if wanted else None
+    length = int(cache.get_seq_length())
+    if not length:
+        keep_first(cache, DynamicCache(config=config))
+    found = getattr(cache, _FIRST, None)
+    if length and (found is None or int(found.get_seq_length()) != length):
+        raise RuntimeError(
+            f"this KV cache holds {length} tokens, and none of X-LoRA's first reading of them: it was made by another "
+            "model, or cut; read all tokens anew"
+        )
+    if length and len(found.layers[0].keys) != rows:
+        raise RuntimeError(
+            f"{rows} rows are decoded, but X-LoRA's first reading was of {len(found.layers[0].keys)}: call "
+            "select_alpha after selecting rows of the KV cache"
+        )
+    return found
+
+
+def keep_first(cache: Any, first: Any) -> None:
+    """Lay the KV cache of the first reading beside that of the second."""
+    if cache is not None and first is not None:
+        setattr(cache, _FIRST, first)
+
+
+def generating_twice(kwargs: dict[str, Any], defaults: Any) -> dict[str, Any]:
+    """Arguments of `generate` with which both readings stay together.
+
+    What a search for beams reorders, and where guesses are cut off, is the second cache alone: beams have no cache,
+    and guesses are refused. Every cache grows with its tokens.
+
+    Args:
+        kwargs: of `generate`, by name; `generation_config` is a copy that may be changed.
+        defaults: the student's settings of generation.
+
+    Raises:
+        ValueError: an assistant or prompt lookup is asked for.
+    """
+    settings = kwargs.get("generation_config") or defaults
+    for name in ("assistant_model", "prompt_lookup_num_tokens"):
+        if kwargs.get(name, getattr(settings, name, None)) is not None:
+            raise ValueError(f"{name}: X-LoRA reads everything twice and cannot take guesses back; generate without")
     kwargs = {name: value for name, value in kwargs.items() if name not in ("cache_implementation", "cache_config")}
-    return kwargs | {"use_cache": False}
-
-
-def refuse_cache(cache: object) -> None:
-    """Raises RuntimeError where a cache holds tokens already."""
-    if cache is not None and int(cache.get_seq_length()):
-        raise RuntimeError(f"the KV cache holds {int(cache.get_seq_length())} tokens already. {NO_CACHE}")
+    if kwargs.get("generation_config") is not None:
+        settings.cache_implementation = None
+    beams = kwargs.get("num_beams", settings.num_beams) or 1
+    return kwargs | ({"use_cache": False} if beams > 1 else {})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..data.formats import get_format
 from ..data.habits import HABITS
 from ..fusion.arrow import Arrow, GenKnowSub
 from ..fusion.base import Fusion
@@ -50,11 +49,8 @@ def others(study: Study) -> Chosen:
 
 
 def other_fusions(profile: Profile) -> dict[str, Fusion]:
-    """The fusions of other papers by name, as they are set for a profile; the first expert is the general one.
-
-    Without X-LoRA where answers are read with a KV cache, which it has not.
-    """
-    found: dict[str, Fusion] = {
+    """The fusions of other papers by name, as they are set for a profile; the first expert is the general one."""
+    return {
         "arrow": Arrow(),
         "genknowsub": GenKnowSub(general=0),
         "knots": Knots(),
@@ -66,9 +62,6 @@ def other_fusions(profile: Profile) -> dict[str, Fusion]:
         "xlora": XLora(),
         "hard": Hard(normalize=profile.router.normalize),
     }
-    if profile.answers == "consensus" or get_format(profile.prompt.fmt).slots:
-        del found["xlora"]
-    return found
 
 
 def _together(study: Study) -> tuple[str, ...]:

@@ -213,7 +213,7 @@ def _other_fusions(study: Study) -> Iterator[Planned]:
         config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
         about = f"fuse {len(experts)} experts as in arXiv {fusion.source}"
         kind = "router" if fusion.learns else "answer"
-        # X-LoRA reads everything twice, and writes without a cache.
+        # X-LoRA reads everything twice.
         times = 2.0 if isinstance(fusion, XLora) else 1.0
         yield Planned(
             f"fused-{name}-seed{seed}", about, kind, seed, config, experiments.fusion, part="fusions", sessions=times

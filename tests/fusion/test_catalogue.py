@@ -143,8 +143,6 @@ def test_a_compiled_model_gives_the_same(put, fusion):
 
 @pytest.mark.parametrize("fusion", WEIGHING, ids=str)
 def test_rows_follow_a_cache_that_was_reordered(put, fusion):
-    if isinstance(fusion, XLora):
-        return  # it has no cache
     routed, rows = put(fusion), torch.tensor([2, 0, 0])
     ids = padded(PROMPTS)
     positions = (ids["attention_mask"].cumsum(1) - 1).clamp(min=0)

@@ -55,7 +55,7 @@ def test_every_way_of_generating_gives_what_one_piece_and_a_cache_give(put, repe
     routed = put(fusion)
     options = PLAIN | {k: v for k, v in PIECES[way].items() if k in ("num_beams", "num_return_sequences", "do_sample")}
     if fusion in TWICE and way == "prompt lookup":
-        with pytest.raises(ValueError, match="prompt_lookup_num_tokens needs a cache.*X-LoRA reads everything twice"):
+        with pytest.raises(ValueError, match="prompt_lookup_num_tokens: X-LoRA reads everything twice"):
             routed.generate(repeating, **PLAIN | PIECES[way])
         return
     torch.manual_seed(0)
@@ -95,7 +95,7 @@ def test_chunks_from_settings_are_read_in_one_piece_and_the_settings_stay(put, r
     assert (settings.prefill_chunk_size, routed.generation_config.prefill_chunk_size) == (2, 3)
 
 
-@pytest.mark.parametrize("fusion", [one for one in READERS if one not in TWICE], ids=str)
+@pytest.mark.parametrize("fusion", READERS, ids=str)
 def test_a_prefix_that_was_cached_before_is_refused_where_alpha_reads_the_whole(put, repeating, fusion):
     routed = put(fusion)
     with torch.no_grad():
@@ -108,14 +108,30 @@ def test_a_prefix_that_was_cached_before_is_refused_where_alpha_reads_the_whole(
 
 
 @pytest.mark.parametrize("fusion", TWICE, ids=str)
-def test_what_is_read_twice_has_no_cache(put, repeating, fusion):
+def test_each_of_two_readings_has_a_cache_of_its_own(put, load, repeating, fusion):
+    """A copy keeps both; one that was made or cut elsewhere is refused."""
     routed = put(fusion)
-    cache = routed(repeating[:, :4], use_cache=True).past_key_values
-    with pytest.raises(RuntimeError, match="holds 4 tokens already. X-LoRA reads everything twice"):
-        routed(repeating[:, 4:], past_key_values=cache)
-    with pytest.raises(ValueError, match="past_key_values holds 4 tokens already"):
-        routed.generate(repeating, past_key_values=cache, **PLAIN)
-    with pytest.raises(ValueError, match="assistant_model needs a cache"):
+    later = {"input_ids": torch.tensor([[5, 6]]), "attention_mask": torch.ones(1, 11)}
+    whole = torch.cat([repeating, later["input_ids"]], 1)
+    with torch.no_grad():
+        right = routed(whole, use_cache=False).logits[:, -2:]
+        cache = routed(repeating, use_cache=True).past_key_values
+        kept, cut = copy.deepcopy(cache), copy.deepcopy(cache)
+        close(routed(**later, past_key_values=cache).logits, right, 1e-4)
+        close(routed(**later, past_key_values=kept).logits, right, 1e-4)
+        cut.crop(-1)
+        bare = load()(repeating, use_cache=True).past_key_values
+        for wrong in (cut, bare):
+            with pytest.raises(RuntimeError, match="none of X-LoRA's first reading"):
+                routed(**later, past_key_values=wrong)
+        cache = routed(repeating, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(2)
+        two = {"input_ids": torch.tensor([[5, 6], [5, 6]]), "attention_mask": torch.ones(2, 11)}
+        with pytest.raises(RuntimeError, match="2 rows are decoded.*was of 1: call select_alpha"):
+            routed(**two, past_key_values=cache)
+        routed.select_alpha(torch.tensor([0, 0]))
+        close(routed(**two, past_key_values=cache).logits[1:], right, 1e-4)
+    with pytest.raises(ValueError, match="assistant_model: X-LoRA reads everything twice"):
         routed.generate(repeating, assistant_model=routed.model, **PLAIN)
 
 

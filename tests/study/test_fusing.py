@@ -75,7 +75,9 @@ def test_pairs_are_read_from_the_second_reading(make):
     assert record.analysis["pair_auc"].keys() == {"validation", "test"}
 
 
-def test_where_answers_need_a_cache_there_is_no_xlora(make, tiny_profile):
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_samples_are_drawn_from_what_is_read_twice(make, tiny_profile):
     decode = replace(tiny_profile.decode, choose="consensus")
-    assert "xlora" not in fusions(make(decode=decode))
-    assert "xlora" in fusions(make())
+    vote = replace(tiny_profile.vote, n=3, sizes=(1, 3))
+    (record,) = (r for r in make(decode=decode, vote=vote).run(only=["fused-xlora-*"]) if r.run.startswith("fused"))
+    records.verify(record)
