@@ -29,7 +29,8 @@ from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha, train_fusion
 from routedk_lite.fusion.statistics import routing_statistics
-from routedk_lite.study.experiments import fusions, train
+from routedk_lite.study.experiments import train
+from routedk_lite.study.fusing import fusions
 from routedk_lite.study.machine import surroundings
 from routedk_lite.study.pipeline import Pipeline
 

@@ -46,8 +46,8 @@ def run(
     part: Annotated[
         str,
         typer.Option(
-            help="method (RouteDK and baselines), companion (places, formats and quantities of knowledge) or ablations "
-            "(of router and experts)."
+            help="method (RouteDK and baselines), companion (places, formats and quantities of knowledge), ablations "
+            "(of router and experts) or fusions (of other papers)."
         ),
     ] = "method",
     dry_run: Annotated[bool, typer.Option(help="Print the plan with estimates, run nothing.")] = False,

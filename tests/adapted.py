@@ -22,10 +22,11 @@ def make_adapter(tiny_llama, folder, *, r, targets, seed, **options):
 
 
 def learned(routed, *, seed=0, size=1.0):
-    """The same model with a router or θ that is not zero."""
+    """The same model with a router, θ or w that is not zero."""
     torch.manual_seed(seed)
     with torch.no_grad():
-        for parameter in routed.weigher.parameters():
+        searched = [routed.weigher.w] if hasattr(routed.weigher, "w") else []
+        for parameter in (*routed.weigher.parameters(), *searched):
             parameter.normal_(0, size)
     return routed
 

@@ -188,6 +188,16 @@ def folders(tiny_llama, tmp_path_factory):
     ]
 
 
+@pytest.fixture(scope="session")
+def alike(tiny_llama, tmp_path_factory):
+    """Three experts of equal shape on square modules, as PEFT's merges at one full rank need them."""
+    from adapted import make_adapter
+
+    top = tmp_path_factory.mktemp("alike")
+    targets = ["q_proj", "o_proj"]
+    return [make_adapter(tiny_llama, top / f"e{i}", r=4, targets=targets, seed=i + 1) for i in range(3)]
+
+
 @pytest.fixture
 def load(tiny_llama):
     """Loads the random Llama afresh."""

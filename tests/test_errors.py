@@ -229,7 +229,7 @@ def test_a_disk_that_fails_is_named(ended, monkeypatch, number, said):
 def test_debug_shows_where_an_error_comes_from(ended, words):
     code, err = ended(*words)
     assert code == 1 and "Traceback" in err and "in of_part" in err
-    assert err.endswith("error: part = 'nope': choose one of method, companion, ablations\n")
+    assert err.endswith("error: part = 'nope': choose one of method, companion, ablations, fusions\n")
 
 
 def test_a_fault_of_ours_keeps_its_traceback(ended, monkeypatch):

@@ -26,7 +26,7 @@ from ..student.batches import AnswerCollator
 from ..student.examples import encode_example
 from ..student.generation import pad_token
 from ..student.pairs import PairReader, pairs_at
-from ..student.training import answer_loss
+from ..student.training import batch_loss
 from ..teacher.knowledge import Knowledge
 from .measurable import measurable
 
@@ -143,23 +143,8 @@ def knowledge_losses(
         options["pairs_at"] = pairs_at(config, reader)
         rows = [encode_example(s, student.tokenizer, prompt or PromptConfig(), **options).row() for s in chosen]
         batches = [collate(rows[start : start + batch_size]) for start in range(0, wanted, batch_size)]
-        losses[kind] = [partial(_batch_loss, model, batch, config, reader) for batch in batches]
+        losses[kind] = [partial(batch_loss, model, batch, config, reader) for batch in batches]
     return losses
-
-
-def _batch_loss(
-    model: nn.Module, batch: Mapping[str, torch.Tensor], config: OptimizerConfig, reader: PairReader | None
-) -> torch.Tensor:
-    """What `training.SessionTrainer` minimises, of one batch."""
-    device = next(model.parameters()).device
-    inputs = {name: value.to(device) for name, value in batch.items()}
-    labels, spans, together = inputs.pop("labels"), inputs.pop("spans", None), inputs.pop("together", None)
-    outputs = model(**inputs, use_cache=False, output_hidden_states=reader is not None)
-    loss = config.answer_weight * answer_loss(outputs, labels)
-    if reader is not None:
-        hidden, count = outputs.hidden_states[reader.config.layer], (together >= 0).triu(1).sum().clamp(min=1)
-        loss = loss + config.pair_weight * reader.loss(hidden, spans, together) / count
-    return loss
 
 
 # --- gradients ----------------------------------------------------------------------------------------------------

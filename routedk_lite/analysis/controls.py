@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..fusion.fusion import Weigher
+from ..fusion.base import Weigher
 
 if TYPE_CHECKING:
     from ..fusion.routed import RoutedModel
@@ -111,15 +111,34 @@ class _Lesioned(Weigher):
     def __init__(self, whole: Weigher, off: Collection[int], layers: Collection[int]) -> None:
         super().__init__(whole.n_layers, whole.n_experts)
         self.whole, self.off, self.layers = whole, frozenset(off), frozenset(layers)
+        self.by_module, self.reads_twice, self.shares = whole.by_module, whole.reads_twice, whole.shares
+        self.lowest: torch.Tensor | None = None
 
     def alpha(self, layer, hidden, mask):
-        alpha = self.whole.alpha(layer, hidden, mask)
-        return without(alpha, self.off) if layer in self.layers else alpha
+        if not self.whole.once:
+            return self._left(layer, self.whole.alpha(layer, hidden, mask))
+        if layer == 0:
+            self.lowest = self.whole.alpha(0, hidden, mask)
+        return self._left(layer, self.lowest)
+
+    def of_module(self, layer, module, x):
+        return self._left(layer, self.whole.of_module(layer, module, x))
+
+    def _left(self, layer: int, alpha: torch.Tensor) -> torch.Tensor:
+        if layer not in self.layers:
+            return alpha
+        if self.whole.shares:
+            return without(alpha, self.off)
+        alpha = alpha.clone()
+        alpha[..., sorted(self.off)] = 0
+        return alpha
 
 
 @contextmanager
 def knocked_out(model: RoutedModel, experts: Sequence[str], layers: Collection[int] | None = None) -> Iterator[None]:
-    """Within the block, these experts take no part; the fusion weighs the others as it did, renormalised.
+    """Within the block, these experts take no part; the fusion weighs the others as it did.
+
+    Weights that sum to one are renormalised.
 
     The router goes on reading: what an expert no longer does in a lower layer changes what it sees in a higher one.
 
@@ -138,7 +157,7 @@ def knocked_out(model: RoutedModel, experts: Sequence[str], layers: Collection[i
     numbers = model.layer_numbers if layers is None else tuple(layers)
     if wrong := [number for number in numbers if number not in model.gates]:
         raise ValueError(f"layer {wrong[0]} has no experts; these have: {list(model.layer_numbers)}")
-    if model.weigher.n_experts != len(model.expert_names):
+    if not model.fusion.has_alpha:
         raise ValueError(f"{type(model.fusion).__name__} has no α: its experts cannot be taken apart again")
     without(torch.ones(model.weigher.n_experts), places)  # complains before anything has changed
     whole = model.weigher

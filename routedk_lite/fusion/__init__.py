@@ -1,5 +1,5 @@
 """The method: LoRA experts beside each other in a frozen student, weighed by a fusion. Whoever reads only this room
-has read RouteDK.
+has read RouteDK, and beside its fusions (`fusion`) those of ten other papers with the same experts (`catalogue`).
 
 >>> import peft, tempfile, routedk_lite as rdk
 >>> student = lambda: rdk.load_student("toy", device="cpu").model

@@ -1,4 +1,4 @@
-"""The four ways to fuse LoRA experts, and the weights they give: α, one share per expert.
+"""Ways to fuse LoRA experts, and the weights they give: α, one share per expert.
 
 RouteDK puts E LoRA experts beside every linear module of layer l and adds up their updates:
 
@@ -6,65 +6,26 @@ RouteDK puts E LoRA experts beside every linear module of layer l and adds up th
 
 What differs between the fusions is where α comes from. *Average*: always 1/E. *Static*: softmax(θ_l), learned once for
 all inputs. *Dynamic*, the paper's router: softmax(W_l z_l + b_l), with z_l the mean of the prompt's hidden states that
-enter layer l. *TIES* (arXiv 2306.01708) has no α: it merges the ΔW themselves, see `ties`. `routed.RoutedModel` puts a
-fusion and its experts into a student.
+enter layer l. *TIES* (arXiv 2306.01708) has no α: it merges the ΔW themselves, see `ties`. Further ones, each from
+another paper, have modules of their own; `catalogue` lists them all. `routed.RoutedModel` puts a fusion and its experts
+into a student.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from ..student.adapters import Adapter, adapted_modules
+from .base import Fusion, Weigher, require
+from .layers import Merged
+from .ties import merge_adapters
+
 POOLS = ("mean", "last", "attention", "token")
 SCOPES = ("layer", "global")
-
-
-def _require(ok: bool, owner: Any, name: str, rule: str) -> None:
-    if not ok:
-        raise ValueError(f"{type(owner).__name__}({name}={getattr(owner, name)!r}): {name} must be {rule}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fusion:
-    """How experts are fused: settings only. `weigher` makes the module that holds what is learned."""
-
-    depends_on_input = False
-    """Whether α differs between sessions."""
-
-    def weigher(self, n_layers: int, n_experts: int, hidden_size: int) -> Weigher:
-        """A fresh module that gives α for each of the layers."""
-        raise NotImplementedError
-
-    def to_json(self) -> dict[str, Any]:
-        """Name and settings; `fusion_from_json` reads them back."""
-        return {"fusion": type(self).__name__, **asdict(self)}
-
-
-class Weigher(nn.Module):
-    """Gives α of each layer; every expert the same share unless a subclass says otherwise."""
-
-    once = False
-    """Whether there is one α for all layers, made from what enters the lowest."""
-
-    def __init__(self, n_layers: int, n_experts: int) -> None:
-        super().__init__()
-        self.n_layers, self.n_experts = n_layers, n_experts
-
-    def alpha(self, layer: int, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """α of one layer, in float32.
-
-        Args:
-            layer: index among the layers that have experts, 0 the lowest.
-            hidden: hidden states entering the layer.
-            mask: 1 at the tokens that may be looked at: the prompt, without padding.
-
-        Shapes:
-            hidden: (B, T, D); mask: (B, T) → (B, E), or (B, T, E) where every token has its own α
-        """
-        return hidden.new_full((hidden.shape[0], self.n_experts), 1 / self.n_experts, dtype=torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +44,7 @@ class OneHot(Fusion):
     """Its place among the experts."""
 
     def weigher(self, n_layers: int, n_experts: int, hidden_size: int) -> Weigher:
-        _require(0 <= self.expert < n_experts, self, "expert", f"0 to {n_experts - 1}, the experts there are")
+        require(0 <= self.expert < n_experts, self, "expert", f"0 to {n_experts - 1}, the experts there are")
         return _OneHot(n_layers, n_experts, self.expert)
 
 
@@ -100,16 +61,34 @@ class _OneHot(Weigher):
 
 @dataclass(frozen=True, kw_only=True)
 class Static(Fusion):
-    """α_l = softmax(θ_l), learned and the same for every input."""
+    """α_l = softmax(θ_l), learned and the same for every input.
+
+    At the scope `module` this is CAT, the learnable concatenation of LoRA Soups (arXiv 2410.13025, and its code): ΔW =
+    Σᵢ αᵢ sᵢ Bᵢ Aᵢ in every linear module, with α the softmax of a learned θ of that module. CAT draws the first θ at
+    random, ours is zero, so that training starts from the average.
+    """
+
+    learns = static_rate = True
 
     scope: str = "layer"
-    """`layer`: a θ per layer. `global`: one for the whole model."""
+    """`layer`: a θ per layer. `global`: one for the whole model. `module`: one per linear module (CAT)."""
 
     def __post_init__(self) -> None:
-        _require(self.scope in SCOPES, self, "scope", "layer or global")
+        require(self.scope in (*SCOPES, "module"), self, "scope", "layer, global or module")
+
+    @property
+    def source(self) -> str:
+        return "2410.13025" if self.scope == "module" else ""
 
     def weigher(self, n_layers: int, n_experts: int, hidden_size: int) -> Weigher:
+        if self.scope == "module":
+            return super().weigher(n_layers, n_experts, hidden_size)
         return _Static(n_layers, n_experts, n_layers if self.scope == "layer" else 1)
+
+    def weigher_of(self, adapters: Sequence[Adapter], n_layers: int, hidden_size: int) -> Weigher:
+        if self.scope != "module":
+            return super().weigher_of(adapters, n_layers, hidden_size)
+        return _StaticByModule(n_layers, len(adapters), adapted_modules(adapters))
 
 
 class _Static(Weigher):
@@ -122,11 +101,25 @@ class _Static(Weigher):
         return alpha.expand(hidden.shape[0], -1)
 
 
+class _StaticByModule(Weigher):
+    by_module = True
+
+    def __init__(self, n_layers: int, n_experts: int, modules: Sequence[str]) -> None:
+        super().__init__(n_layers, n_experts)
+        # By name, since the experts of a saved model may come in another order of modules.
+        self.place = {module: i for i, module in enumerate(sorted(modules))}
+        self.theta = nn.Parameter(torch.zeros(len(modules), n_experts))  # (M, E)
+
+    def of_module(self, layer, module, x):
+        return self.theta[self.place[module]].float().softmax(-1).expand(len(x), -1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dynamic(Fusion):
     """α_l = softmax((W_l z_l + b_l) / temperature): the router reads the session. The defaults are the paper's."""
 
-    depends_on_input = True
+    source = "2508.17250"
+    depends_on_input = learns = True
 
     scope: str = "layer"
     """`layer`: every layer has its own W, b and z. `global`: one α for all layers, from what enters the lowest."""
@@ -141,13 +134,21 @@ class Dynamic(Fusion):
     """Divide z by its root mean square, so that it is about equally large in every layer."""
 
     def __post_init__(self) -> None:
-        _require(self.scope in SCOPES, self, "scope", "layer or global")
-        _require(self.pool in POOLS, self, "pool", "one of " + ", ".join(POOLS))
-        _require(self.temperature > 0, self, "temperature", "above 0")
-        _require(self.top_k is None or self.top_k >= 1, self, "top_k", "1 or more, or None")
+        require(self.scope in SCOPES, self, "scope", "layer or global")
+        require(self.pool in POOLS, self, "pool", "one of " + ", ".join(POOLS))
+        require(self.temperature > 0, self, "temperature", "above 0")
+        require(self.top_k is None or self.top_k >= 1, self, "top_k", "1 or more, or None")
+
+    @property
+    def by_token(self) -> bool:
+        return self.pool == "token"
+
+    @property
+    def sparse(self) -> bool:
+        return self.top_k is not None
 
     def weigher(self, n_layers: int, n_experts: int, hidden_size: int) -> Weigher:
-        _require(self.top_k is None or self.top_k <= n_experts, self, "top_k", f"at most {n_experts}, the experts")
+        require(self.top_k is None or self.top_k <= n_experts, self, "top_k", f"at most {n_experts}, the experts")
         return Router(n_layers, n_experts, hidden_size, self)
 
 
@@ -201,6 +202,9 @@ class Router(Weigher):
 class Ties(Fusion):
     """TIES merging of the experts' ΔW: trim small entries, elect a sign per entry, average those that agree."""
 
+    source = "2306.01708"
+    has_alpha = False
+
     density: float = 0.2
     """Share of entries that survive the trimming; 0.2 is what the TIES paper recommends."""
     trim: str = "global"
@@ -211,29 +215,12 @@ class Ties(Fusion):
     matrix, which needs as much memory as the student's weights."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.density <= 1, self, "density", "above 0, at most 1")
-        _require(self.trim in ("global", "module"), self, "trim", "global or module")
-        _require(self.rank is None or self.rank >= 1, self, "rank", "1 or more, or None")
+        require(0 < self.density <= 1, self, "density", "above 0, at most 1")
+        require(self.trim in ("global", "module"), self, "trim", "global or module")
+        require(self.rank is None or self.rank >= 1, self, "rank", "1 or more, or None")
 
     def weigher(self, n_layers: int, n_experts: int, hidden_size: int) -> Weigher:
         return Weigher(n_layers, 1)  # what is left is one merged expert
 
-
-FUSIONS: dict[str, type[Fusion]] = {cls.__name__: cls for cls in (Average, OneHot, Static, Dynamic, Ties)}
-"""The fusions by name."""
-
-
-def fusion_from_json(data: dict[str, Any]) -> Fusion:
-    """Read back what `Fusion.to_json` wrote.
-
-    Raises:
-        ValueError: no such fusion or setting.
-    """
-    name = data.get("fusion")
-    if name not in FUSIONS:
-        raise ValueError(f"unknown fusion {name!r}: choose one of {', '.join(FUSIONS)}")
-    known = {f.name for f in fields(FUSIONS[name])}
-    settings = {key: value for key, value in data.items() if key != "fusion"}
-    if unknown := sorted(settings.keys() - known):
-        raise ValueError(f"{name} has no setting {unknown[0]!r}: it has {', '.join(sorted(known)) or 'none'}")
-    return FUSIONS[name](**settings)
+    def merged(self, adapters: Sequence[Adapter]) -> Mapping[str, Merged]:
+        return merge_adapters(adapters, self.density, self.trim, self.rank)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .fusion import Weigher
+from .base import Weigher
 from .layers import RoutedLinear, ShiftedLinear
 from .placing import LAYER, set_module
 
@@ -36,9 +36,9 @@ def write_in(model: PreTrainedModel, weigher: Weigher, layer_numbers: Sequence[i
                 raise ValueError(f"{name}: the weights are quantised; load the student without 4-/8-bit to merge")
             if isinstance(module, RoutedLinear):
                 index = layer_numbers.index(int(LAYER.match(name)["number"]))
-                alpha = weigher.alpha(index, probe, probe.new_ones(1, 1))[0]
-                weights = alpha[module.owner] * module.scale  # (R,)
-                delta = (module.b.float() * weights) @ module.a.float()
+                own = module.weigh is not None
+                alpha = module.weigh(probe) if own else weigher.alpha(index, probe, probe.new_ones(1, 1))
+                delta = module.delta(alpha[0])
             else:
                 delta = module.delta.float()
             weight.copy_(weight.float() + delta)

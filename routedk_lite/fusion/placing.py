@@ -6,14 +6,14 @@ Everything is checked before anything is touched, so that a refusal leaves the s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from ..student.adapters import Adapter, adapted_modules
-from .layers import Gate, RoutedLinear, ShiftedLinear
-from .ties import Merged
+from .base import Weigher
+from .layers import Gate, Merged, RoutedLinear, ShiftedLinear, Weigh
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,25 +70,29 @@ def replacements(
     adapters: Sequence[Adapter],
     merged: Mapping[str, Merged],
     gates: Mapping[int, Gate],
+    weigher: Weigher,
+    weigh: Callable[[int, str], Weigh],
 ) -> dict[str, RoutedLinear | ShiftedLinear]:
     """The modules with experts, by the names of those that they will replace; the student stays as it is.
 
     Args:
         model: the student.
         adapters: the experts.
-        merged: what TIES has merged; empty for every other fusion.
+        merged: what the fusion has merged; empty where the experts stay apart.
         gates: of the layers, by number.
+        weigher: of the fusion.
+        weigh: gives what makes a module's own α, from its layer's place and its name.
 
     Raises:
         ValueError: an expert's matrices are not finite in the type that the student computes in.
     """
     made: dict[str, RoutedLinear | ShiftedLinear] = {}
     for name in adapted_modules(adapters):
-        base, gate = model.get_submodule(name), gates[int(LAYER.match(name)["number"])]
+        number = int(LAYER.match(name)["number"])
+        base, gate = model.get_submodule(name), gates[number]
         if name not in merged:
-            made[name] = RoutedLinear(
-                base, {i: a.modules[name] for i, a in enumerate(adapters) if name in a.modules}, gate
-            )
+            updates = {i: a.modules[name] for i, a in enumerate(adapters) if name in a.modules}
+            made[name] = weigher.linear(base, updates, gate, name, weigh(list(gates).index(number), name))
         elif merged[name].low_rank is not None:
             made[name] = RoutedLinear(base, {0: merged[name].low_rank}, gate)
         else:

@@ -47,6 +47,12 @@ class Reading:
         """Whether the tokens that come in begin with a prompt, and α is to be made."""
         self.said: torch.Tensor | None = None
         """(B, T): what the caller of `forward` said is prompt."""
+        self.states: torch.Tensor | None = None
+        """(B, T, D): what the student without experts makes of the tokens, where the fusion reads them twice."""
+        self.first: Any = None
+        """The KV cache that was last used for that."""
+        self.bare = False
+        """Whether the student is reading without experts."""
         self.override: Mapping[int, torch.Tensor] = {}
         """By layer: α to use instead of the fusion's."""
         self._columns: int | None = None  # within generate: the prompt's width
@@ -110,17 +116,6 @@ class Reading:
             yield
         finally:
             self.override = before
-
-    def mean_of_prompt(self, alpha: torch.Tensor) -> torch.Tensor:
-        """The α of a prompt that came in just now: where every token has its own, their mean over the prompt.
-
-        Shapes:
-            alpha: (B, E) or (B, T, E) → (B, E)
-        """
-        if alpha.ndim == 2:
-            return alpha
-        seen = self.mask.to(alpha.dtype)[..., None]
-        return ((alpha * seen).sum(1) / seen.sum(1)).detach()
 
     @contextmanager
     def generation(

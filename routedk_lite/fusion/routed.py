@@ -21,14 +21,15 @@ from torch import nn
 
 from ..files import written_beside
 from ..student.adapters import Adapter, read_adapter
-from .fusion import Dynamic, Fusion, Ties, fusion_from_json
-from .layers import Gate, RoutedLinear, ShiftedLinear
+from .base import Fusion
+from .catalogue import fusion_from_json
+from .layers import Gate, RoutedLinear, ShiftedLinear, Weigh, mean_over
 from .merging import write_in
 from .placing import find_layers, replacements, set_module
 from .reading import Reading
 from .recomputing import check_recomputing, enable_recomputing, recomputing
 from .saved import adapters_of, load_learned, saved_settings, write_saved
-from .ties import merge_adapters
+from .xlora import first_cache, generating_twice, keep_first
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,20 +73,19 @@ class RoutedModel(nn.Module):
         stack, self.layer_numbers = find_layers(model, self.adapters)
         self.gates = {number: Gate() for number in self.layer_numbers}
         hidden_size = model.config.get_text_config().hidden_size
-        weigher = fusion.weigher(len(self.layer_numbers), len(self.adapters), hidden_size)
-        merged = {}
-        if isinstance(fusion, Ties):
-            merged = merge_adapters(self.adapters, fusion.density, fusion.trim, fusion.rank)
+        prepared = fusion.prepared(self.adapters)
+        weigher = fusion.weigher_of(prepared, len(self.layer_numbers), hidden_size)
+        merged = fusion.merged(self.adapters)
         self.truncation_error = {name: one.error for name, one in merged.items() if one.low_rank is not None}
-        """TIES with a rank: the relative error of each module's truncated ΔW."""
-        made = replacements(model, self.adapters, merged, self.gates)
+        """A merge with a rank: the relative error of each module's truncated ΔW."""
+        made = replacements(model, prepared, merged, self.gates, weigher, self._weigh)
         # Nothing of the student has been touched so far, and from here on nothing is refused.
         self.model = model.requires_grad_(False)
         for name, module in made.items():
             set_module(model, name, module)
-        self.weigher = weigher.to(model.device)
-        by_token = isinstance(fusion, Dynamic) and fusion.pool == "token"
-        self.reading = Reading(whole=fusion.depends_on_input, by_token=by_token)
+        self.weigher = weigher.to(model.device).train(model.training)
+        self.training = model.training
+        self.reading = Reading(whole=fusion.depends_on_input, by_token=fusion.by_token)
         self._once = Gate()  # the α that a fusion with one for all layers has made in the lowest
         self._stack = stack
         self._hooks = [*self._hooked(model)]
@@ -138,12 +138,15 @@ class RoutedModel(nn.Module):
         student's own `generate` is this one, until `unload`: a pipeline may be given either.
 
         Raises:
-            ValueError: `past_key_values` holds a part of the prompt already, and α depends on the whole.
+            ValueError: `past_key_values` holds a part of the prompt already, and α depends on the whole; or guesses are
+                to be checked by X-LoRA, which cannot take them back.
         """
         generate = partial(type(self.model).generate, self.model)
         if not self.fusion.depends_on_input:
             return generate(*args, **kwargs)
-        with self.reading.generation(generate, self.model.generation_config, args, kwargs) as named:
+        with self.reading.generation(generate, self.generation_config, args, kwargs) as named:
+            if self.weigher.reads_twice:
+                named = generating_twice(named, self.generation_config)
             return generate(**named)
 
     def activation_checkpointing_enable(
@@ -173,16 +176,16 @@ class RoutedModel(nn.Module):
 
     @property
     def alpha(self) -> np.ndarray:
-        """α of the last prompt that was read; where every token has its own, their mean over the prompt.
+        """α of the last prompt that was read; where every token or module has its own, their mean.
 
         Shapes:
             (B, L, E), for the L layers that have experts (`layer_numbers`)
         """
         layers = []
         for gate in self.gates.values():
-            if gate.of_prompt is None:
-                raise RuntimeError("no α yet: run the model on a prompt first (TIES has none at all)")
-            layers.append(gate.of_prompt.detach().float().cpu())
+            if (shown := gate.shown()) is None:
+                raise RuntimeError("no α yet: run the model on a prompt first (merged experts have none at all)")
+            layers.append(shown.detach().float().cpu())
         return torch.stack(layers, 1).numpy()
 
     @contextmanager
@@ -201,7 +204,7 @@ class RoutedModel(nn.Module):
             ValueError: wrong number of experts or layers, or a layer without experts.
         """
         weights = torch.as_tensor(alpha, dtype=torch.float32, device=self.device)
-        if weights.shape[-1] != len(self.adapters) or isinstance(self.fusion, Ties):
+        if weights.shape[-1] != len(self.adapters) or not self.fusion.has_alpha:
             raise ValueError(f"alpha has {weights.shape[-1]} weights: give one for each of {list(self.expert_names)}")
         if layer is not None and layer not in self.gates:
             raise ValueError(f"layer {layer} has no experts; these have: {list(self.layer_numbers)}")
@@ -220,6 +223,8 @@ class RoutedModel(nn.Module):
         """
         for gate in self.gates.values():
             gate.select(rows)
+        if self.reading.first is not None:
+            self.reading.first.batch_select_indices(rows)
 
     def merge(self) -> PreTrainedModel:
         """An ordinary model with the fused experts in its weights; this one stays as it is.
@@ -300,33 +305,72 @@ class RoutedModel(nn.Module):
         if self.fusion.depends_on_input and decoder.training and torch.is_grad_enabled():
             check_recomputing(self.model.get_submodule(self._stack), self._recomputing)
         self.reading.enter(inputs, kwargs.get("past_key_values"), kwargs.get("attention_mask"))
+        if self.weigher.reads_twice:
+            self._read_without_experts(decoder, args, kwargs, len(inputs))
+
+    def _read_without_experts(self, decoder: nn.Module, args: tuple, kwargs: dict[str, Any], rows: int) -> None:
+        """The first of two readings."""
+        wanted = kwargs.get("use_cache")
+        wanted = self.config.get_text_config().use_cache if wanted is None else wanted
+        cache = first_cache(kwargs.get("past_key_values"), rows, wanted=bool(wanted), config=self.config)
+        own = {"past_key_values": cache, "use_cache": cache is not None, "output_hidden_states": False}
+        self.reading.bare, self.reading.first = True, cache
+        try:
+            with torch.no_grad():
+                self.reading.states = decoder.forward(*args, **kwargs | own)[0]
+        finally:
+            self.reading.bare = False
 
     def _after_decoder(self, decoder: nn.Module, args: tuple, output: Any) -> None:
-        self.reading.leave(getattr(output, "past_key_values", None))
+        cache = getattr(output, "past_key_values", None)
+        self.reading.leave(cache)
+        if self.weigher.reads_twice:
+            keep_first(cache, self.reading.first)
 
     def _before_layer(self, index: int, layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Lay the layer's α in its gate."""
         number = self.layer_numbers[index]
         gate, overridden = self.gates[number], self.reading.override.get(number)
         hidden = args[0] if args else kwargs["hidden_states"]
+        if self.reading.bare:
+            gate.alpha, gate.experts = hidden.new_zeros((len(hidden), len(self.adapters))), []
+            return
+        if self.weigher.by_module and self.reading.begins:
+            gate.mask, gate.by_module = self.reading.mask, {}
+        elif self.weigher.by_module:
+            gate.mask = None
         if overridden is not None:
             gate.alpha = overridden.expand(hidden.shape[0], -1)
+        elif self.weigher.by_module:
+            gate.alpha = None
         elif self.reading.begins or self.reading.by_token or not self.fusion.depends_on_input:
             gate.alpha = self._made(index, hidden)
         else:
             gate.check_rows(hidden.shape[0])
+        gate.experts = None
+        if gate.alpha is None:
+            return
         if self.reading.begins:
-            gate.of_prompt = self.reading.mean_of_prompt(gate.alpha)
-        sparse = isinstance(self.fusion, Dynamic) and self.fusion.top_k is not None
-        gate.find_experts(look=sparse or overridden is not None or not self.fusion.depends_on_input)
+            gate.of_prompt = mean_over(gate.alpha, self.reading.mask)
+        if self.fusion.sparse or overridden is not None or not self.fusion.depends_on_input:
+            gate.find_experts()
 
     def _made(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """What the fusion makes of a layer's input."""
+        if self.weigher.reads_twice:
+            hidden = self.reading.states
         if not self.weigher.once:
             return self.weigher.alpha(index, hidden, self.reading.mask)
         if index == 0:
             self._once.alpha = self.weigher.alpha(0, hidden, self.reading.mask)
         return self._once.alpha
+
+    def _weigh(self, index: int, module: str) -> Weigh:
+        """What makes a module's own α; asks the weigher that there is then."""
+        return partial(self._of_module, index, module)
+
+    def _of_module(self, index: int, module: str, x: torch.Tensor) -> torch.Tensor:
+        return self.weigher.of_module(index, module, x)
 
     def _recomputing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """Asked for when a layer's activations are computed that will be computed again."""

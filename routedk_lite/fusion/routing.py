@@ -30,7 +30,8 @@ from ..student.summaries import finished_summary, one_at_a_time, write_summary
 from ..student.trainer import SessionTrainer
 from ..student.training import make_trainer, run_trainer
 from ..unfinished import remove
-from .fusion import Dynamic, Static
+from .fusion import Dynamic
+from .lorahub import LoraHub
 from .routed import RoutedModel
 from .saved import MODEL_FILES, ROUTED_FILES
 from .statistics import RoutingStatistics, failure_signs, routing_statistics
@@ -43,7 +44,7 @@ class FusionResult(NamedTuple):
     """Experts and fusion, for `RoutedModel.from_pretrained`; `routing.json` beside them."""
     history: list[dict[str, float]]
     """Trainer's log: `loss`, `eval_loss`, and of each epoch's α on validation `entropy`, `variance`,
-    `mutual_information`, `load_<expert>`, means over layers."""
+    `mutual_information`, `effective_support`, `load_<expert>`, means over layers."""
     seconds: float
     """Wall time, resumed parts included."""
     warnings: tuple[str, ...]
@@ -89,7 +90,8 @@ class _FusionTrainer(SessionTrainer):
 
     def kept(self) -> dict[str, Any]:
         found = self.statistics
-        return super().kept() | {"statistics": found and {k: v.tolist() for k, v in found._asdict().items()}}
+        known = found and {k: v.tolist() for k, v in found._asdict().items() if v is not None}
+        return super().kept() | {"statistics": known}
 
     def take_up(self, kept: dict[str, Any]) -> None:
         super().take_up(kept)
@@ -101,7 +103,8 @@ class _FusionTrainer(SessionTrainer):
         if not model.training:
             self.alphas.append(model.alpha)
         elif self.config.entropy_weight or self.config.balance_weight:
-            alpha = torch.stack([gate.alpha for gate in model.gates.values()], -2).flatten(0, -3)  # (B or B·T, L, E)
+            made = [alpha for gate in model.gates.values() for alpha in gate.alphas()]
+            alpha = torch.stack(made, -2).flatten(0, -3)  # (B or B·T, layers or modules, E)
             loss = loss + self._penalty(alpha) / self.n_batches
         return (loss, outputs) if return_outputs else loss
 
@@ -117,6 +120,7 @@ class _FusionTrainer(SessionTrainer):
         self.statistics = routing_statistics(np.concatenate(self.alphas))
         means = {name: float(np.mean(getattr(self.statistics, name))) for name in ("entropy", "variance")}
         means["mutual_information"] = float(self.statistics.mutual_information.mean())
+        means["effective_support"] = float(self.statistics.effective_support.mean())
         loads = zip(self.names, self.statistics.load.mean(0).tolist(), strict=True)
         output.metrics.update(means | {f"load_{name}": load for name, load in loads})
         return output
@@ -196,8 +200,7 @@ def train_fusion(
     with one_at_a_time(folder, run_id):
         if (done := _finished(model, folder, run_id, work)) is not None:  # by another process, while this one waited
             return done
-        static = isinstance(model.fusion, Static)
-        rate = config.static_learning_rate if static else config.learning_rate
+        rate = config.static_learning_rate if model.fusion.static_rate else config.learning_rate
         trainer = make_trainer(
             _FusionTrainer,
             model,
@@ -217,7 +220,8 @@ def train_fusion(
         signs = []
         if trainer.statistics is not None:
             losses = [row["eval_loss"] for row in history if "eval_loss" in row]
-            signs = failure_signs(trainer.statistics, model.expert_names, losses)
+            known = trainer.statistics if model.weigher.shares else None
+            signs = failure_signs(known, model.expert_names, losses)
         summary = {
             "digest": run_id,
             "config": {**config.__dict__, "seed": seed},
@@ -251,7 +255,8 @@ def _unchanged_after_an_error(weigher: torch.nn.Module) -> Iterator[None]:
 def _check_fusion(model: RoutedModel) -> None:
     fusion = model.fusion
     if not list(model.weigher.parameters()):
-        raise ValueError(f"{type(fusion).__name__} has nothing to learn: train a Static or a Dynamic fusion")
+        way = "call search_weights" if isinstance(fusion, LoraHub) else "train a Static or a Dynamic fusion"
+        raise ValueError(f"{type(fusion).__name__} has nothing to learn by gradients: {way}")
     if isinstance(fusion, Dynamic) and fusion.top_k == 1:
         raise ValueError(
             "top_k = 1: the one weight that is left is always 1, so no gradient reaches the router. "

@@ -11,7 +11,7 @@ from ..files import UnreadableError, read_json, sha256_file, write_json
 from ..student.adapters import Adapter, LowRank
 
 if TYPE_CHECKING:
-    from .fusion import Fusion, Weigher
+    from .base import Fusion, Weigher
 
 _FILES = ("experts.safetensors", "fusion.safetensors")
 MODEL_FILES = (*_FILES, "routed.json")

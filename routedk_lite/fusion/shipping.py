@@ -17,7 +17,7 @@ from ..files import atomic_folder, write_json
 from ..student.adapters import peft_tensors, read_adapter
 from ..student.experts import ADAPTER_FILES
 from ..student.summaries import copy_summary
-from .fusion import Fusion
+from .base import Fusion
 from .routed import RoutedModel
 from .saved import MODEL_FILES, ROUTED_FILES, TRAINING_NOTES, saved_adapters, saved_settings
 

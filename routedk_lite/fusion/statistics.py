@@ -33,14 +33,20 @@ class RoutingStatistics(NamedTuple):
     """(L,): variance of a weight between sessions, mean over experts."""
     mutual_information: np.ndarray
     """(L,): between session and expert, in nats: entropy of the mean α minus mean entropy of α."""
+    effective_support: np.ndarray | None = None
+    """(L,): mean over sessions of exp(entropy of α), as how many experts share the weight: 1 where one has it all, E
+    where all have the same (ReMix, arXiv 2603.10160, tells by it how far a router has collapsed). `None`: of a training
+    that an earlier version began."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain lists, five decimals."""
-        return {name: np.round(value, 5).tolist() for name, value in self._asdict().items()}
+        return {name: np.round(value, 5).tolist() for name, value in self._asdict().items() if value is not None}
 
 
 def routing_statistics(alpha: np.ndarray) -> RoutingStatistics:
-    """Entropy, load, variance and mutual information of the weights of many sessions.
+    """Entropy, load, variance, mutual information and effective support of the weights of many sessions.
+
+    Where weights are negative or do not sum to one (LoraHub, FURINA), entropies are those of their shares |α| / Σ|α|.
 
     Shapes:
         alpha: (sessions, L, E)
@@ -55,27 +61,40 @@ def routing_statistics(alpha: np.ndarray) -> RoutingStatistics:
     def entropy(p: np.ndarray) -> np.ndarray:
         return -np.sum(p * np.log(np.clip(p, 1e-12, None)), axis=-1)
 
-    load = alpha.mean(0)
-    mean_entropy = entropy(alpha).mean(0)
+    load, shares = alpha.mean(0), _shares(alpha)
+    of_session = entropy(shares)
+    mean_entropy = of_session.mean(0)
     return RoutingStatistics(
         entropy=mean_entropy,
         load=load,
         variance=alpha.var(0).mean(-1),
-        mutual_information=np.maximum(entropy(load) - mean_entropy, 0.0),
+        mutual_information=np.maximum(entropy(shares.mean(0)) - mean_entropy, 0.0),
+        effective_support=np.exp(of_session).mean(0),
     )
 
 
-def failure_signs(statistics: RoutingStatistics, names: Sequence[str], losses: Sequence[float] = ()) -> list[str]:
+def _shares(alpha: np.ndarray) -> np.ndarray:
+    """Weights that sum to one as they are; others as shares of their magnitudes, even where all are zero."""
+    if (alpha >= 0).all() and np.allclose(alpha.sum(-1), 1, atol=1e-3):
+        return alpha
+    sizes = np.abs(alpha)
+    total = sizes.sum(-1, keepdims=True)
+    return np.where(total > 0, sizes / np.where(total > 0, total, 1), 1 / alpha.shape[-1])
+
+
+def failure_signs(
+    statistics: RoutingStatistics | None, names: Sequence[str], losses: Sequence[float] = ()
+) -> list[str]:
     """The published signs of a router that failed, in words; none of them proves it.
 
     Args:
-        statistics: of the validation sessions.
+        statistics: of the validation sessions; `None` where weights are no shares, so that nothing can be told of them.
         names: the experts'.
         losses: validation losses, epoch by epoch.
     """
     signs = []
-    n_experts = statistics.load.shape[1]
-    if n_experts > 1:
+    n_experts = len(names)
+    if n_experts > 1 and statistics is not None:
         uniform = statistics.entropy > UNIFORM_ENTROPY * math.log(n_experts)
         if uniform.all() and (statistics.variance < UNIFORM_VARIANCE).all():
             signs.append(

@@ -7,25 +7,14 @@ the entries of B A are sums of products of theirs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 
 from ..student.adapters import Adapter, LowRank, adapted_modules
+from .layers import Merged
 
 OVERSAMPLING, POWER_ITERATIONS = 16, 4
 """Of the randomised SVD (Halko et al. 2011): columns beyond the rank, and products that sharpen the spectrum."""
-
-
-class Merged(NamedTuple):
-    """The merged update of one module, as a matrix or as a product."""
-
-    delta: torch.Tensor | None
-    """ΔW, shape (d_out, d_in), where the full matrix is kept."""
-    low_rank: LowRank | None
-    """B A of the chosen rank, where a truncated SVD is kept."""
-    error: float
-    """Relative Frobenius error of the truncation; 0 for the full matrix."""
 
 
 def trim(delta: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -100,22 +89,36 @@ def merge_adapters(
         rank: keep a truncated SVD of this rank; `None` keeps the full matrices.
     """
 
-    def deltas_of(adapter: Adapter) -> Callable[[], Iterator[torch.Tensor]]:
-        return lambda: (update.delta() for update in adapter.modules.values())
-
     thresholds = None
     if trim_over == "global":
-        thresholds = [global_threshold(deltas_of(adapter), density) for adapter in adapters]
+        thresholds = [global_threshold(_deltas_of(adapter), density) for adapter in adapters]
+
+    def trimmed(i: int, module: str, delta: torch.Tensor) -> torch.Tensor:
+        return trim(delta, thresholds[i] if thresholds else module_threshold(delta, density))
+
+    return merge_pruned(adapters, trimmed, rank)
+
+
+def merge_pruned(
+    adapters: Sequence[Adapter], prune: Callable[[int, str, torch.Tensor], torch.Tensor], rank: int | None = None
+) -> Mapping[str, Merged]:
+    """Prune the ΔW of several adapters, elect and average, module by module.
+
+    Args:
+        adapters: the experts.
+        prune: gives what is left of a ΔW, from the expert's place, the module's name and the ΔW.
+        rank: keep a truncated SVD of this rank; `None` keeps the full matrices.
+    """
     merged = {}
     for module in adapted_modules(adapters):
-        trimmed = []
-        for i, adapter in enumerate(adapters):
-            if module in adapter.modules:
-                delta = adapter.modules[module].delta()
-                trimmed.append(trim(delta, thresholds[i] if thresholds else module_threshold(delta, density)))
-        delta = elect_and_merge(torch.stack(trimmed))
+        there = [(i, adapter.modules[module]) for i, adapter in enumerate(adapters) if module in adapter.modules]
+        delta = elect_and_merge(torch.stack([prune(i, module, update.delta()) for i, update in there]))
         merged[module] = Merged(delta, None, 0.0) if rank is None else _truncated(delta, rank)
     return merged
+
+
+def _deltas_of(adapter: Adapter) -> Callable[[], Iterator[torch.Tensor]]:
+    return lambda: (update.delta() for update in adapter.modules.values())
 
 
 def _truncated(delta: torch.Tensor, rank: int) -> Merged:

@@ -8,6 +8,7 @@ CPU with bfloat16 the adapters compute in bfloat16 while the optimizer keeps flo
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,28 @@ def answer_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = No
     targets = labels[:, 1:].flatten()
     total = functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
     return total / (num_items_in_batch if num_items_in_batch is not None else (targets != IGNORE).sum())
+
+
+def batch_loss(
+    model: torch.nn.Module, batch: Mapping[str, torch.Tensor], config: OptimizerConfig, reader: PairReader | None
+) -> torch.Tensor:
+    """What `trainer.SessionTrainer` minimises, of one batch from `batches.AnswerCollator`.
+
+    Args:
+        model: the student with what is trained on it.
+        batch: on any device.
+        config: how much answers and pairs weigh.
+        reader: of the pairs, where the batch has them.
+    """
+    device = next(model.parameters()).device
+    inputs = {name: value.to(device) for name, value in batch.items()}
+    labels, spans, together = inputs.pop("labels"), inputs.pop("spans", None), inputs.pop("together", None)
+    outputs = model(**inputs, use_cache=False, output_hidden_states=reader is not None)
+    loss = config.answer_weight * answer_loss(outputs, labels)
+    if reader is not None:
+        hidden, count = outputs.hidden_states[reader.config.layer], (together >= 0).triu(1).sum().clamp(min=1)
+        loss = loss + config.pair_weight * reader.loss(hidden, spans, together) / count
+    return loss
 
 
 def low_precision(info: StudentInfo) -> bool:

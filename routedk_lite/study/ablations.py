@@ -17,7 +17,8 @@ from ..answers.answering import pairs_of
 from ..answers.decoding import greedy_answers
 from ..data.sessions import Session
 from ..fusion.statistics import routing_statistics
-from .experiments import decoded, fusions, routed, traced
+from .experiments import decoded, routed, traced
+from .fusing import fusions
 from .votes import sampled, voted
 
 if TYPE_CHECKING:

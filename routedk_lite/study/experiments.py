@@ -24,7 +24,7 @@ from ..data.habits import HABITS, habit_bundles
 from ..data.metrics import evaluate
 from ..data.prompts import ContextOf
 from ..files import sha256_folder
-from ..fusion.fusion import Average, Dynamic, Fusion, Static, Ties
+from ..fusion.lorahub import LoraHub, search_weights
 from ..fusion.routed import RoutedModel
 from ..fusion.routing import FusionResult, trace_alpha, train_fusion
 from ..fusion.shipping import unpack_expert, unpack_fusion
@@ -32,6 +32,7 @@ from ..fusion.statistics import routing_statistics
 from ..locks import locked
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..student.starting import Start
+from .fusing import fusions
 from .joint import joint_start, train_joint
 from .records import measure
 from .votes import resumed, sampled, vote_facts, voted, voting_curves
@@ -54,22 +55,6 @@ def experts(study: Study) -> dict[str, str]:
     if not study.has_knowledge:
         return {"base": EXPERTS["base"]}
     return dict.fromkeys(HABITS, "none") if study.domain == "habits" else EXPERTS
-
-
-def fusions(study: Study) -> dict[str, tuple[Fusion, tuple[str, ...]]]:
-    """The fusions of a study by name, each with its experts; none where there is one expert alone."""
-    if not study.has_knowledge:
-        return {}
-    control = study.domain == "habits"
-    together = HABITS if control else ("base", "rules", "reasoning")
-    dynamic = Dynamic(normalize=study.profile.router.normalize)
-    found = {
-        "average": (Average(), together),
-        "ties": (Ties(rank=study.profile.ties_rank), together),
-        "static": (Static(), together),
-        "dynamic": (dynamic, together),
-    }
-    return found if control else {**found, "dynamic-k2": (dynamic, ("base", "both"))}
 
 
 def lessons(study: Study, name: str, split: str) -> Iterable[Session]:
@@ -185,7 +170,10 @@ def training_fields(result: ExpertResult | FusionResult, spent: float) -> dict[s
 
 @contextmanager
 def routed(study: Study, name: str):
-    """The student with the experts of a fusion on it, trained where the fusion learns; with its training, if any."""
+    """The student with the experts of a fusion on it, trained where the fusion learns; with its training, if any.
+
+    LoraHub's weights are searched each time, which takes a minute rather than an hour.
+    """
     settings, names = fusions(study)[name]
     folders = [train(study, expert_name).folder for expert_name in names]
     model = RoutedModel(study.student.model, folders, settings, student=study.student.info.id)
@@ -207,6 +195,9 @@ def routed(study: Study, name: str):
                     seed=study.seed,
                     progress=study.progress,
                 )
+        elif isinstance(settings, LoraHub):
+            how = {"config": study.profile.router, "prompt": study.profile.prompt, "reader": study.reader}
+            search_weights(model, study.student, study.split("train"), **how, seed=study.seed)
         yield model, result
     finally:
         model.unload()
@@ -227,7 +218,7 @@ def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
             made["analysis"]["warnings"] = list(result.warnings)
         if model.truncation_error:
             made["analysis"]["truncation_error"] = float(np.mean(list(model.truncation_error.values())))
-        if not isinstance(model.fusion, Ties):
+        if model.fusion.has_alpha:
             alpha = traced(study, model, study.split("test"))
             made["analysis"] |= {
                 "experts": list(model.expert_names),

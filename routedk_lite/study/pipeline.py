@@ -22,7 +22,7 @@ from ..fusion.shipping import exported_files, write_merged, write_shipped
 from ..student.backbone import is_cached, student_files
 from ..student.experts import ExpertResult
 from . import experiments
-from .experiments import fusions
+from .fusing import fusions
 from .measurements import Measurement, read_measurement, write_measurement
 from .provenance import record_path
 from .records import RunRecord, damage, read_record, write_record

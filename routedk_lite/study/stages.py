@@ -13,8 +13,9 @@ from ..answers.baselines import FLOORS, SIMILARITIES
 from ..config import settings
 from ..data.habits import HABITS
 from ..data.sessions import PUBLIC_DOMAINS
-from . import ablations, experiments, mixtures, preliminaries, variants
-from .experiments import fusions
+from ..fusion.xlora import XLora
+from . import ablations, experiments, fusing, mixtures, preliminaries, variants
+from .fusing import fusions
 from .preliminaries import FLOOR_SEED, HINTS, HINTS_WITHOUT_TEACHER
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ EXPLORED = 30
 """Test sessions that the router explorer shows."""
 ASKED_TEACHER = 0.5
 """What it takes to ask a teacher about its texts, in trainings on them: no pass backward (`student.soft_targets`)."""
-PARTS = ("method", "companion", "ablations")
-"""Of a study: RouteDK with its baselines, the questions of the companion paper (`variants`), and what the router and
-each expert are good for (`ablations`, and `mixtures` for the explorer)."""
+PARTS = ("method", "companion", "ablations", "fusions")
+"""Of a study: RouteDK with its baselines, the questions of the companion paper (`variants`), what the router and each
+expert are good for (`ablations`, and `mixtures` for the explorer), and the fusions of other papers (`fusing`)."""
 
 
 class Planned(NamedTuple):
@@ -69,6 +70,7 @@ def planned(study: Study) -> Iterator[Planned]:
         yield from _experts(study)
         yield from _fusions(study)
         yield from _taken_apart(study, lambda change: "control" in change, part="method")
+        yield from _other_fusions(study)
         return
     yield from _floors(study)
     yield from _without_student(study)
@@ -80,6 +82,7 @@ def planned(study: Study) -> Iterator[Planned]:
     if study.has_knowledge:
         yield from _companion(study)
         yield from _ablations(study)
+        yield from _other_fusions(study)
 
 
 # --- settings -----------------------------------------------------------------------------------------------------
@@ -202,13 +205,26 @@ def _experts_beside(study: Study) -> Iterator[Planned]:
 
 
 def _fusions(study: Study) -> Iterator[Planned]:
-    seed, found = study.seed, fusions(study)
+    seed, found = study.seed, fusing.method(study)
     routed = _routed(study) if found else {}
     for name, (fusion, experts) in found.items():
         config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
         kind = "router" if name.startswith(("static", "dynamic")) else "answer"
         about = f"fuse {len(experts)} experts"
         yield Planned(f"fusion-{name}-seed{seed}", about, kind, seed, config, experiments.fusion)
+
+
+def _other_fusions(study: Study) -> Iterator[Planned]:
+    seed, routed = study.seed, _routed(study)
+    for name, (fusion, experts) in fusing.others(study).items():
+        config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
+        about = f"fuse {len(experts)} experts as in arXiv {fusion.source}"
+        kind = "router" if fusion.learns else "answer"
+        # X-LoRA reads everything twice.
+        times = 2.0 if isinstance(fusion, XLora) else 1.0
+        yield Planned(
+            f"fused-{name}-seed{seed}", about, kind, seed, config, experiments.fusion, part="fusions", sessions=times
+        )
 
 
 def _votes(study: Study) -> Iterator[Planned]:

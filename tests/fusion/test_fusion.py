@@ -14,20 +14,12 @@ from conftest import require
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from routedk_lite.fusion.fusion import Average, Dynamic, OneHot, Static, Ties, fusion_from_json
+from routedk_lite.fusion.catalogue import fusion_from_json
+from routedk_lite.fusion.fusion import Average, Dynamic, OneHot, Static, Ties
 from routedk_lite.fusion.layers import RoutedLinear
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.ties import elect_and_merge, global_threshold, merge_adapters, trim
 from routedk_lite.student.adapters import Adapter, LowRank, read_adapter
-
-
-@pytest.fixture(scope="module")
-def alike(tiny_llama, tmp_path_factory):
-    """Three experts of equal shape on square modules, as PEFT's merges at one full rank need them."""
-    top = tmp_path_factory.mktemp("alike")
-    targets = ["q_proj", "o_proj"]
-    return [make_adapter(tiny_llama, top / f"e{i}", r=4, targets=targets, seed=i + 1) for i in range(3)]
-
 
 # --- what each fusion must equal ------------------------------------------------------------------------------------
 

@@ -8,10 +8,17 @@ import pytest
 import torch
 from adapted import PROMPTS, learned, logits, padded
 
+from routedk_lite.fusion.arrow import Arrow
+from routedk_lite.fusion.flow import Hard, LoraFlow
+from routedk_lite.fusion.furina import Furina
 from routedk_lite.fusion.fusion import Average, Dynamic, Static
 from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.fusion.xlora import XLora
 
-LEARNING = [Dynamic(), Dynamic(scope="global"), Dynamic(pool="token"), Dynamic(top_k=2), Static()]
+LEARNING = [
+    *(Dynamic(), Dynamic(scope="global"), Dynamic(pool="token"), Dynamic(top_k=2), Static(), Static(scope="module")),
+    *(LoraFlow(), Hard(), Furina(), XLora(), XLora(scope="layer")),
+]
 
 
 def gradients(routed, order):
@@ -66,7 +73,7 @@ def test_checkpointing_of_the_student_alone_is_refused(load, folders):
         routed.activation_checkpointing_enable({"context_fn": None})
 
 
-@pytest.mark.parametrize("fusion", [Static(), Average(), Dynamic()], ids=str)
+@pytest.mark.parametrize("fusion", [Average(), Arrow(), *LEARNING], ids=str)
 def test_a_model_is_copied_and_merged_after_a_forward_pass_with_gradients(load, folders, fusion):
     routed = learned(RoutedModel(load(), folders, fusion), size=0.4)
     expected = logits(routed)

@@ -16,10 +16,15 @@ from stopped import Stop, stop_at, timeless
 from routedk_lite.config import RouterConfig
 from routedk_lite.data.prompts import build_prompt, encode_prompt
 from routedk_lite.files import sha256_folder
+from routedk_lite.fusion.arrow import Arrow
+from routedk_lite.fusion.flow import Hard, LoraFlow
+from routedk_lite.fusion.furina import Furina
 from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
+from routedk_lite.fusion.lorahub import LoraHub
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import _FusionTrainer, trace_alpha, train_fusion
-from routedk_lite.fusion.statistics import failure_signs, routing_statistics
+from routedk_lite.fusion.statistics import RoutingStatistics, failure_signs, routing_statistics
+from routedk_lite.fusion.xlora import XLora
 from routedk_lite.student import trainer
 from routedk_lite.student.trainer import TrainingProgress
 
@@ -69,7 +74,11 @@ def train(tiny_student, sessions, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("fusion", [Dynamic(), Static()])
+@pytest.mark.parametrize(
+    "fusion",
+    [Dynamic(), Static(), Static(scope="module"), LoraFlow(), Hard(), Furina(), XLora()],
+    ids=str,
+)
 @pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
 def test_only_the_fusion_learns_and_the_loss_falls(routed, train, sessions, fusion):
     model = routed(fusion)
@@ -204,6 +213,12 @@ def test_traces_do_not_depend_on_batches_or_order(routed, tiny_student, sessions
     assert np.ptp(whole, axis=0).max() > 0.05
 
 
+@pytest.mark.parametrize("fusion", [Static(scope="module"), XLora(), LoraFlow(), Furina()], ids=str)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_penalties_know_weights_of_every_kind(routed, train, fusion):
+    train(routed(fusion), "penalised", entropy_weight=0.5, balance_weight=0.5, epochs=1)
+
+
 @pytest.mark.parametrize(("name", "sign"), [("entropy_weight", 1.0), ("balance_weight", 1.0)])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_penalties_move_alpha_the_way_they_say(routed, train, tiny_student, sessions, name, sign):
@@ -237,7 +252,13 @@ def test_a_penalty_is_whole_in_an_incomplete_step(routed, tiny_student, sessions
 
 @pytest.mark.parametrize(
     ("fusion", "words"),
-    [(Average(), "Average has nothing to learn"), (Ties(), "Ties has nothing"), (Dynamic(top_k=1), "top_k = 1")],
+    [
+        (Average(), "Average has nothing to learn"),
+        (Ties(), "Ties has nothing"),
+        (Arrow(), "Arrow has nothing to learn by gradients: train"),
+        (LoraHub(), "LoraHub has nothing to learn by gradients: call search_weights"),
+        (Dynamic(top_k=1), "top_k = 1"),
+    ],
 )
 def test_fusions_that_cannot_learn_are_refused(routed, train, fusion, words):
     with pytest.raises(ValueError, match=words):
@@ -260,13 +281,35 @@ def test_statistics_of_a_router_that_decides_by_session():
     assert found.load.tolist() == [[0.5, 0.5]]
     assert found.variance == pytest.approx([0.25])
     assert found.mutual_information == pytest.approx([math.log(2)])
+    assert found.effective_support == pytest.approx([1])
 
 
 def test_statistics_of_a_uniform_router():
     found = routing_statistics(np.full((5, 3, 3), 1 / 3))
     assert found.entropy == pytest.approx([math.log(3)] * 3)
+    assert found.effective_support == pytest.approx([3] * 3)
     assert found.variance == pytest.approx([0] * 3)
     assert found.mutual_information == pytest.approx([0] * 3, abs=1e-12)
+
+
+def test_the_effective_support_is_the_mean_over_sessions_of_how_many_share_the_weight():
+    alpha = np.array([[[1, 0, 0, 0]], [[0.25] * 4], [[0.5, 0.5, 0, 0]]])
+    assert routing_statistics(alpha).effective_support == pytest.approx([(1 + 4 + 2) / 3])
+    assert routing_statistics(alpha).to_json()["effective_support"] == [pytest.approx(7 / 3, abs=1e-5)]
+
+
+def test_weights_that_are_no_shares_are_taken_as_shares_of_their_size():
+    odd = np.array([[[-1.0, 1.0, 0.0], [3.0, 3.0, 3.0], [0.0, 0.0, 0.0]]])
+    found = routing_statistics(odd)
+    assert found.effective_support == pytest.approx([2, 3, 3])
+    assert found.entropy == pytest.approx(np.log([2, 3, 3]))
+    assert found.load.tolist() == odd[0].tolist()
+
+
+def test_statistics_that_an_earlier_version_kept_are_taken_up():
+    old = {"entropy": [1.0], "load": [[0.5, 0.5]], "variance": [0.0], "mutual_information": [0.0]}
+    found = RoutingStatistics(**{name: np.array(value) for name, value in old.items()})
+    assert "effective_support" not in found.to_json()
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (0, 2, 3)])

@@ -181,7 +181,7 @@ def test_asking_a_teacher_is_part_of_the_estimate(study):
 
 
 def test_the_companion_is_a_part_of_its_own(study):
-    method, companion, _ = ({s.name for s in study.of_part(part)} for part in stages.PARTS)
+    method, companion, *_ = ({s.name for s in study.of_part(part)} for part in stages.PARTS)
     assert method & companion == {"data", "student"}
     assert "patterns-seed0" in companion and "patterns" in method
     table = plan_table(study, "companion")

@@ -70,7 +70,7 @@ def test_two_who_want_to_make_the_same_thing_take_turns(tmp_path):
 
 
 def test_the_grid_is_domain_times_seed_times_stage(plan):
-    jobs, said = plan("profile=toy", "seeds=0,1", "part=method,companion,ablations")
+    jobs, said = plan("profile=toy", "seeds=0,1", "part=method,companion,ablations,fusions")
     stages = {
         str(stage.record)
         for seed in (0, 1)
