@@ -20,7 +20,7 @@ DOOR = {
     "data.parsing": ("parse_answer",),
     "data.metrics": ("evaluate",),
     "teacher.knowledge": ("load_knowledge",),
-    "student.backbone": ("load_student",),
+    "student.backbone": ("Student", "load_student"),
     "student.experts": ("load_expert", "train_expert"),
     "fusion.fusion": ("Average", "Dynamic", "OneHot", "Static", "Ties"),
     "fusion.routed": ("RoutedModel",),

@@ -255,6 +255,10 @@ def pair_values(logits: Mapping[int, np.ndarray], sessions: Iterable[Session]) -
     return np.concatenate(values), np.concatenate(together)
 
 
+_SURE = 1e6
+"""A logit of which more would change nothing."""
+
+
 def _features(logits: np.ndarray, prior: SizePrior) -> np.ndarray:
     """Of every partition: its log prior, the sum of the logits that it puts together, and how many they are.
 
@@ -265,6 +269,7 @@ def _features(logits: np.ndarray, prior: SizePrior) -> np.ndarray:
     together, upper = partitions(n).together, logits[np.triu_indices(n, 1)]
     if np.isnan(upper).any():
         raise ValueError("a logit of two items is NaN: the student's states are not finite, so no bundles can be read")
+    upper = np.clip(upper, -_SURE, _SURE)  # an infinite one times no pair would be NaN
     return np.column_stack([prior.log(n), together @ upper, together.sum(1)])
 
 

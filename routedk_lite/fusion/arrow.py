@@ -1,10 +1,10 @@
 """Arrow and GenKnowSub: routing by the directions that the experts themselves look in, without any training.
 
 *Arrow* (Ostapenko et al., arXiv 2405.11157). An update ΔW = s B A stretches one direction of its input most: its first
-right singular vector v. An expert that was trained on inputs like x should have a large |v·x|. So in every linear
+right singular vector v. An expert that was trained on inputs like x should have a large abs(v·x). So in every linear
 module, for every token,
 
-    αᵢ = softmax over the k largest of |vᵢ·x| / temperature,  0 for all others.
+    αᵢ = softmax over the k largest of abs(vᵢ·x) / temperature,  0 for all others.
 
 *GenKnowSub* (Bagherifard et al., arXiv 2505.10939) first takes away from every expert what a general one knows,
 
@@ -27,7 +27,7 @@ from .base import Fusion, Weigher, require
 
 @dataclass(frozen=True, kw_only=True)
 class Arrow(Fusion):
-    """α = softmax of the k largest |vᵢ·x| per module and token, vᵢ the first right singular vector of ΔWᵢ.
+    """α = softmax of the k largest abs(vᵢ·x) per module and token, vᵢ the first right singular vector of ΔWᵢ.
 
     With the same adapters and settings it equals PEFT's, which finds v by power iteration. The defaults are PEFT's.
     """

@@ -6,7 +6,7 @@ verify):
 
     ΔW = diag(m) Σᵢ diag(d_i)⁻¹ ΔWᵢ,    d_ij = ‖row j of ΔWᵢ‖₂.
 
-Entry j of diag(d_i)⁻¹ ΔWᵢ x is |x| times the cosine between x and that row, so an expert whose rows look the way x
+Entry j of diag(d_i)⁻¹ ΔWᵢ x is ‖x‖ times the cosine between x and that row, so an expert whose rows look the way x
 does adds much, another little: that is its routing. It is linear in x, so there is nothing to keep apart, and the sum
 merges into the weights.
 

@@ -1,9 +1,9 @@
 """LoraHub (Huang et al., arXiv 2307.13269): one weight per expert, over A and over B, found without a gradient.
 
-    ΔW = (Σᵢ wᵢ Bᵢ)(Σᵢ wᵢ Aᵢ),   |wᵢ| ≤ 1.5
+    ΔW = (Σᵢ wᵢ Bᵢ)(Σᵢ wᵢ Aᵢ),   abs(wᵢ) ≤ 1.5
 
 The same w in every module. It adds up A and B apart, so ΔW has cross terms wᵢ wⱼ Bᵢ Aⱼ that belong to no expert. w
-minimises the loss on a few examples plus 0.05 · mean |wᵢ|, as the code of its authors has it, from w = 0 on. They
+minimises the loss on a few examples plus 0.05 · mean abs(wᵢ), as the code of its authors has it, from w = 0 on. They
 search with nevergrad; here it is the simplex search of Nelder and Mead (1965) from scipy, which needs no gradient
 either and for a handful of weights not many evaluations.
 """

@@ -1,7 +1,8 @@
 """Train a fusion: the router's weights, or the static ones, and nothing else (RouteDK, router training).
 
-The experts are frozen, the sessions raw, the loss the likelihood of the annotated answer. Beside the loss we log what
-the weights α do, since a router can fail quietly (`statistics`).
+The experts are frozen, the sessions raw, the loss the likelihood of the annotated answer. In place of sessions any
+texts with a prompt and an answer will do. Beside the loss we log what the weights α do, since a router can fail quietly
+(`statistics`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 import torch
 
 from ..config import PromptConfig, RouterConfig, digest
-from ..data.prompts import prompt_batches
-from ..data.sessions import Session
+from ..data.prompts import encode_prompt, session_prompt
+from ..data.sessions import Session, about
 from ..files import atomic_folder, check_ours, sha256_json
 from ..student.backbone import Student
 from ..student.checkpoints import told_if_unwritable
@@ -27,6 +28,7 @@ from ..student.examples import Example, SessionExamples, encode_example
 from ..student.generation import pad_left
 from ..student.pairs import PairReader, pairs_at
 from ..student.summaries import finished_summary, one_at_a_time, write_summary
+from ..student.texts import Text, encode_text_example, is_text, text_prompt_ids
 from ..student.trainer import SessionTrainer
 from ..student.training import make_trainer, run_trainer
 from ..unfinished import remove
@@ -35,6 +37,9 @@ from .lorahub import LoraHub
 from .routed import RoutedModel
 from .saved import MODEL_FILES, ROUTED_FILES
 from .statistics import RoutingStatistics, failure_signs, routing_statistics
+
+Lesson = Session | Text | tuple[Any, str]
+"""What a fusion learns from: a session, or a text with its answer (`student.texts`)."""
 
 
 class FusionResult(NamedTuple):
@@ -54,30 +59,49 @@ class FusionResult(NamedTuple):
 def trace_alpha(
     model: RoutedModel,
     tokenizer,
-    sessions: Iterable[Session],
+    sessions: Iterable[Lesson],
     *,
     prompt: PromptConfig | None = None,
     batch_size: int = 16,
     progress: bool = True,
 ) -> np.ndarray:
-    """α of every session's prompt, in the order of the sessions.
+    """α of the prompt of every session or text, in their order.
 
     Shapes:
         → (sessions, L, E)
     """
     from tqdm.auto import tqdm
 
-    prompt, sessions = prompt or PromptConfig(), list(sessions)
-    found: dict[int, np.ndarray] = {}
+    prompt, found = prompt or PromptConfig(), {}
+    ids = [_prompt_ids(one, k, tokenizer, prompt) for k, one in enumerate(sessions)]
+    order = sorted(range(len(ids)), key=lambda k: -len(ids[k]))  # what needs most memory fails at once or not at all
     model.eval()
-    with tqdm(total=len(sessions), unit="session", desc="tracing α", disable=not progress) as bar:
-        for rows in prompt_batches(sessions, tokenizer, prompt, batch_size):
-            batch = pad_left([row.ids for row in rows], model, tokenizer)
+    with tqdm(total=len(ids), unit="session", desc="tracing α", disable=not progress) as bar:
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = pad_left([ids[k] for k in rows], model, tokenizer)
             with torch.inference_mode():
                 model(**batch, use_cache=False, logits_to_keep=1)
-            found |= {session.id: alpha for (session, _, _), alpha in zip(rows, model.alpha, strict=True)}
+            found |= dict(zip(rows, model.alpha, strict=True))
             bar.update(len(rows))
-    return np.stack([found[session.id] for session in sessions])
+    return np.stack([found[k] for k in range(len(ids))])
+
+
+def _prompt_ids(one: Lesson, place: int, tokenizer, prompt: PromptConfig) -> list[int]:
+    if is_text(one):
+        with _about_text(place):
+            return text_prompt_ids(one, tokenizer)
+    with about(one):
+        return encode_prompt(session_prompt(one, tokenizer, prompt), tokenizer)
+
+
+@contextmanager
+def _about_text(place: int) -> Iterator[None]:
+    """Errors within the block say which text they are about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"texts[{place}]: {error}") from error
 
 
 class _FusionTrainer(SessionTrainer):
@@ -142,35 +166,36 @@ class _FusionTrainer(SessionTrainer):
 def train_fusion(
     model: RoutedModel,
     student: Student,
-    sessions: Iterable[Session],
+    sessions: Iterable[Lesson],
     folder: str | Path,
     *,
     config: RouterConfig | None = None,
     prompt: PromptConfig | None = None,
     reader: PairReader | None = None,
-    validation: Iterable[Session] = (),
+    validation: Iterable[Lesson] = (),
     seed: int = 0,
     progress: bool = True,
 ) -> FusionResult:
-    """Learn the fusion's weights from raw sessions, and save experts and fusion.
+    """Learn the fusion's weights from raw sessions, or from any texts, and save experts and fusion.
 
     A finished training with the same configuration is loaded instead of repeated; an interrupted one goes on from its
     last whole checkpoint, and ends as if it had never been stopped.
 
     Args:
         model: the student with its experts and a fusion that can learn; trained in place.
-        student: the student inside it.
-        sessions: training sessions.
+        student: the student inside it; `Student.of` makes one of any model and tokenizer.
+        sessions: training sessions; or texts, as pairs (prompt, answer).
         folder: where experts and fusion go, with `routing.json` (configuration, log, statistics) beside them.
         config: optimizer settings and penalties.
         prompt: how sessions are written.
         reader: reads pairs of items, where `config.pair_weight` asks for them.
-        validation: sessions whose loss and α are looked at after each epoch.
+        validation: sessions or texts whose loss and α are looked at after each epoch.
         seed: of the order of sessions.
         progress: show a progress bar.
 
     Raises:
-        ValueError: the fusion has nothing to learn, or cannot learn (`top_k=1`); no sessions, or one too long.
+        ValueError: the fusion has nothing to learn, or cannot learn (`top_k=1`); no sessions, or one too long;
+            texts, where the configuration asks for what only sessions have.
         RuntimeError: no gradient reaches the fusion.
         UnwritableError: no room for a checkpoint or the fusion.
 
@@ -181,12 +206,19 @@ def train_fusion(
     folder, config, prompt = Path(folder), config or RouterConfig(), prompt or PromptConfig()
     _check_fusion(model)
 
-    def encode(session: Session, order: Sequence[int] | None) -> Example:
+    lessons, held_out = list(sessions), list(validation)
+    _check_texts([*lessons, *held_out], config)
+    places = {id(one): k for part in (held_out, lessons) for k, one in enumerate(part)}
+
+    def encode(session: Lesson, order: Sequence[int] | None) -> Example:
+        if is_text(session):
+            with _about_text(places[id(session)]):
+                return encode_text_example(session, student.tokenizer, max_length=config.max_length)
         options = {"max_length": config.max_length, "pairs_at": pairs_at(config, reader)}
         return encode_example(session, student.tokenizer, prompt, order=order, **options)
 
-    train = SessionExamples(sessions, encode, permute=config.permute, seed=seed)
-    valid = SessionExamples(validation, encode)
+    train = SessionExamples(lessons, encode, permute=config.permute, seed=seed)
+    valid = SessionExamples(held_out, encode)
     if not len(train):
         raise ValueError("sessions is empty: a fusion needs at least one training session")
     experts = [adapter.sha256 for adapter in model.adapters]
@@ -250,6 +282,14 @@ def _unchanged_after_an_error(weigher: torch.nn.Module) -> Iterator[None]:
     except BaseException:
         weigher.load_state_dict(before)
         raise
+
+
+def _check_texts(lessons: Sequence[Lesson], config: RouterConfig) -> None:
+    """Refuse what only sessions have, where there are texts."""
+    if any(map(is_text, lessons)):
+        for name, what in (("permute", "items in another order"), ("pair_weight", "pairs of items")):
+            if value := getattr(config, name):
+                raise ValueError(f"{name} = {value}: a text has no {what}; set it to {type(value)()}, or give sessions")
 
 
 def _check_fusion(model: RoutedModel) -> None:

@@ -46,7 +46,8 @@ class RoutingStatistics(NamedTuple):
 def routing_statistics(alpha: np.ndarray) -> RoutingStatistics:
     """Entropy, load, variance, mutual information and effective support of the weights of many sessions.
 
-    Where weights are negative or do not sum to one (LoraHub, FURINA), entropies are those of their shares |α| / Σ|α|.
+    Where weights are negative or do not sum to one (LoraHub, FURINA), entropies are those of the shares
+    abs(α) / Σ abs(α).
 
     Shapes:
         alpha: (sessions, L, E)

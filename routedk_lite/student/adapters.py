@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..files import read_json
 from .adapter_config import read_settings
+from .hub import adapter_folder
 
 if TYPE_CHECKING:
     import torch
@@ -76,17 +77,18 @@ class Adapter(NamedTuple):
 
 
 def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:
-    """Read a PEFT LoRA folder.
+    """Read a PEFT LoRA folder, or fetch one from the model hub and read it.
 
     Args:
-        folder: holds `adapter_config.json` and `adapter_model.safetensors`.
+        folder: holds `adapter_config.json` and `adapter_model.safetensors`; or an id as `hub.adapter_folder` takes it.
         name: of the expert; by default the folder's.
 
     Raises:
+        DownloadError: there is neither such a folder nor such an id, or the hub cannot be reached.
         FileNotFoundError: the folder holds no adapter, or only one as a pickle, which is not read.
         ValueError: the adapter uses something that a routed layer cannot reproduce, or its weights are damaged.
     """
-    folder = Path(folder)
+    folder, called = adapter_folder(folder)
     _check_files(folder)
     settings = read_settings(read_json(folder / _SETTINGS, "the settings of an adapter"), str(folder / _SETTINGS))
     halves = _halves(folder / _WEIGHTS)
@@ -94,7 +96,7 @@ def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:
     for module, pair in halves.items():
         _check_pair(pair, settings, module, folder / _WEIGHTS)
         modules[module] = LowRank(pair["A"], pair["B"], scale_of(settings, module, pair["A"].shape[0]))
-    return Adapter(name or folder.resolve().name, settings.base_model_name_or_path or "", modules, settings)
+    return Adapter(name or called, settings.base_model_name_or_path or "", modules, settings)
 
 
 def adapted_modules(adapters: Iterable[Adapter]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import Profile, StudentConfig, get_profile
-from ..files import DownloadError, asset, sha256_file, sha256_folder, sha256_json
+from ..files import asset, sha256_file, sha256_folder, sha256_json
 from .generation import settle_tokens
 from .gguf import converted_gguf, gguf_folder, quiet_loading
+from .hub import hub_folder
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +48,39 @@ class Student(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     """Pads on the left, as generation needs."""
     info: StudentInfo
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, id: str = "") -> Student:
+        """A model that was loaded elsewhere, before experts are put on it.
+
+        Args:
+            model: a causal language model of `transformers`, plain or quantised; evaluation mode and no gradients from
+                now on.
+            tokenizer: its; pads on the left from now on.
+            id: what experts that are trained on it will name; by default where it was loaded from.
+
+        Raises:
+            ValueError: it is no decoder-only model, or the tokenizer does not fit it.
+        """
+        id = id or model.config._name_or_path or type(model).__name__
+        if model.config.is_encoder_decoder:
+            raise ValueError(f"the student {id!r} is an encoder with a decoder: choose a decoder-only one")
+        quantised = getattr(model, "is_quantized", False)
+        if quantised:
+            keep_backward(model)
+        model.eval().requires_grad_(False)
+        _settle(model, tokenizer, id)
+        info = _info(
+            model,
+            id=id,
+            revision="given",
+            sha256=_weights_hash(model),
+            dtype=model.dtype,
+            attention=str(model.config._attn_implementation),
+            device=model.device.type,
+            quantization=str(getattr(model, "quantization_method", "quantised")) if quantised else "none",
+        )
+        return cls(model, tokenizer, info)
 
 
 def load_student(profile: str | Profile, *, device: str | None = None) -> Student:
@@ -82,21 +117,30 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
     else:
         model.to(device)
     model.eval().requires_grad_(False)
-    try:
-        settle_tokens(model, tokenizer)
-    except ValueError as error:
-        raise ValueError(f"the student {config.id!r}: {error}") from error
-    info = StudentInfo(
+    _settle(model, tokenizer, config.id)
+    info = _info(
+        model,
         id=config.id,
         revision=revision,
         sha256=sha256,
-        parameters=sum(_n_weights(p) for p in model.parameters()),
-        dtype=str(dtype).removeprefix("torch."),
-        quantization="nf4" if config.load_in_4bit else "none",
+        dtype=dtype,
         attention=attention,
         device=device,
+        quantization="nf4" if config.load_in_4bit else "none",
     )
     return Student(model, tokenizer, info)
+
+
+def _settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, id: str) -> None:
+    try:
+        settle_tokens(model, tokenizer)
+    except ValueError as error:
+        raise ValueError(f"the student {id!r}: {error}") from error
+
+
+def _info(model: PreTrainedModel, *, dtype: torch.dtype, **known: str) -> StudentInfo:
+    parameters = sum(_n_weights(p) for p in model.parameters())
+    return StudentInfo(parameters=parameters, dtype=str(dtype).removeprefix("torch."), **known)
 
 
 def text_model_name(model: PreTrainedModel) -> str | None:
@@ -185,32 +229,11 @@ def is_cached(config: StudentConfig) -> bool:
 
 
 def _from_hub(config: StudentConfig) -> tuple[Path, str, str]:
-    """Safetensors, JSON and tokenizer files only: nothing that could carry code."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(
-            snapshot_download(
-                config.id,
-                revision=config.revision,
-                allow_patterns=["*.safetensors", "*.json", "*.model", "*.jinja"],
-            )
-        )
-    except GatedRepoError as error:
-        raise DownloadError(
-            f"{config.id} is gated: accept its licence on the hub, then log in with `hf auth login`."
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise DownloadError(
-            f"cannot fetch the student {config.id!r} (revision {config.revision or 'default'}): {error}. "
-            "Check the name and the network, or give a local folder as the student's id."
-        ) from error
-    return (
-        folder,
-        folder.name,
-        sha256_json({f.name: _blob_hash(f) for f in sorted(folder.glob("*.safetensors"))}),
-    )
+    patterns = ["*.safetensors", "*.json", "*.model", "*.jinja"]
+    instead = "give a local folder as the student's id"
+    folder = hub_folder(config.id, config.revision, patterns, kind="student", instead=instead)
+    weights = {f.name: _blob_hash(f) for f in sorted(folder.glob("*.safetensors"))}
+    return folder, folder.name, sha256_json(weights)
 
 
 def _blob_hash(file: Path) -> str:
@@ -261,6 +284,17 @@ def _nf4(dtype: torch.dtype):
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def _weights_hash(model: PreTrainedModel) -> str:
+    """Of names and bytes of all weights, as they are in memory."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _n_weights(parameter: torch.Tensor) -> int:

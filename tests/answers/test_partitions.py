@@ -113,6 +113,17 @@ def test_a_logit_that_is_no_number_is_refused():
         PartitionDecoder(prior=SizePrior([])).decode(logits)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.filterwarnings("error")
+def test_an_infinite_logit_is_a_very_large_one(sign):
+    decoder, logits = PartitionDecoder(prior=SizePrior([])), np.zeros((3, 3))
+    logits[0, 1] = sign * 500
+    expected, p = decoder.decode(logits), decoder.distribution(logits)
+    logits[0, 1] = sign * np.inf
+    assert decoder.decode(logits) == expected
+    assert np.allclose(decoder.distribution(logits), p)
+
+
 def test_a_single_item_has_no_bundle():
     assert PartitionDecoder(prior=SizePrior([])).decode(np.zeros((1, 1))) == []
 
