@@ -44,6 +44,7 @@ WORDS = {
 """Runs that leave nothing to chance."""
 TRAINED_WORDS = {
     BASE: "base expert",
+    "joint": "one expert of all domains",
     "rules": "rules expert",
     "reasoning": "reasoning expert",
     "both": "one expert told rules and reasoning",
@@ -85,7 +86,7 @@ TRAINED_WORDS = {
 
 GROUPS = {
     "untrained student": ("zero-shot-pairs", "few-shot"),
-    "expert told nothing": (BASE,),
+    "expert told nothing": (BASE, "joint"),
     "told rules": ("rules",),
     "told reasoning": ("reasoning",),
     "told both, or patterns": ("both", "patterns"),
