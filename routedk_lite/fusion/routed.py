@@ -29,7 +29,7 @@ from .placing import find_layers, replacements, set_module
 from .reading import Reading
 from .recomputing import check_recomputing, enable_recomputing, recomputing
 from .saved import adapters_of, load_learned, saved_settings, write_saved
-from .xlora import first_cache, generating_twice, keep_first
+from .xlora import generating_twice, keep_first, read_without_experts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -306,20 +306,7 @@ class RoutedModel(nn.Module):
             check_recomputing(self.model.get_submodule(self._stack), self._recomputing)
         self.reading.enter(inputs, kwargs.get("past_key_values"), kwargs.get("attention_mask"))
         if self.weigher.reads_twice:
-            self._read_without_experts(decoder, args, kwargs, len(inputs))
-
-    def _read_without_experts(self, decoder: nn.Module, args: tuple, kwargs: dict[str, Any], rows: int) -> None:
-        """The first of two readings."""
-        wanted = kwargs.get("use_cache")
-        wanted = self.config.get_text_config().use_cache if wanted is None else wanted
-        cache = first_cache(kwargs.get("past_key_values"), rows, wanted=bool(wanted), config=self.config)
-        own = {"past_key_values": cache, "use_cache": cache is not None, "output_hidden_states": False}
-        self.reading.bare, self.reading.first = True, cache
-        try:
-            with torch.no_grad():
-                self.reading.states = decoder.forward(*args, **kwargs | own)[0]
-        finally:
-            self.reading.bare = False
+            read_without_experts(self.reading, decoder, args, kwargs, rows=len(inputs), config=self.config)
 
     def _after_decoder(self, decoder: nn.Module, args: tuple, output: Any) -> None:
         cache = getattr(output, "past_key_values", None)

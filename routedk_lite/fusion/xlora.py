@@ -22,6 +22,7 @@ from torch import nn
 
 from .base import Fusion, Weigher, require
 from .fusion import SCOPES
+from .reading import Reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,30 @@ def keep_first(cache: Any, first: Any) -> None:
     """Lay the KV cache of the first reading beside that of the second."""
     if cache is not None and first is not None:
         setattr(cache, _FIRST, first)
+
+
+def read_without_experts(
+    reading: Reading, decoder: nn.Module, args: tuple, kwargs: dict[str, Any], *, rows: int, config: Any
+) -> None:
+    """The first of two readings: its states and its cache go into `reading`.
+
+    Args:
+        reading: of the routed model.
+        decoder: the student's; its layers give no weight to any expert while `reading.bare`.
+        args, kwargs: of the decoder, as the second reading will have them.
+        rows: of the batch.
+        config: the student's.
+    """
+    wanted = kwargs.get("use_cache")
+    wanted = config.get_text_config().use_cache if wanted is None else wanted
+    cache = first_cache(kwargs.get("past_key_values"), rows, wanted=bool(wanted), config=config)
+    own = {"past_key_values": cache, "use_cache": cache is not None, "output_hidden_states": False}
+    reading.bare, reading.first = True, cache
+    try:
+        with torch.no_grad():
+            reading.states = decoder.forward(*args, **kwargs | own)[0]
+    finally:
+        reading.bare = False
 
 
 def generating_twice(kwargs: dict[str, Any], defaults: Any) -> dict[str, Any]:
