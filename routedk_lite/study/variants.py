@@ -218,7 +218,7 @@ def train_variant(study: Study, name: str) -> tuple[ExpertResult, Knowledge]:
     """Train a variant, or find it trained; with what it was told."""
     variant = variants(study)[name]
     if variant.place == "distilled":
-        return train(study, variant.kind, place=variant.place), load_knowledge(study.domain)
+        return train(study, variant.kind, place=variant.place), study.knowledge
     sessions, knowledge = told_by(study, variant)
     longest = 1 if variant.cited == "own" else 2  # all rules take some 650 tokens
     result = train_expert(

@@ -18,6 +18,7 @@ from routedk_lite.config import PROFILES
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.sessions import DataError
 from routedk_lite.data.writing import write_sessions
+from routedk_lite.files import read_json
 from routedk_lite.report.landing import landing
 from routedk_lite.study.pipeline import Pipeline
 from routedk_lite.study.records import RecordError, load_all, verify
@@ -117,6 +118,9 @@ def test_with_a_teacher_a_folder_has_every_stage_of_a_domain(mine, study, tmp_pa
     found = one.run(only=["fusion-average-seed0"])
     assert found[0].analysis["experts"] == ["base-seed0", "rules-seed0", "reasoning-seed0"]
     assert (one.export(tmp_path / "exported", "average") / "routed.json").exists()
+    one.run(only=["rules-distilled-seed0"])
+    summary = read_json(one.work / "rules-distilled-seed0" / "training.json", "the summary of a training")
+    assert summary["knowledge"] == {"kind": "rules", "place": "distilled"}
 
 
 def test_knowledge_of_sessions_that_have_changed_is_refused(mine, study):
