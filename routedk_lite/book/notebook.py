@@ -159,16 +159,11 @@ def _profile(name: str) -> Profile:
 
 def _with_domain(profile: Profile, domain: str) -> Profile:
     """The profile with that domain as its first; as it is where none is given."""
-    from ..data.own import own_folder
+    from ..data.own import folder_for
 
     if not domain:
         return profile
-    folder = own_folder(domain)
-    if folder is None and domain not in profile.domains:
-        raise ValueError(
-            f"domain {domain!r} does not go with profile {profile.name!r}: choose one of {', '.join(profile.domains)}, "
-            "or a folder of sessions"
-        )
+    folder = folder_for(profile, domain)
     first = domain if folder is None else str(folder)
     return replace(profile, domains=(first, *(name for name in profile.domains if name != first)))
 

@@ -38,6 +38,8 @@ from .tables import KINDS, NEEDED, Problems, dataset_rows, file_rows
 if TYPE_CHECKING:
     import datasets
 
+    from ..config import Profile
+
 ALL = "all"
 """Instead of a split: the sessions of all of them."""
 
@@ -107,6 +109,21 @@ def own_folder(domain: str | Path) -> Path | None:
     if isinstance(domain, os.PathLike) or written.startswith((".", "~")) or set(written) & {os.sep, os.altsep}:
         raise DataError(f"domain = {written!r}: there is no such folder; give one that holds sessions.csv")
     return None
+
+
+def folder_for(profile: Profile, domain: str | Path) -> Path | None:
+    """The folder of one's own sessions that is meant; `None` where it is a domain of the profile's.
+
+    Raises:
+        ValueError: it is neither; or as `own_folder`.
+    """
+    folder = own_folder(domain)
+    if folder is None and domain not in profile.domains:
+        raise ValueError(
+            f"domain {domain!r} does not go with profile {profile.name!r}: choose one of {', '.join(profile.domains)}, "
+            "or a folder of sessions"
+        )
+    return folder
 
 
 def domain_name(domain: str | Path) -> str:

@@ -67,6 +67,15 @@ class Fusion:
         return {"fusion": type(self).__name__, **asdict(self)}
 
 
+class Merging(Fusion):
+    """Leaves one merged expert, and no α."""
+
+    has_alpha = False
+
+    def weigher(self, n_layers: int, n_experts: int, hidden_size: int) -> Weigher:
+        return Weigher(n_layers, 1)
+
+
 class Weigher(nn.Module):
     """Gives α of each layer; every expert the same share unless a subclass says otherwise."""
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..student.adapters import Adapter, adapted_modules
-from .base import Fusion, Weigher, require
+from .base import Fusion, Merging, Weigher, require
 from .layers import Merged
 from .ties import merge_adapters
 
@@ -199,11 +199,10 @@ class Router(Weigher):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ties(Fusion):
+class Ties(Merging):
     """TIES merging of the experts' ΔW: trim small entries, elect a sign per entry, average those that agree."""
 
     source = "2306.01708"
-    has_alpha = False
 
     density: float = 0.2
     """Share of entries that survive the trimming; 0.2 is what the TIES paper recommends."""
@@ -218,9 +217,6 @@ class Ties(Fusion):
         require(0 < self.density <= 1, self, "density", "above 0, at most 1")
         require(self.trim in ("global", "module"), self, "trim", "global or module")
         require(self.rank is None or self.rank >= 1, self, "rank", "1 or more, or None")
-
-    def weigher(self, n_layers: int, n_experts: int, hidden_size: int) -> Weigher:
-        return Weigher(n_layers, 1)  # what is left is one merged expert
 
     def merged(self, adapters: Sequence[Adapter]) -> Mapping[str, Merged]:
         return merge_adapters(adapters, self.density, self.trim, self.rank)

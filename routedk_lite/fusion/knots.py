@@ -24,7 +24,7 @@ from hashlib import sha256
 import torch
 
 from ..student.adapters import Adapter, LowRank, adapted_modules
-from .base import Fusion, Weigher, require
+from .base import Merging, require
 from .layers import Merged
 from .ties import elect_and_merge, global_threshold, merge_pruned, module_threshold, trim
 
@@ -32,17 +32,8 @@ NOTHING = 1e-7
 """Share of the largest singular value below which a direction counts as rounding."""
 
 
-class _Merging(Fusion):
-    """Leaves one merged expert."""
-
-    has_alpha = False
-
-    def weigher(self, n_layers: int, n_experts: int, hidden_size: int) -> Weigher:
-        return Weigher(n_layers, 1)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Knots(_Merging):
+class Knots(Merging):
     """ΔW = U · TIES(Σ V₁ᵀ, …, Σ V_Eᵀ), with [ΔW₁ … ΔW_E] = U Σ [V₁ᵀ … V_Eᵀ]; a product of the experts' joint rank."""
 
     source = "2410.19735"
@@ -100,7 +91,7 @@ def _in_basis(u: torch.Tensor, update: LowRank) -> torch.Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DareTies(_Merging):
+class DareTies(Merging):
     """Drop entries of every ΔWᵢ with probability p, divide the others by 1 − p, elect a sign, average what agrees."""
 
     source = "2311.03099"

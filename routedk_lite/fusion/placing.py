@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import nn
 
 from ..student.adapters import Adapter, adapted_modules
 from .base import Weigher
-from .layers import Gate, Merged, RoutedLinear, ShiftedLinear, Weigh
+from .layers import Gate, Merged, RoutedLinear, ShiftedLinear
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 LAYER = re.compile(r"^(?P<layers>.+?)\.(?P<number>\d+)\.")
@@ -71,7 +73,7 @@ def replacements(
     merged: Mapping[str, Merged],
     gates: Mapping[int, Gate],
     weigher: Weigher,
-    weigh: Callable[[int, str], Weigh],
+    of_module: Callable[[int, str, torch.Tensor], torch.Tensor],
 ) -> dict[str, RoutedLinear | ShiftedLinear]:
     """The modules with experts, by the names of those that they will replace; the student stays as it is.
 
@@ -81,7 +83,7 @@ def replacements(
         merged: what the fusion has merged; empty where the experts stay apart.
         gates: of the layers, by number.
         weigher: of the fusion.
-        weigh: gives what makes a module's own α, from its layer's place and its name.
+        of_module: gives a module's own α, from its layer's place, its name and what enters it.
 
     Raises:
         ValueError: an expert's matrices are not finite in the type that the student computes in.
@@ -92,7 +94,8 @@ def replacements(
         base, gate = model.get_submodule(name), gates[number]
         if name not in merged:
             updates = {i: a.modules[name] for i, a in enumerate(adapters) if name in a.modules}
-            made[name] = weigher.linear(base, updates, gate, name, weigh(list(gates).index(number), name))
+            weigh = partial(of_module, list(gates).index(number), name)
+            made[name] = weigher.linear(base, updates, gate, name, weigh)
         elif merged[name].low_rank is not None:
             made[name] = RoutedLinear(base, {0: merged[name].low_rank}, gate)
         else:

@@ -23,7 +23,7 @@ from ..files import written_beside
 from ..student.adapters import Adapter, read_adapter
 from .base import Fusion
 from .catalogue import fusion_from_json
-from .layers import Gate, RoutedLinear, ShiftedLinear, Weigh, mean_over
+from .layers import Gate, RoutedLinear, ShiftedLinear, mean_over
 from .merging import write_in
 from .placing import find_layers, replacements, set_module
 from .reading import Reading
@@ -78,7 +78,7 @@ class RoutedModel(nn.Module):
         merged = fusion.merged(self.adapters)
         self.truncation_error = {name: one.error for name, one in merged.items() if one.low_rank is not None}
         """A merge with a rank: the relative error of each module's truncated ΔW."""
-        made = replacements(model, prepared, merged, self.gates, weigher, self._weigh)
+        made = replacements(model, prepared, merged, self.gates, weigher, self._of_module)
         # Nothing of the student has been touched so far, and from here on nothing is refused.
         self.model = model.requires_grad_(False)
         for name, module in made.items():
@@ -352,11 +352,8 @@ class RoutedModel(nn.Module):
             self._once.alpha = self.weigher.alpha(0, hidden, self.reading.mask)
         return self._once.alpha
 
-    def _weigh(self, index: int, module: str) -> Weigh:
-        """What makes a module's own α; asks the weigher that there is then."""
-        return partial(self._of_module, index, module)
-
     def _of_module(self, index: int, module: str, x: torch.Tensor) -> torch.Tensor:
+        """A module's own α, from the weigher that there is then."""
         return self.weigher.of_module(index, module, x)
 
     def _recomputing(self) -> tuple[AbstractContextManager, AbstractContextManager]:

@@ -23,6 +23,7 @@ from ..data.prompts import encode_prompt, session_prompt
 from ..data.sessions import Session, about
 from ..files import atomic_folder, check_ours, sha256_json
 from ..student.backbone import Student
+from ..student.batches import longest_first
 from ..student.checkpoints import told_if_unwritable
 from ..student.examples import Example, SessionExamples, encode_example
 from ..student.generation import pad_left
@@ -74,11 +75,9 @@ def trace_alpha(
 
     prompt, found = prompt or PromptConfig(), {}
     ids = [_prompt_ids(one, k, tokenizer, prompt) for k, one in enumerate(sessions)]
-    order = sorted(range(len(ids)), key=lambda k: -len(ids[k]))  # what needs most memory fails at once or not at all
     model.eval()
     with tqdm(total=len(ids), unit="session", desc="tracing α", disable=not progress) as bar:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for rows in longest_first(ids, batch_size):
             batch = pad_left([ids[k] for k in rows], model, tokenizer)
             with torch.inference_mode():
                 model(**batch, use_cache=False, logits_to_keep=1)

@@ -18,6 +18,7 @@ from .adapter_config import read_settings
 from .hub import adapter_folder
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from peft import LoraConfig
 
@@ -58,13 +59,11 @@ class Adapter(NamedTuple):
     @property
     def sha256(self) -> str:
         """Of all matrices and scales, whatever file they came from."""
-        import torch
-
         digest = hashlib.sha256()
         for module, update in sorted(self.modules.items()):
             digest.update(f"{module} {update.scale!r}".encode())
             for matrix in (update.a, update.b):
-                digest.update(matrix.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+                digest.update(tensor_bytes(matrix))
         return digest.hexdigest()
 
     def misses(self, module: str) -> bool:
@@ -74,6 +73,13 @@ class Adapter(NamedTuple):
         if self.settings is None or module in self.modules:
             return False
         return bool(check_target_module_exists(self.settings, module))
+
+
+def tensor_bytes(tensor: torch.Tensor) -> np.ndarray:
+    """What a tensor holds, byte by byte, for a hash."""
+    import torch
+
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
 
 def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import Profile, StudentConfig, get_profile
 from ..files import asset, sha256_file, sha256_folder, sha256_json
+from .adapters import tensor_bytes
 from .generation import settle_tokens
 from .gguf import converted_gguf, gguf_folder, quiet_loading
 from .hub import hub_folder
@@ -288,12 +289,10 @@ def _nf4(dtype: torch.dtype):
 
 def _weights_hash(model: PreTrainedModel) -> str:
     """Of names and bytes of all weights, as they are in memory."""
-    import torch
-
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor_bytes(weight))
     return digest.hexdigest()
 
 

@@ -75,6 +75,18 @@ class AnswerCollator:
         return batch
 
 
+def longest_first(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Places of texts in batches, the longest first: what needs most memory fails at once or not at all.
+
+    Args:
+        rows: the tokens of each text.
+        size: texts at a time.
+    """
+    order = sorted(range(len(rows)), key=lambda place: -len(rows[place]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
 class LengthGroupedSampler(torch.utils.data.Sampler[int]):
     """Order of an epoch in which neighbours have similar lengths but optimizer steps mix all lengths.
 

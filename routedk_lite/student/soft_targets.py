@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from ..config import TrainConfig
 from ..files import atomic_write
 from .backbone import Student
-from .batches import IGNORE, AnswerCollator
+from .batches import IGNORE, AnswerCollator, longest_first
 from .checkpoints import told_if_unwritable
 from .examples import SessionExamples
 from .generation import pad_token
@@ -88,12 +88,10 @@ def soft_targets(
         progress: show a progress bar.
     """
     found: dict[int, SoftTargets] = {}
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
     collate = AnswerCollator(pad_token(student.model, student.tokenizer))
     model.eval()
     with tqdm(total=len(rows), unit="session", desc="asking the teacher", disable=not progress) as bar:
-        for start in range(0, len(order), config.micro_batch_size):
-            chosen = order[start : start + config.micro_batch_size]
+        for chosen in longest_first([row["input_ids"] for row in rows], config.micro_batch_size):
             batch = {k: v.to(student.model.device) for k, v in collate([rows[i] for i in chosen]).items()}
             learned = batch.pop("labels")[:, 1:] != IGNORE
             with torch.inference_mode():

@@ -6,10 +6,8 @@ Each seed has its own, so that seeds stay independent; all domains share it.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING
 
-from ..answers.answering import profile_reader
 from ..config import TrainConfig, digest
 from ..data.domains import load_domain
 from ..data.sessions import PUBLIC_DOMAINS
@@ -40,16 +38,14 @@ def joint_config(study: Study) -> TrainConfig:
 def train_joint(study: Study, seed: int) -> ExpertResult:
     """Train one adapter on the raw sessions of all public domains, or find it trained; all domains share it."""
     folder = study.work.parent / f"joint-seed{seed}"
-    domains = [load_domain(name, "train").sessions for name in PUBLIC_DOMAINS]
     with locked(folder):
         return train_expert(
             study.student,
-            list(chain(*domains)),
+            [session for name in PUBLIC_DOMAINS for session in load_domain(name, "train")],
             folder,
             config=joint_config(study),
             prompt=study.profile.prompt,
-            # What all titles have in common, in all domains alike: the same whichever domain asks first.
-            reader=profile_reader(study.profile, study.student, chain(*zip(*domains, strict=False))),
+            reader=study.joint_reader,
             seed=seed,
             progress=study.progress,
         )

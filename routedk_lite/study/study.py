@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 from ..answers.answering import profile_reader
 from ..config import Profile, get_profile
 from ..data.domains import load_domain
-from ..data.own import domain_name, own_folder
-from ..data.sessions import Domain
+from ..data.own import domain_name, folder_for
+from ..data.sessions import PUBLIC_DOMAINS, Domain
 from ..student.backbone import Student, load_student
 from ..student.pairs import PairReader
 from ..teacher.knowledge import Knowledge, check_knowledge, load_knowledge
@@ -53,7 +54,7 @@ class Study:
         self.profile = get_profile(profile)
         self.source = domain or self.profile.domains[0]
         """What `load_domain` takes: a name or a folder."""
-        self.folder = own_folder(self.source)
+        self.folder = folder_for(self.profile, self.source)
         """Of sessions of one's own; else `None`."""
         self.domain = domain_name(self.source)
         """As records, figures and folders name it."""
@@ -67,11 +68,6 @@ class Study:
                 f"WORLD_SIZE = {processes}: a study runs in one process; several would wait for each other for ever. "
                 "Run its stages side by side instead (workflow/Snakefile), or launch a script that calls `train_expert`"
             )
-        if self.folder is None and self.domain not in self.profile.domains:
-            raise ValueError(
-                f"domain {self.domain!r} does not go with profile {self.profile.name!r}: "
-                f"choose one of {', '.join(self.profile.domains)}, or a folder of sessions"
-            )
 
     @cached_property
     def student(self) -> Student:
@@ -82,6 +78,12 @@ class Study:
     def reader(self) -> PairReader | None:
         """Reads pairs from the student's states, where the profile decodes them. Made before any expert is put on."""
         return profile_reader(self.profile, self.student, self.split("train"))
+
+    @cached_property
+    def joint_reader(self) -> PairReader | None:
+        """Likewise, from the titles of all public domains alike: the same whichever domain asks first."""
+        domains = [load_domain(name, "train") for name in PUBLIC_DOMAINS]
+        return profile_reader(self.profile, self.student, chain(*zip(*domains, strict=False)))
 
     @property
     def shipped(self) -> Path:
