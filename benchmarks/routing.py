@@ -7,7 +7,6 @@ more than those of a random model. Results are printed and kept in `results/benc
 
     python benchmarks/routing.py --growth --expert runs/smol/electronic/base-seed0
     python benchmarks/routing.py --only 'step:*' --rounds 3
-    python benchmarks/routing.py --only 'fusions:*'
 
 X-LoRA's generation takes half an hour by itself.
 """
@@ -43,7 +42,6 @@ from routedk_lite.student.batches import AnswerCollator
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import load_expert
 from routedk_lite.student.training import answer_loss
-from routedk_lite.study.fusing import other_fusions
 from routedk_lite.study.machine import peak_memory_mb, surroundings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,7 +141,7 @@ class Bench:
         return time.perf_counter() - started
 
     def write(self, model: torch.nn.Module, *, cache: bool = True) -> float:
-        """Seconds to write a fixed number of tokens for every test session."""
+        """Seconds to write `NEW_TOKENS` tokens for every test session."""
         fixed = {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS}
         return self.generate(model, do_sample=False, use_cache=cache, **fixed)
 
@@ -183,19 +181,6 @@ MEASUREMENTS: dict[str, Callable[[Bench], float]] = {
     "answers: vote of 8, shared prefill": lambda b: b.vote(),
     "answers: 8 by num_return_sequences": lambda b: b.plain_sampling(),
 }
-FUSIONS: dict[str, Callable[[Bench], float]] = {
-    **{
-        f"fusions: step, {name}": lambda b, f=fusion: b.step(b.routed(fusion=f), mask=True)
-        for name, fusion in other_fusions(get_profile("smol")).items()
-        if fusion.learns
-    },
-    **{
-        f"fusions: generate, {name}": lambda b, f=fusion: b.write(b.routed(fusion=f))
-        for name, fusion in other_fusions(get_profile("smol")).items()
-    },
-    "fusions: generate, one PEFT LoRA": lambda b: b.write(b.plain()),
-}
-"""Those of other papers; LoraHub is the student itself, since its weights are not searched here."""
 GROWTH: dict[str, Callable[[Bench], float]] = {
     **{f"experts {n}": lambda b, n=n: b.step(b.routed(n), mask=True) for n in (1, 2, 3, 4, 8)},
     **{f"rank {r}": lambda b, r=r: b.step(b.routed(rank=r), mask=True) for r in (4, 8, 16, 32, 64)},
@@ -212,9 +197,9 @@ RATIOS = [
 ]  # fmt: skip
 
 
-def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
+def measure(name: str, args: argparse.Namespace, script: str = __file__) -> dict[str, float]:
     """One measurement in a process of its own."""
-    words = [sys.executable, __file__, "--one", name, "--sessions", str(args.sessions), "--domain", args.domain]
+    words = [sys.executable, script, "--one", name, "--sessions", str(args.sessions), "--domain", args.domain]
     if args.expert:
         words += ["--expert", args.expert]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -225,25 +210,13 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-def against_one_lora(runs: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
-    """Steps and generation of the fusions of other papers, as multiples of one LoRA's."""
-    found = []
-    for what, one in (("step", "step: one PEFT LoRA"), ("generate", "fusions: generate, one PEFT LoRA")):
-        for name in runs:
-            if name.startswith(f"fusions: {what}, ") and name != one and one in runs:
-                pairs = zip(runs[name], runs[one], strict=False)
-                rounds = [a["seconds"] / b["seconds"] for a, b in pairs]
-                found.append({"what": f"{name.removeprefix('fusions: ')} / one LoRA", "reach": "–", "rounds": rounds})
-    return found
-
-
 def ratios(runs: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
     """What is to be reached, and the ratio of every round."""
     found = []
     for what, one, other, reach in RATIOS:
         pairs = zip(runs[one], runs[other], strict=False)  # the last round may not be over
         found.append({"what": what, "reach": reach, "rounds": [a["seconds"] / b["seconds"] for a, b in pairs]})
-    return found + [one for one in against_one_lora(runs) if one["rounds"]]
+    return found
 
 
 def main() -> None:
@@ -253,15 +226,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--expert", help="folder of a trained adapter, for voting")
     parser.add_argument("--growth", action="store_true", help="how time and memory grow, as well")
-    parser.add_argument("--fusions", action="store_true", help="those of other papers, as well")
     parser.add_argument("--only", help="measure again what fits this pattern, keep the rest: 'step:*'")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        seconds = (MEASUREMENTS | FUSIONS | GROWTH)[args.one](Bench(args))
+        seconds = (MEASUREMENTS | GROWTH)[args.one](Bench(args))
         print(json.dumps({"seconds": seconds, "peak_mb": peak_memory_mb()}))
         return
-    known = MEASUREMENTS | (FUSIONS if args.fusions or args.only else {}) | (GROWTH if args.growth or args.only else {})
+    known = MEASUREMENTS | (GROWTH if args.growth or args.only else {})
     wanted = [name for name in known if fnmatch(name, args.only or "*")]
     kept = json.loads(OUTPUT.read_text(encoding="utf-8")) if args.only else {"runs": {}, "trained_expert": False}
     votes = any(name.startswith(("answers", "voters")) for name in wanted)
