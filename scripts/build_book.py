@@ -128,7 +128,8 @@ def run_one(source: Path, timeout: int, threads: int) -> Ran:
     """Run one notebook through nbmake, as it stands in the repository."""
     import nbformat
 
-    environment = {"ROUTEDK_WORK": str(WORK), "OMP_NUM_THREADS": str(threads)} | os.environ
+    # A sentence of a chapter that its numbers do not bear out stops the build.
+    environment = {"ROUTEDK_WORK": str(WORK), "OMP_NUM_THREADS": str(threads), "ROUTEDK_STRICT": "yes"} | os.environ
     options = ["--nbmake", "--overwrite", f"--nbmake-timeout={timeout}", "-q", "--no-header", "-rN"]
     # Outside _build, which nbmake passes over, and away from this repository's pytest settings.
     with tempfile.TemporaryDirectory() as folder:

@@ -58,6 +58,37 @@ class Chapter(NamedTuple):
         found = public_values(self._record(name), compute, at_hand=self.has_public_data)
         return plain(instead()) if found is None and instead else found
 
+    def differences(
+        self,
+        name: str,
+        pairs: Mapping[str, tuple[str, str]],
+        *,
+        profile: str = "",
+        domains: Iterable[str] = (),
+        metric: str = "strict f1",
+    ) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
+        """Recorded runs less each other, on the public test sessions: `found.differences`, by `public`.
+
+        Args:
+            name: under which the values are recorded for those without the sessions.
+            pairs: see `found.differences`.
+            profile: whose runs; by default the one that the claims are judged by.
+            domains: in which; by default the public ones.
+            metric: protocol and score.
+
+        Returns:
+            Comparison → domain → values; empty where nothing is recorded.
+        """
+        from ..data.sessions import PUBLIC_DOMAINS
+        from ..report.claims import load_claims
+        from ..study.records import load_all
+        from .found import differences
+
+        profile = profile or load_claims().profile
+        chosen = tuple(domains) or PUBLIC_DOMAINS
+        compute = lambda: differences(load_all(self.results), profile, pairs, domains=chosen, metric=metric)  # noqa: E731
+        return self.public(name, compute) or {}
+
     def source(self, name: str) -> str:
         """Where the values of `public(name, ...)`, or those of the toy shop in their place, come from: for labels."""
         if self.has_public_data:

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from routedk_lite.book.found import STRICT, Estimate, NotTrueError, estimate, says, what_we_found
+from routedk_lite.book.notebook import Chapter
+from routedk_lite.study.records import load_all
+
+
+def test_a_sentence_takes_its_numbers_and_keeps_its_condition():
+    d = {"estimate": 0.19, "low": 0.137, "high": 0.244, "seeds": 3}
+    said = says("The gain is {d:+.3f} over {d.low:.1f}.", estimate(d).above, d=d)
+    assert said == ("The gain is +0.190 [+0.137, +0.244] over 0.1.", True)
+    assert not says("{d} is a loss.", estimate(d).below, d=d).is_true
+
+
+@pytest.mark.parametrize("interval, above, below, within", [
+    ((0.1, 0.05, 0.2), True, False, False),
+    ((-0.1, -0.2, -0.05), False, True, False),
+    ((0.0, -0.01, 0.02), False, False, True),
+    ((0.0, -0.06, 0.02), False, False, False),
+])  # fmt: skip
+def test_an_estimate_knows_on_which_side_it_lies(interval, above, below, within):
+    found = Estimate(*interval)
+    assert (found.above, found.below, found.within(0.05)) == (above, below, within)
+
+
+@pytest.mark.parametrize("text, values", [("No number.", {}), ("{a} alone", {}), ("{a} alone", {"a": 1, "b": 2})])
+def test_a_sentence_without_its_numbers_is_refused(text, values):
+    with pytest.raises(ValueError, match="fill in the same"):
+        says(text, True, **values)
+
+
+def test_what_is_not_true_stops_the_build_and_is_marked_in_a_readers_run(monkeypatch):
+    true, wrong = says("{a} is large.", True, a=1), says("{a} is small.", None, a=1)
+    monkeypatch.delenv(STRICT, raising=False)
+    shown = what_we_found(true, wrong, source="toy, run now").data
+    assert "- 1 is large." in shown and "- *Not so in this run:* 1 is small." in shown and "toy, run now" in shown
+    monkeypatch.setenv(STRICT, "yes")
+    assert what_we_found(true).data.count("Not so") == 0
+    with pytest.raises(NotTrueError, match="1 is small"):
+        what_we_found(true, wrong)
+
+
+def test_recorded_runs_are_compared_session_by_session(mirror, monkeypatch, tmp_path):
+    monkeypatch.setenv("ROUTEDK_MIRROR", str(mirror))
+    from routedk_lite.data.domains import load_domain
+    from routedk_lite.data.metrics import per_session
+    from routedk_lite.files import own_file
+    from routedk_lite.study.records import load_predictions
+
+    results, runs = own_file("results"), ("base-seed*", "floor-all_pairs")
+    chapter = Chapter(profile=None, device="cpu", results=results, work=tmp_path, has_public_data=True)
+    found = chapter.differences("none", {"floor": runs, "nothing": ("no-run", runs[1])}, domains=["electronic"])
+    assert found.keys() == {"floor"}
+    records = {r.run: r for r in load_all(results) if r.profile == "smol" and r.domain == "electronic"}
+    test, scores = load_domain("electronic", "test"), []
+    for run in ("base-seed0", "floor-all_pairs"):
+        predictions = {k: a.bundles for k, a in load_predictions(records[run]).items()}
+        scores.append(per_session(predictions, test, "strict").f1)
+    values = found["floor"]["electronic"]
+    assert values["estimate"] == pytest.approx(np.mean(scores[0] - scores[1]), abs=1e-4)
+    assert values["low"] < values["estimate"] < values["high"] and values["seeds"] == 1
