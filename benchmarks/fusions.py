@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from statistics import median
 
@@ -54,8 +55,7 @@ def against_one(runs: dict[str, list[dict[str, float]]]) -> list[dict[str, objec
         row: dict[str, object] = {"fusion": name}
         for what in ("step", "generate"):
             rounds = runs.get(f"{what}: {name}", [])
-            one = runs[f"{what}: {ONE}"]
-            row[what] = [a["seconds"] / b["seconds"] for a, b in zip(rounds, one, strict=False)]
+            row[what] = [run["seconds"] / run["one_lora"] for run in rounds]
             row[f"{what}_mb"] = [run["peak_mb"] for run in rounds]
         found.append(row)
     return found
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=60, help="test sessions to write for")
     parser.add_argument("--domain", default="electronic")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--only", help="measure again what fits this pattern, keep the rest: 'generate: h*'")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.expert = None
@@ -73,11 +74,15 @@ def main() -> None:
         seconds = MEASUREMENTS[args.one](Bench(args))
         print(json.dumps({"seconds": seconds, "peak_mb": peak_memory_mb()}))
         return
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in MEASUREMENTS}
+    wanted = [name for name in MEASUREMENTS if fnmatch(name, args.only or "*") and ONE not in name]
+    kept = json.loads(OUTPUT.read_text(encoding="utf-8"))["runs"] if args.only else {}
+    runs: dict[str, list[dict[str, float]]] = kept | {name: [] for name in wanted}
     about = surroundings() | {"domain": args.domain, "sessions": args.sessions}
     for _ in range(args.rounds):
-        for name, found in runs.items():
-            found.append(measure(name, args, __file__))
+        kinds = {name.split(":")[0] for name in wanted}
+        one = {what: measure(f"{what}: {ONE}", args, __file__)["seconds"] for what in kinds}
+        for name in wanted:
+            runs[name].append({**measure(name, args, __file__), "one_lora": one[name.split(":")[0]]})
             # Now and again, so that an interruption loses one measurement at most.
             write_json(OUTPUT, {**about, "runs": runs, "against_one": against_one(runs)})
     rows = [

@@ -31,7 +31,9 @@ def load(name: str) -> dict[str, Any]:
     return json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def tables(training: Mapping[str, Any], routing: Mapping[str, Any], gpu: Mapping[str, Any]) -> dict[str, str]:
+def tables(
+    training: Mapping[str, Any], routing: Mapping[str, Any], gpu: Mapping[str, Any], fusions: Mapping[str, Any]
+) -> dict[str, str]:
     """Markdown tables by the name of their markers."""
     rows = []
     for name, found in training["runs"].items():
@@ -55,7 +57,19 @@ def tables(training: Mapping[str, Any], routing: Mapping[str, Any], gpu: Mapping
     made["machine"] = _machine(training) if _machine(training) == _machine(routing) else (
         f"Training: {_machine(training)} Routing: {_machine(routing)}"
     )  # fmt: skip
-    return made | _on_gpu(gpu)
+    return made | _on_gpu(gpu) | {"fusions": _fusions(fusions)}
+
+
+def _fusions(fusions: Mapping[str, Any]) -> str:
+    """Every fusion's step and generation as multiples of one LoRA's, with the range over the rounds."""
+    rows = []
+    for row in fusions["against_one"]:
+        step, generate = (
+            f"{median(row[what]):.2f} ({_spread(row[what], 2)})" if row[what] else "" for what in ("step", "generate")
+        )
+        rows.append([row["fusion"], step, generate, f"{median(row['generate_mb']):.0f}"])
+    titles = ["fusion", "training step", "generation", "peak MB"]
+    return text_table(titles, rows, markdown=True)
 
 
 def _on_gpu(benchmark: Mapping[str, Any]) -> dict[str, str]:
@@ -108,7 +122,7 @@ def growth_figure(runs: Mapping[str, Any]) -> Figure:
 
 def filled(text: str) -> str:
     """The page's text with the tables that the benchmarks give now."""
-    return fill_marked(text, tables(load("training"), load("routing"), load("gpu")))
+    return fill_marked(text, tables(load("training"), load("routing"), load("gpu"), load("fusions")))
 
 
 if __name__ == "__main__":
