@@ -18,12 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..fusion.base import Weigher
+from ..fusion.fusion import Router
 
 if TYPE_CHECKING:
     from ..fusion.routed import RoutedModel
@@ -103,6 +105,29 @@ def without(alpha: torch.Tensor, experts: Collection[int]) -> torch.Tensor:
     share[..., off] = 0
     left = kept.sum(-1, keepdim=True)
     return torch.where(left > 1e-9, kept / left.clamp(min=1e-9), share)
+
+
+@contextmanager
+def fewer_at_a_time(model: RoutedModel, k: int) -> Iterator[None]:
+    """Within the block, only the k experts of the largest α take part in each layer; the others' are not computed.
+
+    Args:
+        model: with a router (`Dynamic`).
+        k: experts at a time.
+
+    Raises:
+        ValueError: no router, or `k` outside of one to all of its experts.
+    """
+    if not isinstance(model.weigher, Router):
+        raise ValueError(f"{type(model.fusion).__name__} has no router: α does not say which experts to leave out")
+    if not 1 <= k <= model.weigher.n_experts:
+        raise ValueError(f"k = {k}: choose 1 to {model.weigher.n_experts}, the experts")
+    whole = model.fusion
+    model.fusion = model.weigher.options = replace(whole, top_k=k)
+    try:
+        yield
+    finally:
+        model.fusion = model.weigher.options = whole
 
 
 class _Lesioned(Weigher):

@@ -66,6 +66,7 @@ TRAINED_WORDS = {
     STATIC: "fused: static weights",
     ROUTER: "fused: router (RouteDK)",
     f"{ROUTER}-k2": "fused: router over two experts",
+    "fused-dynamic-k4": "fused: router over four experts",
     "fused-arrow": "fused: Arrow",
     "fused-genknowsub": "fused: GenKnowSub",
     "fused-knots": "fused: KnOTS",
@@ -79,6 +80,8 @@ TRAINED_WORDS = {
     "control-random": "router, random α",
     "control-shuffled": "router, another session's α",
     "control-mean": "router, its mean α",
+    "top-1": "router, one expert at a time",
+    "top-2": "router, two experts at a time",
     "voting-base": "base expert, vote of written answers",
     "voting-dynamic": "router, vote of written answers",
 }
@@ -91,7 +94,7 @@ GROUPS = {
     "told reasoning": ("reasoning",),
     "told both, or patterns": ("both", "patterns"),
     "experts fused": ("fusion", "fused"),
-    "fusion disturbed": ("control", "knockout"),
+    "fusion disturbed": ("control", "knockout", "top"),
     "writes its answers": ("zero-shot", "voting"),
 }
 """Beginnings of the names of runs that ask a student."""

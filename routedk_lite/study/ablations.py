@@ -1,4 +1,4 @@
-"""Ablations of the routed model as runs: controls of its router, and experts that are left out.
+"""Ablations of the routed model as runs: controls of its router, fewer experts at a time, experts that are left out.
 
 They take the trained router as it is and only answer anew, so each costs what an evaluation costs. As in
 `experiments`, every function gives the fields of a record that differ between runs.
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..analysis.controls import CONTROLS, THIRDS, control_alpha, knocked_out, layer_thirds
+from ..analysis.controls import CONTROLS, THIRDS, control_alpha, fewer_at_a_time, knocked_out, layer_thirds
 from ..answers.answering import pairs_of
 from ..answers.decoding import greedy_answers
 from ..data.sessions import Session
 from ..fusion.statistics import routing_statistics
-from .experiments import decoded, routed, traced
+from .experiments import decoded
+from .fused import routed, traced
 from .fusing import fusions
 from .votes import sampled, voted
 
@@ -37,6 +38,8 @@ def ablations(study: Study) -> dict[str, dict[str, Any]]:
         found[f"knockout-{name}"] = {"off": name, "where": "all"}
     for name in experts:
         found |= {f"knockout-{name}-{third}": {"off": name, "where": third} for third in THIRDS}
+    if study.domain != "habits":
+        found |= {f"top-{k}": {"at_a_time": k} for k in range(1, len(experts))}
     return found
 
 
@@ -45,6 +48,8 @@ def about(settings: Mapping[str, Any]) -> str:
     if "control" in settings:
         words = {"random": "a random mixture", "shuffled": "another session's α", "mean": "the router's mean α"}
         return f"the routed model with {words[settings['control']]} for every session"
+    if "at_a_time" in settings:
+        return f"the routed model with {settings['at_a_time']} of its experts at a time"
     where = "" if settings["where"] == "all" else f" in the {settings['where']} third of the layers"
     return f"the routed model without its {settings['off']} expert{where}"
 
@@ -52,7 +57,8 @@ def about(settings: Mapping[str, Any]) -> str:
 def run_ablation(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The trained router with other weights, or with fewer experts: the fields of its record."""
     with routed(study, FUSION) as (model, _):
-        made = _controlled(study, model, config, key) if "control" in config else _lesioned(study, model, config, key)
+        ways = {"control": _controlled, "at_a_time": _sparse, "off": _lesioned}
+        made = next(way for name, way in ways.items() if name in config)(study, model, config, key)
         return {
             **made,
             "student": asdict(study.student.info),
@@ -90,6 +96,14 @@ def _lesioned(study: Study, model: RoutedModel, config: Mapping[str, Any], key: 
         made = _answers(study, model, f"knockout-{key}")
         traced = _trace(study, model, study.split("test"))
     made["analysis"] |= {"off": off, "off_in": list(layers)}
+    made["analysis"] |= _statistics(model, np.stack(list(traced.values())))
+    return made
+
+
+def _sparse(study: Study, model: RoutedModel, config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    with fewer_at_a_time(model, config["at_a_time"]):
+        made = _answers(study, model, f"top-{key}")
+        traced = _trace(study, model, study.split("test"))
     made["analysis"] |= _statistics(model, np.stack(list(traced.values())))
     return made
 

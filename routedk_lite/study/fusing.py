@@ -24,7 +24,7 @@ Chosen = dict[str, tuple[Fusion, tuple[str, ...]]]
 
 def fusions(study: Study) -> Chosen:
     """The fusions of a study by name, each with its experts; none where there is one expert alone."""
-    return method(study) | others(study)
+    return method(study) | others(study) | with_patterns(study)
 
 
 def method(study: Study) -> Chosen:
@@ -39,6 +39,13 @@ def method(study: Study) -> Chosen:
         "dynamic": (dynamic, together),
     }
     return found if study.domain == "habits" else {**found, "dynamic-k2": (dynamic, ("base", "both"))}
+
+
+def with_patterns(study: Study) -> Chosen:
+    """RouteDK's router over a fourth expert, told patterns of items: more kinds of knowledge are an open question."""
+    if not study.has_knowledge or study.domain == "habits":
+        return {}
+    return {"dynamic-k4": (Dynamic(normalize=study.profile.router.normalize), (*_together(study), "patterns"))}
 
 
 def others(study: Study) -> Chosen:

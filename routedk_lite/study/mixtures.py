@@ -20,7 +20,7 @@ from ..data.metrics import per_session
 from ..data.prompts import format_answer
 from ..data.sessions import Bundle, Domain, Session
 from ..student.pairs import read_pairs
-from .experiments import routed, traced
+from .fused import routed, traced
 from .records import RunRecord, load_attachment, load_predictions
 from .votes import appending
 

@@ -21,7 +21,7 @@ from ..files import check_ours
 from ..fusion.shipping import exported_files, write_merged, write_shipped
 from ..student.backbone import is_cached, student_files
 from ..student.experts import ExpertResult
-from . import experiments
+from . import experiments, fused
 from .fusing import fusions
 from .measurements import Measurement, read_measurement, write_measurement
 from .provenance import record_path
@@ -188,7 +188,7 @@ class Pipeline(Study):
             fixed = ", ".join(name for name, (one, _) in known.items() if not one.depends_on_input)
             raise ValueError(f"fusion = {fusion!r}: α depends on the input, it cannot be merged: choose among {fixed}")
         check_ours(Path(folder), exported_files(Path(folder), merged=merged), force=force)
-        with experiments.routed(self, fusion) as (model, result):
+        with fused.routed(self, fusion) as (model, result):
             if merged:
                 write_merged(model, self.student.tokenizer, folder, force=force)
                 return Path(folder)

@@ -14,7 +14,7 @@ from ..config import settings
 from ..data.habits import HABITS
 from ..data.sessions import PUBLIC_DOMAINS
 from ..fusion.xlora import XLora
-from . import ablations, experiments, fusing, mixtures, preliminaries, variants
+from . import ablations, experiments, fused, fusing, mixtures, preliminaries, variants
 from .fusing import fusions
 from .preliminaries import FLOOR_SEED, HINTS, HINTS_WITHOUT_TEACHER
 
@@ -211,19 +211,19 @@ def _fusions(study: Study) -> Iterator[Planned]:
         config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
         kind = "router" if name.startswith(("static", "dynamic")) else "answer"
         about = f"fuse {len(experts)} experts"
-        yield Planned(f"fusion-{name}-seed{seed}", about, kind, seed, config, experiments.fusion)
+        yield Planned(f"fusion-{name}-seed{seed}", about, kind, seed, config, fused.fusion)
 
 
 def _other_fusions(study: Study) -> Iterator[Planned]:
     seed, routed = study.seed, _routed(study)
-    for name, (fusion, experts) in fusing.others(study).items():
+    for name, (fusion, experts) in (fusing.others(study) | fusing.with_patterns(study)).items():
         config = {**routed, "fusion_name": name, **fusion.to_json(), "experts": experts}
         about = f"fuse {len(experts)} experts as in arXiv {fusion.source}"
         kind = "router" if fusion.learns else "answer"
         # X-LoRA reads everything twice.
         times = 2.0 if isinstance(fusion, XLora) else 1.0
         yield Planned(
-            f"fused-{name}-seed{seed}", about, kind, seed, config, experiments.fusion, part="fusions", sessions=times
+            f"fused-{name}-seed{seed}", about, kind, seed, config, fused.fusion, part="fusions", sessions=times
         )
 
 
@@ -235,7 +235,7 @@ def _votes(study: Study) -> Iterator[Planned]:
     for name in VOTERS if study.has_knowledge else VOTERS[1:]:
         about = f"sample {study.profile.vote.n} answers, let them vote"
         config = {**routed, "model": name, "vote": vote}
-        yield Planned(f"voting-{name}-seed{seed}", about, "sample", seed, config, experiments.voting, pairs=False)
+        yield Planned(f"voting-{name}-seed{seed}", about, "sample", seed, config, fused.voting, pairs=False)
 
 
 def _companion(study: Study) -> Iterator[Planned]:

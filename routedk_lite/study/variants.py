@@ -19,6 +19,7 @@ import numpy as np
 from ..analysis.diagnostics import answer_nats
 from ..config import KNOWLEDGE_KINDS, KNOWLEDGE_PLACES, KnowledgeConfig
 from ..data.domains import load_domain
+from ..data.formats import get_format
 from ..data.sessions import PUBLIC_DOMAINS, Domain, Session
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..teacher.incontext import in_context
@@ -125,9 +126,13 @@ VARIANTS = {
 
 
 def variants(study: Study) -> dict[str, Variant]:
-    """Those that make sense for a study: only the public domains can be joined."""
-    public = study.domain in PUBLIC_DOMAINS
-    return {name: variant for name, variant in VARIANTS.items() if variant.domains == 1 or public}
+    """Those that make sense for a study: only the public domains can be joined; letters leave no room before them."""
+    public, free = study.domain in PUBLIC_DOMAINS, get_format(study.profile.prompt.fmt).slots is None
+    return {
+        name: variant
+        for name, variant in VARIANTS.items()
+        if (variant.domains == 1 or public) and (variant.place != "target" or free)
+    }
 
 
 def told_by(study: Study, variant: Variant) -> tuple[Domain | tuple[Session, ...], Knowledge]:

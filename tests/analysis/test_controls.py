@@ -11,7 +11,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.analysis.controls import CONTROLS, control_alpha, knocked_out, layer_thirds, without
+from routedk_lite.analysis.controls import (
+    CONTROLS,
+    control_alpha,
+    fewer_at_a_time,
+    knocked_out,
+    layer_thirds,
+    without,
+)
 from routedk_lite.analysis.diagnostics import shapley_values
 from routedk_lite.answers.decoding import greedy_answers
 from routedk_lite.config import DecodeConfig, PairConfig
@@ -250,6 +257,32 @@ def test_what_cannot_be_left_out_is_refused(routed, fusion, experts, layers, mes
     assert model.weigher is whole
 
 
+@pytest.mark.parametrize("k", [1, 2])
+def test_with_fewer_experts_at_a_time_a_router_is_as_if_it_had_been_made_so(tiny_student, routed, sessions, k):
+    model, ids = routed(), torch.tensor([[1, 40, 50, 60, 70]])
+    with torch.no_grad():
+        whole = model(input_ids=ids).logits
+        with fewer_at_a_time(model, k):
+            found, alpha = model(input_ids=ids).logits, model.alpha
+        assert model(input_ids=ids).logits.allclose(whole)
+    weights = model.weigher.state_dict()
+    model.unload()
+    sparse = routed(Dynamic(top_k=k))
+    sparse.weigher.load_state_dict(weights)
+    with torch.no_grad():
+        assert sparse(input_ids=ids).logits.allclose(found, atol=1e-5)
+    assert ((alpha > 0).sum(-1) == k).all() and not found.allclose(whole, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "fusion, k, message",
+    [(Static(), 1, "Static has no router"), (Dynamic(), 0, "k = 0"), (Dynamic(), 4, "choose 1 to 3")],
+)
+def test_impossible_numbers_of_experts_are_refused(routed, fusion, k, message):
+    with pytest.raises(ValueError, match=message), fewer_at_a_time(routed(fusion), k):
+        pass
+
+
 def test_thirds_hold_every_layer_once():
     found = layer_thirds(range(5))
     assert found == {"lower": (0, 1), "middle": (2, 3), "upper": (4,)}
@@ -306,8 +339,10 @@ def test_ablations_are_recorded(tiny_profile, tmp_path, monkeypatch, pairs):
     study = Pipeline(profile, results=tmp_path / "results", work=tmp_path / "runs", progress=False)
     names = {s.name for s in study.of_part("ablations")} - {"data", "student", "explorer-seed0"}
     assert names >= {f"control-{kind}-seed0" for kind in CONTROLS}
-    assert {"knockout-rules-seed0", "knockout-rules-upper-seed0"} <= names and len(names) == 3 + 3 + 9
-    found = {r.run: r for r in study.run(only=["fusion-dynamic-seed0", "control-*", "knockout-rules-seed0"])}
+    assert {"knockout-rules-seed0", "knockout-rules-upper-seed0", "top-1-seed0", "top-2-seed0"} <= names
+    assert len(names) == 3 + 3 + 9 + 2
+    wanted = ["fusion-dynamic-seed0", "control-*", "knockout-rules-seed0", "top-1-seed0"]
+    found = {r.run: r for r in study.run(only=wanted)}
     for record in found.values():
         records.verify(record)
     whole = found["fusion-dynamic-seed0"]
@@ -317,4 +352,5 @@ def test_ablations_are_recorded(tiny_profile, tmp_path, monkeypatch, pairs):
     assert mean.analysis["variance"] == [0, 0] and mean.adapter_sha256 == whole.adapter_sha256
     lesioned = found["knockout-rules-seed0"].analysis
     assert [row[1] for row in lesioned["load"]] == [0, 0] and lesioned["off"] == "rules-seed0"
+    assert np.allclose(found["top-1-seed0"].analysis["effective_support"], 1)
     assert not [r for r in study.run(only=["control-*"]) if found[r.run] != r]  # done: nothing is run again

@@ -14,7 +14,7 @@ from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import trace_alpha
 from routedk_lite.fusion.shipping import unpack_expert
 from routedk_lite.report.tables import plan_table, results_table
-from routedk_lite.study import experiments, records, stages
+from routedk_lite.study import experiments, fused, records, stages
 from routedk_lite.study import study as holdings
 from routedk_lite.study.measurements import load_measurements
 from routedk_lite.study.pipeline import Pipeline
@@ -253,7 +253,7 @@ def test_a_merged_model_is_an_ordinary_one_that_answers_as_the_fusion_does(done,
     loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer("A camera and its case", return_tensors="pt")["input_ids"]
-    with torch.inference_mode(), experiments.routed(study, "average") as (model, _):
+    with torch.inference_mode(), fused.routed(study, "average") as (model, _):
         assert loaded(ids).logits.allclose(model(input_ids=ids).logits, atol=1e-4)
     assert not loaded(ids).logits.allclose(study.student.model(ids).logits, atol=1e-2)
     assert loaded.state_dict().keys() == study.student.model.state_dict().keys()
@@ -281,10 +281,10 @@ def test_a_study_goes_on_from_its_shipped_model(done, profile, tmp_path, monkeyp
     first.export(again.shipped)
     for module in ("student.experts", "fusion.routing"):
         monkeypatch.setattr(f"routedk_lite.{module}.run_trainer", lambda trainer: pytest.fail("trained again"))
-    with experiments.routed(first, "dynamic") as (model, result):
+    with fused.routed(first, "dynamic") as (model, result):
         was = {adapter.name: adapter.sha256 for adapter in model.adapters}
         weights = {name: value.clone() for name, value in model.weigher.state_dict().items()}
-    with experiments.routed(again, "dynamic") as (model, found):
+    with fused.routed(again, "dynamic") as (model, found):
         assert {adapter.name: adapter.sha256 for adapter in model.adapters} == was
         assert all(torch.equal(value, weights[name]) for name, value in model.weigher.state_dict().items())
     assert (found.history, found.seconds) == (result.history, result.seconds)

@@ -174,6 +174,14 @@ def test_a_profile_may_distil_all_that_experts_are_told(study):
     assert train_variant(study, "rules-distilled")[0] == told, "which is this profile's ordinary expert"
 
 
+def test_nothing_stands_before_an_answer_in_letters(study):
+    assert "reasoning-target" in variants(study)
+    study.profile = replace(study.profile, prompt=replace(study.profile.prompt, fmt="letters"))
+    found = variants(study)
+    assert {v.place for v in found.values()} == {"prompt", "masked", "distilled"}
+    assert not any("target" in stage.name for stage in study.stages)
+
+
 def test_asking_a_teacher_is_part_of_the_estimate(study):
     stages_ = {stage.name: stage for stage in study.stages}
     assert stages_["rules-distilled-seed0"].sessions == 1.5 and stages_["rules-target-seed0"].sessions == 1

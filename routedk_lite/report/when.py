@@ -1,0 +1,110 @@
+"""When do fixed weights beat the router? The paper's fourth open question, asked of the records.
+
+Per session, the router's strict F1 less that of static weights, averaged over the seeds that both have. It is set
+against what may decide on it: the number of products, how evenly the router weighs its experts, and whether the
+teacher, whose knowledge the experts learned, errs on this very session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data.domains import load_domain
+from ..data.metrics import per_session
+from ..data.sessions import PUBLIC_DOMAINS, Domain
+from ..statistics import GroupDifference, group_difference, holm
+from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
+from .scores import ROUTER, STATIC, TEACHER
+from .tables import text_table
+
+MORE, EVEN, ERRS = "more products than the median", "α more even than the median", "the teacher errs"
+
+
+class Contrast(NamedTuple):
+    """The router's gain over static weights in two groups of sessions."""
+
+    domain: str
+    what: str
+    """What holds in the first group, and not in the second."""
+    counts: tuple[int, int]
+    """Sessions in each."""
+    gains: tuple[float, float]
+    """Mean gain in each, in strict F1."""
+    difference: GroupDifference
+    p_holm: float
+    """Corrected over all contrasts."""
+    n_seeds: int
+
+
+def contrasts(records: Iterable[RunRecord], profile: str, *, n_draws: int = 10_000) -> list[Contrast]:
+    """Every contrast that the records of one profile allow; those whose groups would be empty are left out.
+
+    Args:
+        records: all that are known.
+        profile: whose.
+        n_draws: resamples and permutations; they always draw the same.
+
+    Raises:
+        RecordError: predictions or attachments are missing or changed.
+        DownloadError: the test sessions are neither cached nor to be had.
+    """
+    records = [r for r in records if r.profile == profile]
+    found = []
+    for domain in PUBLIC_DOMAINS:
+        runs = {run: _by_seed(records, domain, run) for run in (ROUTER, STATIC)}
+        seeds = sorted(runs[ROUTER].keys() & runs[STATIC].keys())
+        if not seeds:
+            continue
+        test = load_domain(domain, "test")
+        gains = np.stack([_f1(runs[ROUTER][seed], test) - _f1(runs[STATIC][seed], test) for seed in seeds])
+        evenness = np.mean([_evenness(runs[ROUTER][seed], test) for seed in seeds], axis=0)
+        lengths = np.array([len(session) for session in test])
+        groups = {MORE: lengths > np.median(lengths), EVEN: evenness > np.median(evenness)}
+        if teacher := _by_seed(records, domain, TEACHER):
+            groups[ERRS] = _f1(next(iter(teacher.values())), test) < 1
+        for what, first in groups.items():
+            if first.all() or not first.any():
+                continue
+            difference = group_difference(gains, first, generator=np.random.default_rng(0), n_draws=n_draws)
+            counts = int(first.sum()), int((~first).sum())
+            means = float(gains[:, first].mean()), float(gains[:, ~first].mean())
+            found.append(Contrast(domain, what, counts, means, difference, float("nan"), len(seeds)))
+    if not found:
+        return []
+    corrected = holm([c.difference.p_value for c in found])
+    return [c._replace(p_holm=float(p)) for c, p in zip(found, corrected, strict=True)]
+
+
+def contrast_table(found: Sequence[Contrast]) -> str:
+    """Markdown: one contrast per row."""
+    rows = [
+        [
+            c.domain, c.what, f"{c.counts[0]} / {c.counts[1]}", f"{c.gains[0]:+.3f} / {c.gains[1]:+.3f}",
+            f"{c.difference.estimate:+.3f} [{c.difference.low:+.3f}, {c.difference.high:+.3f}]",
+            f"{c.p_holm:.3f}", str(c.n_seeds),
+        ]
+        for c in found
+    ]  # fmt: skip
+    titles = ["domain", "sessions in which", "so / not so", "router less static", "difference", "p (Holm)", "seeds"]
+    return text_table(titles, [[cell.replace("-", "−") if "." in cell else cell for cell in row] for row in rows],
+                      text_columns=2, markdown=True)  # fmt: skip
+
+
+def _by_seed(records: Iterable[RunRecord], domain: str, run: str) -> dict[int | None, RunRecord]:
+    return {r.seed: r for r in records if r.domain == domain and without_seed(r.run) == run}
+
+
+def _f1(record: RunRecord, test: Domain) -> np.ndarray:
+    """Strict F1 of every session."""
+    predictions = {id_: answer.bundles for id_, answer in load_predictions(record).items()}
+    return per_session(predictions, test, "strict").f1.astype(float)
+
+
+def _evenness(record: RunRecord, test: Domain) -> np.ndarray:
+    """Entropy of α of every session in nats, mean over layers."""
+    rows = {row["id"]: np.asarray(row["alpha"]) for row in load_attachment(record, "alpha")}  # (L, E) each
+    alpha = np.stack([rows[session.id] for session in test]).clip(1e-12, 1)
+    return -(alpha * np.log(alpha)).sum(-1).mean(-1)

@@ -1,0 +1,61 @@
+"""A router that is better in long sessions, where its α is uneven, and where the teacher errs, is found out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic import EXPERTS, stand_in, weights, write_run
+
+from routedk_lite.answers.decoding import Answer
+from routedk_lite.report import when
+from routedk_lite.report.when import ERRS, EVEN, MORE, contrast_table, contrasts
+from routedk_lite.study.records import load_all
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch):
+    monkeypatch.setattr(when, "load_domain", stand_in)
+
+
+def answered(right):
+    """Right where `right` says so of a session, else nothing."""
+    return [Answer.of_bundles(s.id, dict.fromkeys(s.bundles) if right(s) else []) for s in stand_in("food", "test")]
+
+
+@pytest.fixture
+def found(tmp_path):
+    median = np.median([len(s) for s in stand_in("food", "test")])
+    long = lambda s: len(s) > median  # noqa: E731
+    for seed in range(3):
+        alpha = {"analysis": {"experts": EXPERTS}, "attachments": {"alpha": weights("food", seed)}}
+        write_run(tmp_path, f"fusion-dynamic-seed{seed}", 0, domain="food", seed=seed, answers=answered(long), **alpha)
+        others = answered(lambda s: not long(s))
+        write_run(tmp_path, f"fusion-static-seed{seed}", 0, domain="food", seed=seed, answers=others)
+    write_run(tmp_path, "teacher", 0, domain="food", answers=answered(lambda s: not long(s)))
+    return contrasts(load_all(tmp_path), "smol", n_draws=400)
+
+
+def test_the_gain_is_split_by_length_evenness_and_the_teachers_errors(found):
+    by = {c.what: c for c in found}
+    assert by.keys() == {MORE, EVEN, ERRS} and {c.domain for c in found} == {"food"}
+    for what in (MORE, ERRS):
+        assert by[what].gains == pytest.approx((1, -1)) and by[what].difference.low == pytest.approx(2)
+        assert by[what].p_holm < 0.05
+    assert by[EVEN].gains[0] < by[EVEN].gains[1]  # weights grow apart with the number of products
+    assert sum(by[MORE].counts) == len(stand_in("food", "test")) and by[MORE].n_seeds == 3
+
+
+def test_the_table_says_all_of_it_with_true_minus_signs(found):
+    rows = contrast_table(found).splitlines()
+    assert len(rows) == 2 + 3
+    assert f"| food | {MORE} |" in rows[2] and "+1.000 / −1.000" in rows[2] and "+2.000 [+2.000, +2.000]" in rows[2]
+
+
+def test_what_is_not_recorded_gives_no_contrast(tmp_path):
+    write_run(tmp_path, "fusion-static-seed0", 0.5, domain="food", seed=0)
+    assert contrasts(load_all(tmp_path), "smol") == []
+    alpha = {"analysis": {"experts": EXPERTS}, "attachments": {"alpha": weights("food", 0)}}
+    write_run(tmp_path, "fusion-dynamic-seed1", 0.5, domain="food", seed=1, **alpha)
+    assert contrasts(load_all(tmp_path), "smol") == []  # no seed in common
+    write_run(tmp_path, "fusion-dynamic-seed0", 0.5, domain="food", seed=0, **alpha)
+    assert {c.what for c in contrasts(load_all(tmp_path), "smol", n_draws=50)} == {MORE, EVEN}  # nobody asked a teacher
