@@ -37,7 +37,7 @@ SCORES = {
     "hidden cos centred L12": "layer 12",
     "hidden cos centred L20": "layer 20",
     "hidden cos centred L28": "layer 28",
-    "pmi list": "likelihood of a title after the other, less its own",
+    "pmi list": "likelihood of a title after the other, minus its own",
     "inctx ,": "the same, with all titles listed above",
 }
 """Names of the zero-shot scores in the trials, and in the page."""

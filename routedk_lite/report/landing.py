@@ -18,7 +18,7 @@ from .verdicts import judge_controls
 
 FIGURE = "assets/findings.svg"
 """Below the folder of the book."""
-PAGES = ("README.md", "book/intro.md", "book/results.md")
+PAGES = ("README.md", "book/intro.md", "book/results.md", "book/summary.md")
 """What is filled."""
 ABSENT = "–"
 """Stands in a cell for a run that is not recorded."""

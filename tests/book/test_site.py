@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from itertools import chain
@@ -288,6 +289,11 @@ def test_text_is_readable_in_both_themes(scheme: str, visit: Callable[..., Any])
         assert min(contrast) >= 4.5
     back = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
     assert (sum(back[:3]) < 3 * 60) == (scheme == "dark")
+
+
+def test_the_summary_prints_on_one_sheet(visit: Callable[..., Any]) -> None:
+    tab = visit("book/summary")
+    assert len(re.findall(rb"/Type\s*/Page\b", tab.pdf(prefer_css_page_size=True))) == 1
 
 
 def test_search_finds_a_page(visit: Callable[..., Any]) -> None:
