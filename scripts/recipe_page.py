@@ -6,7 +6,7 @@ python scripts/recipe_page.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TRIALS = ROOT / "results" / "recipe" / "trials.json"
 LEARNING = ROOT / "results" / "recipe" / "learning.json"
 ROUTERS = ROOT / "results" / "recipe" / "router.json"
+WRITING = ROOT / "results" / "recipe" / "writing.json"
 ROUTED = "smol/electronic/seed0"
 """Whose routers were tried."""
 PAGE = ROOT / "book" / "recipe.md"
@@ -177,6 +178,47 @@ def _routers(trials: Iterable[Mapping[str, Any]]) -> str:
         ])  # fmt: skip
     header = ["z", "rate", "loss by epoch", "entropy", "spread", "largest load", "F1", "exact"]
     return text_table(header, rows, text_columns=3, markdown=True)
+
+
+WRITTEN = {
+    "one-line": "letters",
+    "one-nopair": "letters, no pair loss",
+    "one-numbers": "lists of numbers",
+    "one-titles": "lists of short titles",
+    "one-smol": "letters, SmolLM2-135M",
+    "one-15b": "letters, Qwen2.5-Coder-1.5B",
+    "line5e4": "letters, batches of sixteen",
+    "b8r": "letters",
+    "joint1": "letters, three domains jointly",
+    "jel": "letters, three domains, then electronic",
+    "b8o8": "the same as four epochs of letters, asked in eight orders",
+}
+"""Trials of written answers, by the name in `writing.json`."""
+CONSENSUS = "0.5"
+"""What an exact match is worth beside a strict F1 of one, to the consensus of the recipe."""
+
+
+def _writing(found: Mapping[str, Any]) -> str:
+    """Where each trial of written answers ended, and what needs no student."""
+    trials = {trial["trial"]: trial for trial in found["trials"]}
+    rows = []
+    for name, label in WRITTEN.items():
+        if name not in trials:
+            continue
+        trial = trials[name]
+        last = trial["epochs"][-1]
+        below = f"{last['content_free'] - last['nats']:+.3f}" if "nats" in last else ""
+        epochs = f"{trial['before']} + {trial['own']}" if trial["before"] else str(trial["own"])
+        scores = (last.get("greedy"), last.get("majority"), last.get("consensus", {}).get(CONSENSUS))
+        rows.append([label, epochs, below, *(_pair(score) for score in scores)])
+    for label, score in found["floors"].items():
+        rows.append([label, "", "", "", "", _pair(score)])
+    header = ["answers, training", "epochs", "nats below", "greedy: F1 / exact", "majority", "consensus, or floor"]
+    return text_table(header, rows, text_columns=2, markdown=True)
+
+
+def _pair(score: Sequence[float] | None) -> str:
+    return f"{score[0]:.3f}{UNBROKEN}/ {score[1]:.3f}" if score else ""
 
 
 def _cells(metrics: Iterable[Mapping[str, float]]) -> list[str]:
