@@ -42,7 +42,7 @@ def test_every_way_is_scored_with_all_answers_at_hand() -> None:
 
 
 def test_no_way_passes_the_limit_where_nothing_can_be_read() -> None:
-    samples, sessions = shop(1)
+    _, sessions = shop(1)
     right = answer(*sessions[0].bundles)
     for drawn in ([answer()], [answer(), answer({1, 2, 3, 4})]):
         one = [Samples(0, right, tuple(drawn))]
