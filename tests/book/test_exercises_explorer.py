@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from explored import make_results
+from solved import solutions
 
 from routedk_lite.book.exercises.checking import UNANSWERED
 from routedk_lite.book.exercises.explorer import check_rescued, check_sharpen
@@ -77,3 +78,13 @@ def test_stubs_are_no_error(data, capsys) -> None:
     check_sharpen(lambda *_: ...)
     check_rescued(lambda d: ..., data)
     assert capsys.readouterr().out.splitlines() == [UNANSWERED] * 2
+
+
+def test_the_solutions_in_the_chapter_pass(data, capsys) -> None:
+    knob, sessions, layers = solutions("08_router_explorer")
+    known = {"np": np}
+    exec(knob + sessions, known)
+    check_sharpen(known["sharpen"])
+    check_rescued(known["rescued"], data)
+    assert capsys.readouterr().out.count("ok: ") == 8
+    compile(layers, "layers", "exec")  # it asks the chapter's own model

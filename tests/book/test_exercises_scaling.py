@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 
-import nbformat
 import pytest
 import torch
-from conftest import ROOT, require
+from solved import solutions
 
 from routedk_lite.book.exercises.checking import UNANSWERED
 from routedk_lite.book.exercises.scaling import check_bits, check_largest_batch, check_pack, check_shortest_time
@@ -168,12 +166,8 @@ def test_a_stub_is_no_error(check, capsys) -> None:
 
 
 def test_the_solutions_in_the_chapter_pass(capsys) -> None:
-    path = ROOT / "notebooks" / "10_scaling_up.ipynb"
-    require(path.exists(), "the chapters come with the repository only")
-    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
-    solutions = re.findall(r"Solution</summary>\n\n```python\n(.*?)```", text, re.DOTALL)
     known = {"seconds": {"a": 60.0, "b": 120.0}, "needs": {"a": [], "b": ["a"]}}  # of section 7, for the last one
-    for solution in solutions:
+    for solution in solutions("10_scaling_up"):
         exec(solution, known)
     assert "3 min with any number of GPUs" in capsys.readouterr().out
     check_bits(known["bits_per_weight"])

@@ -7,9 +7,11 @@ from math import comb
 
 import numpy as np
 import pytest
+from solved import solutions
 
-from routedk_lite.answers.choosing import contests
+from routedk_lite.answers.choosing import CHOOSERS, contests
 from routedk_lite.answers.voting import vote
+from routedk_lite.book.choices import METRICS
 from routedk_lite.book.exercises.checking import UNANSWERED
 from routedk_lite.book.exercises.voting import (
     check_best_of,
@@ -154,3 +156,18 @@ def test_stubs_are_no_errors(capsys) -> None:
     check_fates(dict.fromkeys(three_fates(), "?"))
     check_bundle_vote(lambda answers, greedy, worth: ...)
     assert capsys.readouterr().out.splitlines() == [UNANSWERED] * 4
+
+
+def test_the_solutions_in_the_chapter_pass(capsys) -> None:
+    known = {"fates": three_fates(), "verdicts": dict.fromkeys("ABC", "?"), "contests": contests}
+    known |= {"check_fates": check_fates, "check_bundle_vote": check_bundle_vote}
+    drawn, scored = [], []  # the last one draws what the chapter has sampled
+    known |= {"CHOOSERS": CHOOSERS, "METRICS": METRICS, "sweep_figure": drawn.append}
+    known["choice"] = lambda choose, metric: scored.append((choose, metric))
+    for solution in solutions("07_test_time_scaling"):
+        exec(solution, known)
+    check_calibration_error(known["error"])
+    check_best_of(known["best_of"])
+    assert known["verdicts"] == FATES
+    assert len(scored) == 4 and [*drawn[0]] == [*METRICS.values()]
+    assert "fill in the stub" not in capsys.readouterr().out

@@ -85,6 +85,10 @@ def test_a_sweep_shows_estimates_bands_and_nested_choices() -> None:
     assert [t.get_text() for t in figure.axes[1].get_xticklabels()] == ["1", "4", "8"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["vote", "oracle"]
     assert len(figure.axes[1].lines) == 3  # an oracle has no nested choice
+    levelled = sweep_figure({"F1": {"vote": vote}, "exact": {"vote": vote}}, levels={"F1": {"greedy": 0.4}})
+    assert list(levelled.axes[0].lines[-1].get_ydata()) == [0.4, 0.4]
+    assert len(levelled.axes[1].lines) == 2
+    assert [t.get_text() for t in levelled.legends[0].get_texts()] == ["vote", "greedy"]
 
 
 def test_reliability_shows_the_gap_to_the_diagonal_and_the_sessions() -> None:

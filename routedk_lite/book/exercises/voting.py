@@ -142,7 +142,7 @@ def check_fates(verdicts: Mapping[str, str]) -> None:
         AssertionError: a word is none of the three, or wrong; all wrong ones are named.
     """
     truth = {"A": "rises", "B": "falls", "C": "stays"}
-    hint = "Not how often the right answer comes up decides, but whether a wrong one comes up more often"
+    hint = "What decides is whether a wrong answer comes up more often than the right one"
     if verdicts_hold("session", verdicts, truth, hint):
         print("ok: A rises although most of its answers are wrong, B falls although more are right, C has no choice")
 

@@ -98,7 +98,11 @@ def temperature_figure(
 
 
 def sweep_figure(
-    panels: Mapping[str, Mapping[str, Sequence[CurvePoint | ChoicePoint]]], *, note: str = "", sharey: bool = False
+    panels: Mapping[str, Mapping[str, Sequence[CurvePoint | ChoicePoint]]],
+    *,
+    levels: Mapping[str, Mapping[str, float]] | None = None,
+    note: str = "",
+    sharey: bool = False,
 ) -> Figure:
     """A metric against the number of answers N, on a logarithmic scale, with 95 % intervals as bands.
 
@@ -106,6 +110,7 @@ def sweep_figure(
 
     Args:
         panels: title → name of a curve → its points.
+        levels: title → name → what does not depend on N, as the greedy answer: dashed lines.
         sharey: one scale for all panels.
 
     Raises:
@@ -125,6 +130,8 @@ def sweep_figure(
             if hasattr(points[0], "nested"):
                 nested = [point.nested for point in points]
                 axes.plot(n, nested, marker, color=colour, markerfacecolor="white", markersize=8, zorder=1.5)
+        for name, level in (levels or {}).get(title, {}).items():
+            axes.axhline(level, color=QUIET, linestyle="--", linewidth=1.3, label=name)
         _number_axis(axes, sorted({p.n for points in curves.values() for p in points}))
         axes.set_title(title, fontsize=11)
     handles = {}
