@@ -267,6 +267,41 @@ def test_only_core_widgets_are_used(live):
     assert len(controls) == 8 and all(w.description for w in controls), "each control has a name"
 
 
+def test_only_what_ipywidgets_7_knows_is_set(live):
+    """Colab has 7.7; what came with 8, a tooltip on every control among it, is silently lost there or refused."""
+    shared = {
+        "Box": {"children", "layout"},
+        "Button": {"description", "layout"},
+        "Checkbox": {"description", "indent", "layout", "value"},
+        "Dropdown": {"_options_labels", "description", "index", "layout", "style"},
+        "FloatSlider": {
+            "continuous_update",
+            "description",
+            "layout",
+            "max",
+            "readout_format",
+            "step",
+            "style",
+            "value",
+        },
+        "HTML": {"layout", "value"},
+        "Layout": {"display", "flex", "flex_flow", "height", "min_width", "padding", "width"},
+        "Textarea": {"description", "layout", "style", "value"},
+        "VBox": {"children", "layout"},
+        "style": {"description_width"},
+    }
+    pending, seen = [live.widget], set()
+    while pending:
+        widget = pending.pop()
+        if not isinstance(widget, ipywidgets.Button):
+            pending.extend(w for name in ("style", "layout") if (w := getattr(widget, name, None)) is not None)
+        pending.extend(getattr(widget, "children", ()))
+        name = "style" if type(widget).__name__.endswith("Style") else type(widget).__name__
+        seen.add(name)
+        assert set(widget._repr_keys()) <= shared[name], name
+    assert seen == shared.keys()
+
+
 def test_it_shows_itself(live):
     shown = live._repr_mimebundle_()
     widget = "application/vnd.jupyter.widget-view+json"
@@ -274,6 +309,14 @@ def test_it_shows_itself(live):
     assert live.output.value in shown["text/html"], "pages without a kernel show what there was at first"
     live.widget.close()
     assert set(live._repr_mimebundle_()) == {"text/html", "text/plain"}
+
+
+def test_it_shows_itself_with_ipywidgets_7(live, monkeypatch):
+    """Whose widgets have no bundle of their own to give."""
+    monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_")
+    shown = live._repr_mimebundle_()
+    assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == live.widget.model_id
+    assert {"text/html", "text/plain"} < shown.keys()
 
 
 def test_it_goes_through_a_folder(model, tiny_profile, tmp_path, live):
