@@ -58,7 +58,7 @@ function answersTable(data, here, n) {
   const others = votes.options.map((place, i) => (places.includes(place) ? -1 : i)).filter((i) => i >= 0);
   if (others.length) rows.push(rest(`${others.length} other answers`, others.reduce((sum, i) => sum + now.counts[i], 0)));
   if (votes.drawn.includes(-1)) rows.push(rest("unreadable", votes.drawn.slice(0, n).filter((option) => option < 0).length));
-  const heads = ["answer", "came", "agrees", "strict F1"].map((name) => h("th", { scope: "col" }, name));
+  const heads = ["answer", "times", "agreement", "strict F1"].map((name) => h("th", { scope: "col" }, name));
   return [
     h("caption", {}, `The first ${n} of ${votes.drawn.length} sampled answers`),
     h("thead", {}, h("tr", {}, heads)),
@@ -83,10 +83,11 @@ function growthTable(data, here, n) {
 /** Both picks in words. */
 function picksInWords(data, here, n) {
   const now = choices(data, here, n);
-  const one = (name) => {
-    const [marks, f1, verdict] = here.answers[now[name]];
-    return `${name}: ${inWords(marks)}, strict F1 ${two(f1 / 1000)}, ${verdict}`;
+  const one = (name, place) => {
+    const [marks, f1, verdict] = here.answers[place];
+    return `${name}${inWords(marks)}, strict F1 ${two(f1 / 1000)}, ${verdict}`;
   };
-  if (!now.counts.some(Boolean)) return `None of ${n} can be read: the greedy answer stands. ${one("majority")}.`;
-  return now.majority === now.consensus ? `Both pick the same. ${one("majority").replace("majority: ", "")}.` : `They differ. ${one("majority")}; ${one("consensus")}.`;
+  if (!now.counts.some(Boolean)) return `None of the first ${n} can be read. The greedy answer stands: ${one("", now.majority)}.`;
+  if (now.majority === now.consensus) return `Both pick the same: ${one("", now.majority)}.`;
+  return `They differ. ${one("Majority: ", now.majority)}. ${one("Consensus: ", now.consensus)}.`;
 }

@@ -226,7 +226,8 @@ def vote_view(data: Mapping[str, Any]) -> str:
     how = (
         "★ Majority picks the answer that came most often. ◆ Consensus picks the one that agrees best with all: its "
         "mean strict F1 as if each answer in turn were the truth, plus "
-        f"{data['exact_weight']:g} times its share. Nobody may have written it. Neither sees the true bundles."
+        f"{data['exact_weight']:g} times its share; it may be one that nobody wrote. Neither sees the true "
+        f"bundles. Strict F1 forgives over-cuts: an answer can have 1.00 and be partly right ({SIGNS['partly']})."
     )
     answers = {"class": "rdkx-answers", "data-x": "answers"}
     return tag(
@@ -241,7 +242,7 @@ def vote_view(data: Mapping[str, Any]) -> str:
                 "div",
                 {},
                 tag("table", {"class": "rdkx-growth", "data-x": "growth"}),
-                tag("p", {"class": "rdkx-says", "data-x": "picks"}),
+                tag("p", {"class": "rdkx-picks", "data-x": "picks"}),
                 tag("table", {"class": "rdkx-products", "role": "table", "data-x": "picked", "style": "--columns:3"}),
             ),
         ),
