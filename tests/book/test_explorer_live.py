@@ -273,7 +273,7 @@ def test_only_what_ipywidgets_7_knows_is_set(live):
         "Box": {"children"},
         "Button": {"description"},
         "Checkbox": {"description", "indent", "value"},
-        "Dropdown": {"_options_labels", "description", "index"},
+        "Dropdown": {"description", "options", "value"},
         "FloatSlider": {"continuous_update", "description", "max", "readout_format", "step", "value"},
         "HTML": {"value"},
         "Layout": {"display", "flex", "flex_flow", "height", "min_width", "padding", "width"},
