@@ -1,16 +1,20 @@
-"""Records of a study that no model was needed for: what the router explorer is tested on."""
+"""Records of a study that no model was needed for, and a browser that looks: how the router explorer is tested."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.answers.voting import vote_all
+from routedk_lite.book.explorer.static import RouterExplorer
 from routedk_lite.config import VoteConfig
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import format_answer
@@ -100,3 +104,67 @@ def make_results(folder: Path, *, n_layers: int = 5, profile: str = "toy", seed:
         **common,
     )
     return folder
+
+
+# Looking at it
+
+
+@contextmanager
+def visiting(browser: Any, folder: Path) -> Iterator[Callable[..., Any]]:
+    """Opens explorers as one page; at the end no request has left the disk, and the console is silent."""
+    contexts, trouble = [], []
+
+    def note_request(request: Any) -> None:
+        if urlsplit(request.url).scheme not in {"file", "data"}:
+            trouble.append(f"request to {request.url}")
+
+    def note_message(message: Any) -> None:
+        if message.type in ("error", "warning"):
+            trouble.append(f"console: {message.text}")
+
+    def open_page(
+        *explorers: RouterExplorer, width: int = 1280, scheme: str = "light", link: str = "", **options: Any
+    ) -> Any:
+        path = explorers[0].save(folder / f"page{len(contexts)}.html")
+        more = "".join(one._repr_html_() for one in explorers[1:])
+        path.write_text(path.read_text(encoding="utf-8").replace("</main>", f"{more}</main>"), encoding="utf-8")
+        viewport = {"width": width, "height": 900}
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce", **options)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("request", note_request)
+        tab.on("console", note_message)
+        tab.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
+        tab.goto(path.as_uri() + link)
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not trouble
+
+
+def part(tab: Any, name: str, place: int = 0) -> Any:
+    """One of the explorer's elements."""
+    return tab.locator(f".rdkx >> nth={place}").locator(f'[data-x="{name}"]')
+
+
+def now(tab: Any, place: int = 0) -> str:
+    """What the page says about the present settings."""
+    return part(tab, "now", place).inner_text()
+
+
+def shown_alpha(tab: Any) -> np.ndarray:
+    """α as the page shows it.
+
+    Shapes:
+        → (L, E)
+    """
+    rows = part(tab, "heat").locator("tbody tr").all()
+    return np.array([[float(c) for c in row.locator("td").all_inner_texts()] for row in reversed(rows)])
+
+
+def drag(tab: Any, name: str, value: float, nth: int = 0) -> None:
+    """Set a slider as a hand would."""
+    slider = part(tab, name).nth(nth)
+    slider.evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})); }", value)

@@ -21,7 +21,7 @@ from routedk_lite.answers.decoding import Samples
 from routedk_lite.answers.voting import vote
 from routedk_lite.book.explorer import data as explorer_data
 from routedk_lite.book.explorer.data import available, find_source, marks, payload, true_bundles
-from routedk_lite.book.explorer.html import script, tag, two
+from routedk_lite.book.explorer.html import SCRIPTS, script, tag, two
 from routedk_lite.book.explorer.static import RouterExplorer
 from routedk_lite.data.metrics import per_session
 from routedk_lite.data.sessions import Session
@@ -287,7 +287,7 @@ def test_two_decimals_as_the_page_writes_them() -> None:
 def test_scripts_ship_with_the_package() -> None:
     assert script().count("function start(") == 1
     names = {path.name for path in (ROOT / "routedk_lite/assets/explorer").iterdir()}
-    assert names == {"arithmetic.js", "dom.js", "tables.js", "charts.js", "explorer.js", "explorer.css"}
+    assert names == {*SCRIPTS, "explorer.css"}
 
 
 def test_import_needs_no_widgets() -> None:

@@ -267,6 +267,31 @@ def test_only_core_widgets_are_used(live):
     assert len(controls) == 8 and all(w.description for w in controls), "each control has a name"
 
 
+def test_only_what_ipywidgets_7_knows_is_set(live):
+    """Colab has 7.7; what came with 8, a tooltip on every control among it, is silently lost there or refused."""
+    shared = {
+        "Box": {"children"},
+        "Button": {"description"},
+        "Checkbox": {"description", "indent", "value"},
+        "Dropdown": {"description", "options", "value"},
+        "FloatSlider": {"continuous_update", "description", "max", "readout_format", "step", "value"},
+        "HTML": {"value"},
+        "Layout": {"display", "flex", "flex_flow", "height", "min_width", "padding", "width"},
+        "Style": {"description_width"},
+        "Textarea": {"description", "value"},
+        "VBox": {"children"},
+    }
+    pending, seen = [live.widget], set()
+    while pending:
+        widget = pending.pop()
+        pending += [w for name in ("style", "layout") if (w := getattr(widget, name, None)) is not None]
+        pending += getattr(widget, "children", ())
+        name = "Style" if type(widget).__name__.endswith("Style") else type(widget).__name__
+        assert set(widget._repr_keys()) - {"style", "layout"} <= shared[name], name
+        seen.add(name)
+    assert seen == shared.keys()
+
+
 def test_it_shows_itself(live):
     shown = live._repr_mimebundle_()
     widget = "application/vnd.jupyter.widget-view+json"
@@ -274,6 +299,14 @@ def test_it_shows_itself(live):
     assert live.output.value in shown["text/html"], "pages without a kernel show what there was at first"
     live.widget.close()
     assert set(live._repr_mimebundle_()) == {"text/html", "text/plain"}
+
+
+def test_it_shows_itself_with_ipywidgets_7(live, monkeypatch):
+    """Whose widgets have no bundle of their own to give."""
+    monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_")
+    shown = live._repr_mimebundle_()
+    assert shown["application/vnd.jupyter.widget-view+json"]["model_id"] == live.widget.model_id
+    assert {"text/html", "text/plain"} < shown.keys()
 
 
 def test_it_goes_through_a_folder(model, tiny_profile, tmp_path, live):

@@ -7,13 +7,12 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, require
-from explored import make_results
+from explored import drag, make_results, now, part, shown_alpha, visiting
 
 from routedk_lite.answers.decoding import Samples
 from routedk_lite.answers.voting import vote
@@ -43,60 +42,8 @@ def explorer(results) -> RouterExplorer:
 
 @pytest.fixture
 def visit(browser, tmp_path) -> Iterator[Callable[..., Any]]:
-    """Open explorers as one page; at the end no request has left the disk, and the console is silent."""
-    contexts, trouble = [], []
-
-    def note_request(request: Any) -> None:
-        if urlsplit(request.url).scheme not in {"file", "data"}:
-            trouble.append(f"request to {request.url}")
-
-    def note_message(message: Any) -> None:
-        if message.type in ("error", "warning"):
-            trouble.append(f"console: {message.text}")
-
-    def open_page(*explorers: RouterExplorer, width: int = 1280, scheme: str = "light", **options: Any) -> Any:
-        path = explorers[0].save(tmp_path / f"page{len(contexts)}.html")
-        more = "".join(one._repr_html_() for one in explorers[1:])
-        path.write_text(path.read_text(encoding="utf-8").replace("</main>", f"{more}</main>"), encoding="utf-8")
-        viewport = {"width": width, "height": 900}
-        context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce", **options)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.on("request", note_request)
-        tab.on("console", note_message)
-        tab.on("pageerror", lambda error: trouble.append(f"script error: {error}"))
-        tab.goto(path.as_uri())
-        return tab
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not trouble
-
-
-def part(tab: Any, name: str, place: int = 0) -> Any:
-    """One of the explorer's elements."""
-    return tab.locator(f".rdkx >> nth={place}").locator(f'[data-x="{name}"]')
-
-
-def now(tab: Any, place: int = 0) -> str:
-    """What the page says about the present settings."""
-    return part(tab, "now", place).inner_text()
-
-
-def shown_alpha(tab: Any) -> np.ndarray:
-    """α as the page shows it.
-
-    Shapes:
-        → (L, E)
-    """
-    rows = part(tab, "heat").locator("tbody tr").all()
-    return np.array([[float(c) for c in row.locator("td").all_inner_texts()] for row in reversed(rows)])
-
-
-def drag(tab: Any, name: str, value: float) -> None:
-    """Set a slider as a hand would."""
-    part(tab, name).evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})); }", value)
+    with visiting(browser, tmp_path) as open_page:
+        yield open_page
 
 
 def study_of(entry: tuple[str, str] | None, results: Path):
@@ -320,23 +267,6 @@ def test_sessions_can_be_chosen_in_four_ways(visit, explorer) -> None:
     assert part(tab, "session").input_value() == str([s["id"] for s in data["sessions"]].index(wanted))
 
 
-def test_votes_stack_up(visit, explorer) -> None:
-    tab = visit(explorer)
-    drag(tab, "n", 1)
-    assert "vote of 1" in part(tab, "products").locator("thead").inner_text()
-    assert part(tab, "votes").locator(".rdkx-won").count() == 1
-    assert "1 ★ wins" in part(tab, "votes").inner_text().replace("\n", " ")
-    drag(tab, "n", 20)
-    counts = [int(t.split()[0]) for t in part(tab, "votes").locator(".rdkx-stack").all_inner_texts()]
-    assert sum(counts) == 20
-    strip = part(tab, "strip").locator("span")
-    assert strip.count() == 32 and part(tab, "strip").locator(".rdkx-here").count() == 1
-    part(tab, "play").click()
-    tab.wait_for_function("document.querySelector('[data-x=voters]').textContent > 21")
-    part(tab, "play").click()
-    assert part(tab, "play").inner_text() == "Play"
-
-
 def test_the_table_shows_hit_over_cut_and_miss(visit, explorer) -> None:
     tab, data = visit(explorer), explorer.data
     kinds = set()
@@ -393,7 +323,7 @@ def test_it_fits_and_can_be_touched(visit, explorer, width: int) -> None:
     assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     for control in tab.locator("button:visible, select:visible, input[type=range]:visible").all():
         assert control.bounding_box()["height"] >= 24
-    for label in tab.locator(".rdkx-options label, .rdkx-switch label").all():
+    for label in tab.locator(".rdkx-options label, .rdkx-switch label, .rdkx-views label").all():
         assert label.bounding_box()["height"] >= 24
     part(tab, "after").tap()
     tab.get_by_label("static").tap()
@@ -405,7 +335,11 @@ def test_it_fits_and_can_be_touched(visit, explorer, width: int) -> None:
 def test_axe_finds_nothing_serious(visit, explorer, scheme: str, width: int) -> None:
     tab = visit(explorer, width=width, scheme=scheme)
     tab.evaluate(AXE.read_text(encoding="utf-8"))
-    for act in (lambda: None, lambda: part(tab, "map").get_by_role("radio").nth(3).click()):
+    for act in (
+        lambda: None,
+        lambda: part(tab, "map").get_by_role("radio").nth(3).click(),
+        lambda: part(tab, "view").nth(1).check(force=True),
+    ):
         act()
         found = tab.evaluate("axe.run(document, {resultTypes: ['violations']}).then((r) => r.violations)")
         grave = [f"{v['id']}: {v['nodes'][0]['html'][:200]}" for v in found if v["impact"] in ("serious", "critical")]
@@ -459,17 +393,23 @@ def test_it_looks_the_same_in_jupyterlab(visit, explorer) -> None:
 def test_it_can_be_worked_without_a_mouse(visit, explorer) -> None:
     tab = visit(explorer)
     seen = []
-    for _ in range(20):
+    for _ in range(22):
         tab.keyboard.press("Tab")
         seen.append(tab.evaluate("document.activeElement.dataset.x || document.activeElement.getAttribute('role')"))
-        if seen[-1] == "play":
-            break
-    for name in ("before", "session", "after", "fusion", "temperature", "on", "reset", "radio", "n", "play"):
+    names = ("before", "session", "after", "view", "copy", "fusion", "temperature", "on", "share", "reset", "radio")
+    for name in names:
         assert name in seen
     assert seen.count("radio") == 2, "each plot is one stop"
     part(tab, "temperature").focus()
     tab.keyboard.press("ArrowRight")
     assert "temperature 1.19" in now(tab)
+    part(tab, "view").nth(0).focus()
+    tab.keyboard.press("ArrowRight")
+    for name in ("n", "play"):
+        tab.keyboard.press("Tab")
+        while tab.evaluate("document.activeElement.dataset.x") == "copy":
+            tab.keyboard.press("Tab")
+        assert tab.evaluate("document.activeElement.dataset.x") == name
 
 
 def test_keys_do_not_reach_the_page_around(visit, explorer) -> None:

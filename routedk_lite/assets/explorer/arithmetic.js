@@ -51,3 +51,60 @@ function nearest(temperatures, temperature) {
   const away = temperatures.map((t) => Math.abs(Math.log2(t / temperature)));
   return away.indexOf(Math.min(...away));
 }
+
+/** The whole numbers with a given sum that are nearest to the values; of equal remainders the earlier is rounded up. */
+function wholes(values, total) {
+  const sum = values.reduce((a, b) => a + b, 0);
+  const exact = values.map((value) => (value / sum) * total);
+  const floors = exact.map((value) => Math.floor(value + 1e-9));
+  const missing = total - floors.reduce((a, b) => a + b, 0);
+  const order = exact.map((_, i) => i).sort((i, j) => (exact[j] - floors[j]) - (exact[i] - floors[i]) || i - j);
+  order.slice(0, missing).forEach((i) => { floors[i] += 1; });
+  return floors;
+}
+
+/** A mix as it is kept: whole parts where it lies on the grid of answers, else whole percents. */
+function tidy(shares, parts) {
+  const sum = shares.reduce((a, b) => a + b, 0);
+  const fine = shares.map((share) => (share / sum) * parts);
+  return fine.every((x) => Math.abs(x - Math.round(x)) < 1e-6) ? fine.map(Math.round) : wholes(shares, 100);
+}
+
+/** The mix in which one expert has so many percent, and the others share what is left as they did before. */
+function shareOut(shares, place, percent) {
+  const rest = shares.reduce((sum, share, i) => (i === place ? sum : sum + share), 0);
+  const left = 100 - percent;
+  return shares.map((share, i) => (i === place ? percent : left * (rest > 0 ? share / rest : 1 / (shares.length - 1))));
+}
+
+/** The place of the mixture on the grid that is nearest to a mix, and whether it is the same. */
+function nearestMix(grid, shares) {
+  const sum = (all) => all.reduce((a, b) => a + b, 0);
+  const away = grid.map((mix) => sum(mix.map((m, i) => (m / sum(mix) - shares[i] / sum(shares)) ** 2)));
+  const place = away.indexOf(Math.min(...away));
+  return { place, exact: away[place] < 1e-9 };
+}
+
+/** Strict F1 of an answer where another is the truth; both are bundles, and these are items. */
+function strictF1(answer, truth) {
+  const within = (a, b) => a.every((item) => b.includes(item));
+  const hits = answer.filter((a) => truth.some((b) => within(a, b))).length;
+  const found = truth.filter((b) => answer.some((a) => within(a, b))).length;
+  if (!hits) return 0;
+  const [precision, recall] = [hits / answer.length, found / truth.length];
+  return (2 * precision * recall) / (precision + recall);
+}
+
+/**
+ * What consensus thinks of an answer: its mean strict F1 against the samples, as if each were the truth, and `weight`
+ * times how often it is one of them. `counts` says how often each of the samples came.
+ */
+function agreement(answer, samples, counts, weight) {
+  const total = counts.reduce((a, b) => a + b, 0);
+  const text = (bundles) => bundles.map((items) => items.join(" ")).sort().join(",");
+  const own = text(answer);
+  return samples.reduce((sum, sample, i) => {
+    if (!counts[i]) return sum;
+    return sum + (counts[i] / total) * (strictF1(answer, sample) + (text(sample) === own ? weight : 0));
+  }, 0);
+}

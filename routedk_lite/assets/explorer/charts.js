@@ -135,28 +135,3 @@ function drawMap(svg, data, session, mixes, choose) {
       g("path", { ...cross, stroke: "var(--card)", "stroke-width": 5 }), g("path", { ...cross, stroke: "var(--accent)", "stroke-width": 2.4 }));
   };
 }
-
-/** The votes that are in, a row per option in the order of their final count; the rest in one row. */
-function drawVotes(list, session, n) {
-  const { votes } = session;
-  const { counts, winner } = vote(votes, n);
-  const final = vote(votes, votes.drawn.length).counts;
-  const order = votes.options.map((_, i) => i).sort((i, j) => final[j] - final[i] || i - j);
-  const top = order.slice(0, 5);
-  const row = (won, verdict, text, count, note) => h("li", { class: won ? "rdkx-vote rdkx-won" : "rdkx-vote" },
-    h("span", { "aria-hidden": "true" }, verdict ? SIGN[verdict] : ""),
-    h("span", {}, text, verdict ? hidden(`, ${verdict}`) : null),
-    h("span", { class: "rdkx-stack" }, count ? h("span", { class: "rdkx-blocks", style: `--n:${count};--of:${votes.drawn.length}` }) : null,
-      h("span", {}, `${count}${note}`)));
-  const rows = top.map((i) => {
-    const [marks, , verdict] = session.answers[votes.options[i]];
-    return row(i === winner, verdict, marks.map(([items]) => items.join(" ")).join(" · "), counts[i], i === winner ? " ★ wins" : "");
-  });
-  const rest = order.slice(5);
-  const unread = votes.drawn.slice(0, n).filter((option) => option < 0).length;
-  const others = rest.reduce((sum, i) => sum + counts[i], 0);
-  const wins = rest.includes(winner) ? " ★ one of them wins" : "";
-  if (rest.length) rows.push(row(wins, "", `${rest.length} other answers`, others, wins));
-  if (votes.drawn.includes(-1)) rows.push(row(false, "", "unreadable", unread, ""));
-  list.replaceChildren(...rows);
-}

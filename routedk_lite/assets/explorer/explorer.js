@@ -3,13 +3,15 @@
 function start(root, number) {
   const find = (name) => root.querySelector(`[data-x="${name}"]`);
   const all = (name) => [...root.querySelectorAll(`[data-x="${name}"]`)];
-  const state = { session: data.first, fusion: "dynamic", exponent: 0, on: data.experts.map(() => true), mix: 0, n: 1 };
+  const unchanged = () => ({ fusion: "dynamic", exponent: 0, on: data.experts.map(() => true) });
+  const beginning = () => ({ ...unchanged(), session: data.first, mix: tidy(data.experts.map(() => 1), data.parts), n: data.sizes.at(-1), view: "router" });
+  const state = beginning();
+  const owner = ownsAddress();
   const mixes = data.settings.flatMap((text, place) =>
     text.startsWith("mix ") ? [{ place, shares: text.slice(4).split(",").map(Number) }] : []);
   const uniform = data.layers.map(() => data.experts.map(() => 0));
-  let moveCloud, moveMap, timer, playing;
-  state.mix = mixes.findIndex(({ shares }) => new Set(shares).size === 1);
-  if (state.mix < 0) state.mix = 0;
+  const partsOf = (mix) => mix.reduce((a, b) => a + b, 0);
+  let moveCloud, moveMap, timer, later, playing, held = null;
 
   const session = () => data.sessions[state.session];
   const temperature = () => 2 ** state.exponent;
@@ -18,7 +20,7 @@ function start(root, number) {
   const ownRows = () => ({ dynamic: session().alpha, static: data.static }[state.fusion] || uniform);
 
   function alpha() {
-    if (state.fusion === "mix") return data.layers.map(() => mixes[state.mix].shares.map((s) => s / data.parts));
+    if (state.fusion === "mix") return data.layers.map(() => state.mix.map((s) => s / partsOf(state.mix)));
     return alphaOf(ownRows(), state.fusion === "average" ? 1 : temperature(), state.on);
   }
 
@@ -27,7 +29,11 @@ function start(root, number) {
     const here = session();
     const grid = (text) => here.grid[data.settings.indexOf(text)];
     const on = onList();
-    if (state.fusion === "mix") return [here.grid[mixes[state.mix].place], "computed beforehand for this mixture"];
+    if (state.fusion === "mix") {
+      const { place, exact } = nearestMix(mixes.map(({ shares }) => shares), state.mix);
+      const { shares } = mixes[place];
+      return [here.grid[mixes[place].place], `computed beforehand for ${exact ? "this mixture" : `${mixInWords(shares)}, the nearest on the grid`}`];
+    }
     if (on.length === 1) return [here.methods[data.experts[on[0]]], `recorded run of the ${data.experts[on[0]]} expert alone`];
     if (everyone() && (state.fusion === "average" || state.exponent === 0)) return [here.methods[state.fusion], "recorded run"];
     if (state.fusion === "average") {
@@ -37,6 +43,11 @@ function start(root, number) {
     const t = data.temperatures[nearest(data.temperatures, temperature())];
     const exact = Math.abs(Math.log2(t / temperature())) < 1e-6;
     return [grid(`${state.fusion} ${t} ${on.join(",")}`), `computed beforehand at temperature ${t}${exact ? "" : ", the nearest on the grid"}`];
+  }
+
+  function mixInWords(mix) {
+    const sum = partsOf(mix);
+    return data.experts.map((name, i) => `${name} ${mix[i]}${sum === data.parts ? `/${sum}` : " %"}`).join(", ");
   }
 
   function columns() {
@@ -53,7 +64,7 @@ function start(root, number) {
   }
 
   function settingInWords() {
-    if (state.fusion === "mix") return `own mix (${data.experts.map((e, i) => `${e} ${mixes[state.mix].shares[i]}/${data.parts}`).join(", ")})`;
+    if (state.fusion === "mix") return `own mix (${mixInWords(state.mix)})`;
     const off = data.experts.filter((_, i) => !state.on[i]);
     const sharp = state.fusion === "average" ? "" : `, temperature ${two(temperature())}`;
     return `${state.fusion}${sharp}${off.length ? `, without ${off.join(" and ")}` : ""}`;
@@ -69,7 +80,9 @@ function start(root, number) {
       h("span", { class: "rdkx-soft" }, `(${how})`));
     find("alone").textContent = `Experts that, alone, get this session exactly right: ${alone}.`;
     clearTimeout(timer);
-    timer = setTimeout(() => { find("live").textContent = `Session ${here.id}. ${settingInWords()}: ${inWords(marks)}. Strict F1 ${two(f1 / 1000)}, ${verdict}.`; }, 400);
+    const heard = state.view === "vote" ? `the first ${state.n} answers. ${picksInWords(data, here, state.n)}`
+      : `${settingInWords()}: ${inWords(marks)}. Strict F1 ${two(f1 / 1000)}, ${verdict}.`;
+    timer = setTimeout(() => { find("live").textContent = `Session ${here.id}. ${heard}`; }, 400);
   }
 
   function signs(rows) {
@@ -90,16 +103,28 @@ function start(root, number) {
       input.checked = fixed ? mean[i] > 0 : state.on[i];
       input.disabled = fixed;
     });
-    all("bar").forEach((bar, i) => bar.style.setProperty("--a", mean[i].toFixed(4)));
+    all("share").forEach((slider, i) => {
+      slider.value = String(Math.round(100 * mean[i]));
+      slider.setAttribute("aria-valuetext", `${two(mean[i])}${fixed ? "" : ", mean over layers"}`);
+    });
     all("mean").forEach((node, i) => { node.textContent = two(mean[i]); });
+    find("note").textContent = noteOn(fixed);
+    find("note").classList.remove("rdkx-warn");
     const slider = find("temperature"), flat = fixed || state.fusion === "average";
     slider.value = String(state.exponent);
     slider.disabled = flat;
     slider.setAttribute("aria-valuetext", two(temperature()));
     find("heat-off").classList.toggle("rdkx-off", flat);
     find("degree").textContent = flat ? "no effect here" : two(temperature());
-    find("n").value = String(state.n);
-    find("voters").textContent = String(state.n);
+    all("view").forEach((input) => { input.checked = input.value === state.view; });
+    VIEWS.forEach((name) => { find(`${name}-view`).hidden = name !== state.view; });
+  }
+
+  function noteOn(fixed) {
+    if (fixed) return "Your own mix, the same in every layer. A weight of 0 switches an expert off.";
+    const on = onList();
+    if (on.length === 1) return `${data.experts[on[0]]} is the last one, and stays on: somebody has to answer.`;
+    return all("share").length ? "Pull a slider for a mix of your own, the same in every layer." : "";
   }
 
   function render(newSession) {
@@ -115,28 +140,58 @@ function start(root, number) {
     signs(rows);
     moveCloud(here, mean);
     if (find("map")) {
-      if (newSession) moveMap = drawMap(find("map"), data, here, mixes, (k) => change({ fusion: "mix", mix: k }));
-      moveMap(state.fusion === "mix" ? state.mix : -1, mean);
+      if (newSession) moveMap = drawMap(find("map"), data, here, mixes, (k) => change({ fusion: "mix", mix: mixes[k].shares }));
+      const { place, exact } = nearestMix(mixes.map(({ shares }) => shares), state.mix);
+      moveMap(state.fusion === "mix" && exact ? place : -1, mean);
     }
-    drawVotes(find("votes"), here, state.n);
-    strip(here);
+    votes(here);
     say();
   }
 
-  function strip(here) {
-    const winners = here.votes.drawn.map((_, i) => {
-      const { winner } = vote(here.votes, i + 1);
-      return here.answers[winner < 0 ? here.votes.fallback : here.votes.options[winner]][2];
-    });
-    find("strip").replaceChildren(...winners.map((verdict, i) => h("span", { class: i + 1 === state.n ? "rdkx-here" : null }, SIGN[verdict])));
-    const exact = winners.filter((verdict) => verdict === "exact").length;
-    find("strip").setAttribute("aria-label", `The winner is exactly right at ${exact} of ${winners.length} numbers of votes.`);
+  function votes(here) {
+    const place = data.sizes.indexOf(state.n);
+    find("n").value = String(place);
+    find("n").setAttribute("aria-valuetext", `${state.n} answers`);
+    all("stop").forEach((node, i) => node.classList.toggle("rdkx-here", i === place));
+    find("answers").replaceChildren(...answersTable(data, here, state.n));
+    find("growth").replaceChildren(...growthTable(data, here, state.n));
+    find("picks").textContent = picksInWords(data, here, state.n);
+    const now = choices(data, here, state.n);
+    const column = (name, kind, answer) => [name, kind, ...here.answers[answer]];
+    find("picked").replaceChildren(...productsTable(here, [
+      columns()[0], column("majority", "", now.majority), column("consensus", "", now.consensus),
+    ]));
   }
 
   function change(values) {
     const newSession = "session" in values && values.session !== state.session;
     Object.assign(state, values);
+    held = null;
     render(newSession);
+    remember();
+  }
+
+  // --- the link ---
+
+  const address = () => `${window.location.href.split("#")[0]}#${writeLink(state, data)}`;
+
+  /** Let the address follow, once the hand rests: some browsers refuse a page that changes it too often. */
+  function remember() {
+    clearTimeout(later);
+    if (owner) later = setTimeout(() => { try { window.history.replaceState(window.history.state, "", address()); } catch { /* a host that forbids it */ } }, 250);
+  }
+
+  /** Show what the page's address asks for, if it asks for anything. */
+  function follow() {
+    const asked = readLink(window.location.hash, data);
+    if (!asked) return false;
+    stop();
+    clearTimeout(later);
+    Object.assign(state, beginning(), asked.values);
+    held = null;
+    find("said").textContent = asked.problems.length
+      ? `The link asks for ${asked.problems.join(", ")}, which is not to be had here; shown is what stands here by default.` : "";
+    return true;
   }
 
   function stop() {
@@ -148,18 +203,26 @@ function start(root, number) {
   function play() {
     if (playing) return stop();
     find("play").textContent = "Pause";
-    if (state.n === data.sessions[state.session].votes.drawn.length) change({ n: 1 });
+    if (state.n === data.sizes.at(-1)) change({ n: data.sizes[0] });
     playing = setInterval(() => {
-      change({ n: state.n + 1 });
-      if (state.n >= session().votes.drawn.length) stop();
-    }, 350);
+      change({ n: data.sizes[data.sizes.indexOf(state.n) + 1] });
+      if (state.n === data.sizes.at(-1)) stop();
+    }, 900);
     return undefined;
+  }
+
+  /** One slider is moved. While it is the same one, the others keep the proportions they had before. */
+  function mixBy(i, percent) {
+    const before = held && held.place === i ? held : { place: i, shares: meanOf(alpha()) };
+    change({ fusion: "mix", mix: tidy(shareOut(before.shares, i, percent), data.parts) });
+    held = before;
   }
 
   function toggle(i, input) {
     const on = state.on.map((was, k) => (k === i ? input.checked : was));
     if (on.some(Boolean)) return change({ on });
     input.checked = true;
+    find("note").classList.add("rdkx-warn");
     find("live").textContent = "At least one expert stays on.";
     return undefined;
   }
@@ -168,7 +231,10 @@ function start(root, number) {
   root.addEventListener("keydown", (event) => { if (!(event.ctrlKey || event.altKey || event.metaKey)) event.stopPropagation(); });
   const listen = (name, event, act) => find(name).addEventListener(event, act);
   const step = (by) => change({ session: (state.session + by + data.sessions.length) % data.sessions.length });
-  state.n = session().votes.drawn.length;
+  all("view").forEach((input) => {
+    input.name = `rdkx-view-${number}`;
+    input.addEventListener("change", () => change({ view: input.value }));
+  });
   all("fusion").forEach((input) => {
     input.name = `rdkx-${number}`;
     input.addEventListener("change", () => change({ fusion: input.value }));
@@ -178,12 +244,20 @@ function start(root, number) {
   listen("before", "click", () => step(-1));
   listen("after", "click", () => step(1));
   listen("temperature", "input", (event) => change({ exponent: Number(event.target.value) }));
-  listen("n", "input", (event) => { stop(); change({ n: Number(event.target.value) }); });
+  all("share").forEach((slider, i) => slider.addEventListener("input", () => mixBy(i, Number(slider.value))));
+  listen("n", "input", (event) => { stop(); change({ n: data.sizes[Number(event.target.value)] }); });
   listen("play", "click", play);
-  listen("reset", "click", () => change({ fusion: "dynamic", exponent: 0, on: data.experts.map(() => true) }));
+  listen("reset", "click", () => change(unchanged()));
+  if (owner) {
+    root.setAttribute("data-link", "");
+    listen("copy", "click", async () => { find("said").textContent = await copy(address(), find("link")); });
+    window.addEventListener("hashchange", () => { if (follow()) { render(true); root.scrollIntoView(); } });
+  } else find("copy").hidden = true;
   moveCloud = drawCloud(find("cloud"), data, (i) => change({ session: i }));
   root.querySelectorAll("input, select, button").forEach((control) => { control.disabled = false; });
+  const asked = owner && follow();
   render(true);
+  if (asked) root.scrollIntoView();
 }
 
 // Every explorer with this payload that has not been started; each page, and each copy on it, starts its own.

@@ -24,13 +24,12 @@ from ...report.tables import provenance
 from ...study.measurements import Measurement, load_measurements
 from ...study.mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
 from ...study.records import RunRecord, load_all, load_attachment, without_seed
+from .votes import CONSENSUS, stops, votes_of
 
 STEPS = 1000
 """Scores stand in the payload as whole thousandths."""
 ALPHA_STEPS = 10_000
 """Logarithms of α, and mean weights, as whole ten-thousandths: sharpening multiplies what rounding leaves."""
-LOG_STEPS = 100_000
-"""Log-probabilities of sampled answers as whole hundred-thousandths, the precision of the records."""
 LOWEST = -30
 """Logarithms of α below this are cut."""
 
@@ -130,8 +129,9 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
     samples = {row["id"]: Samples.from_json(row) for row in load_attachment(runs["vote"], "samples")}
     traced = np.array([row["alpha"] for row in load_attachment(runs["dynamic"], "alpha")])  # (S, L, E)
     dynamic_right = per_session(answers["dynamic"], test, "strict")
+    sizes = stops(min(len(one.drawn) for one in samples.values()))
     sessions = [
-        _session(test.by_id[row["id"]], row, {n: a[row["id"]] for n, a in answers.items()}, samples[row["id"]])
+        _session(test.by_id[row["id"]], row, {n: a[row["id"]] for n, a in answers.items()}, samples[row["id"]], sizes)
         for row in values["sessions"]
     ]
     variety = [len(set(session["methods"].values())) for session in sessions]
@@ -152,6 +152,8 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
         "uniform": UNIFORM_ENTROPY,
         "dominant": DOMINANT_LOAD,
         "static": _logs(values["static_log_alpha"]),
+        "sizes": sizes,
+        "exact_weight": CONSENSUS.exact_weight,
         "methods": [name for name in ("base", "rules", "reasoning", *_FUSED) if name in runs],
         "cloud": [
             [_shown_id(session), *(round(float(a) * ALPHA_STEPS) for a in mean), verdict_of(f1, exact)]
@@ -182,7 +184,11 @@ def _answers_by(run: RunRecord) -> str:
 
 
 def _session(
-    session: Session, row: Mapping[str, Any], answers: Mapping[str, Sequence[Bundle]], samples: Samples
+    session: Session,
+    row: Mapping[str, Any],
+    answers: Mapping[str, Sequence[Bundle]],
+    samples: Samples,
+    sizes: Sequence[int],
 ) -> dict[str, Any]:
     """One session's part of the payload. Every distinct answer stands in it once; all else points to it by number."""
     truth = true_bundles(session)
@@ -193,16 +199,7 @@ def _session(
 
     methods = {name: number(bundles) for name, bundles in answers.items() if name != "vote"}
     on_grid = [number(parse_answer(text, len(session)).bundles) for text in row["answers"]]
-    # In the order in which a tied vote prefers them, so that the page can compare their places.
-    options = {frozenset(a.bundles) for a in samples.drawn if a.bundles}
-    ranked = sorted(options, key=lambda option: sorted(sorted(b) for b in option))
-    votes = {
-        "options": [number(option) for option in ranked],
-        "drawn": [ranked.index(frozenset(a.bundles)) if a.bundles else -1 for a in samples.drawn],
-        "log_prob": [round((a.log_prob or 0.0) * LOG_STEPS) for a in samples.drawn],
-        "fallback": number(samples.greedy.bundles),
-        "winner": number(answers["vote"]),
-    }
+    votes = votes_of(samples, answers["vote"], sizes, number)
     return {
         "id": _shown_id(session),
         "why": row["why"],

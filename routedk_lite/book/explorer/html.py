@@ -14,7 +14,7 @@ from typing import Any
 from ...files import asset
 from .data import letter
 
-SCRIPTS = ("arithmetic.js", "dom.js", "tables.js", "charts.js", "explorer.js")
+SCRIPTS = ("arithmetic.js", "dom.js", "tables.js", "charts.js", "votes.js", "link.js", "explorer.js")
 SIGNS = {"exact": "●", "partly": "◐", "wrong": "○"}
 """What an answer is worth, as a sign: full, half, empty."""
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from ...student.backbone import Student
     from ...study.pipeline import Pipeline
 
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+"""The type under which a page with a kernel finds a widget."""
+
 
 class LiveExplorer(Controls):
     """A routed model to play with. Show it as the last value of a cell; every control has a method for scripts too.
@@ -186,9 +189,11 @@ class LiveExplorer(Controls):
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         """The widgets; where there is no kernel, what they showed at first."""
-        show = self.widget._repr_mimebundle_  # none any more once it is closed
-        shown = show(include=include, exclude=exclude) if show else {}
-        return shown | {"text/html": self.snapshot().data, "text/plain": repr(self)}
+        shown = {"text/html": self.snapshot().data, "text/plain": repr(self)}
+        if self.widget.comm is None:  # closed
+            return shown
+        # Not the widget's own bundle: ipywidgets 7, which Colab has, displays by another method.
+        return {WIDGET_VIEW: self.widget.get_view_spec(), **shown}
 
     def __repr__(self) -> str:
         return f"LiveExplorer: {', '.join(self.names)} on {self.student.info.id}, session {self.session.called}"

@@ -14,7 +14,6 @@ from .html import (
     SIGNS,
     Column,
     heat_table,
-    hidden,
     mark_legend,
     products_table,
     tag,
@@ -25,6 +24,8 @@ from .html import (
 
 FUSIONS = {"dynamic": "router (dynamic)", "static": "static", "average": "average", "mix": "own mix"}
 """Where α comes from, and what the page calls it."""
+VIEWS = {"router": "What the router does", "vote": "What a vote sees"}
+"""The two sides of the page, of which one is shown."""
 
 
 def first_session(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -70,14 +71,33 @@ def head(data: Mapping[str, Any]) -> str:
             tag("label", {}, select),
             tag("button", {"type": "button", "data-x": "after", "disabled": True, "aria-label": "next session"}, "›"),
         ),
+        tag(
+            "div",
+            {"class": "rdkx-line rdkx-between rdkx-js"},
+            tag("div", {"class": "rdkx-views", "role": "radiogroup", "aria-label": "view"}, *map(_view, VIEWS)),
+            tag("button", {"type": "button", "data-x": "copy", "disabled": True}, "Copy link"),
+        ),
+        tag("input", {"type": "text", "data-x": "link", "readonly": True, "hidden": True, "aria-label": "link"}),
+        tag("p", {"class": "rdkx-said rdkx-js", "data-x": "said", "role": "status"}),
     )
+
+
+def _view(name: str) -> str:
+    button = {"type": "radio", "data-x": "view", "value": name, "checked": name == "router", "disabled": True}
+    return tag("label", {}, tag("input", button), tag("span", {}, VIEWS[name]))
+
+
+def router_view(data: Mapping[str, Any]) -> str:
+    """Controls, products, α, and where all this stands among other sessions and mixtures."""
+    parts = (controls(data), main(data), more(data))
+    return tag("div", {"class": "rdkx-view", "data-x": "router-view"}, *parts)
 
 
 def controls(data: Mapping[str, Any]) -> str:
     """Where α comes from, and how it is changed."""
     radios = []
     for value, name in FUSIONS.items():
-        if value == "mix" and len(data["experts"]) != 3:
+        if value == "mix" and not _has_mixes(data):
             continue
         button = {
             "type": "radio",
@@ -91,11 +111,13 @@ def controls(data: Mapping[str, Any]) -> str:
     switches = []
     for i, (name, weight) in enumerate(zip(data["experts"], mean, strict=True)):
         box = tag("input", {"type": "checkbox", "data-x": "on", "checked": True, "disabled": True})
-        bar = {"class": "rdkx-bar", "data-x": "bar", "style": f"--c:var(--e{i % 4});--a:{weight:.4f}"}
+        share = {
+            "type": "range", "min": 0, "max": 100, "step": 1, "value": round(100 * weight), "data-x": "share",
+            "disabled": True, "aria-label": f"weight of {name}", "style": f"--c:var(--e{i % 4})",
+        }  # fmt: skip
+        slider = tag("input", share) if _has_mixes(data) else tag("span", {})
         number = tag("span", {"class": "rdkx-num", "data-x": "mean"}, two(weight))
-        switches.append(
-            tag("div", {"class": "rdkx-switch"}, tag("label", {}, box, escape(name)), tag("span", bar), number)
-        )
+        switches.append(tag("div", {"class": "rdkx-switch"}, tag("label", {}, box, escape(name)), slider, number))
     slider = {
         "type": "range", "min": -2, "max": 3, "step": 0.25, "value": 0, "data-x": "temperature", "disabled": True,
         "aria-valuetext": "1.00",
@@ -115,7 +137,8 @@ def controls(data: Mapping[str, Any]) -> str:
     )
     reset = tag("button", {"type": "button", "data-x": "reset", "disabled": True}, "Back to the router")
     source = tag("fieldset", {}, tag("legend", {}, "Weights α from"), tag("div", {"class": "rdkx-options"}, *radios))
-    experts = tag("fieldset", {}, tag("legend", {}, "Experts, and their mean weight"), *switches)
+    note = tag("p", {"class": "rdkx-soft rdkx-note", "data-x": "note"})
+    experts = tag("fieldset", {}, tag("legend", {}, "Experts, and their mean weight"), *switches, note)
     return tag(
         "div",
         {"class": "rdkx-controls rdkx-js"},
@@ -163,8 +186,7 @@ def main(data: Mapping[str, Any]) -> str:
 
 
 def more(data: Mapping[str, Any]) -> str:
-    """All sessions, all mixtures, and the vote."""
-    n = len(first_session(data)["votes"]["drawn"])
+    """All sessions, and all mixtures."""
     figures = [
         tag(
             "figure",
@@ -182,28 +204,62 @@ def more(data: Mapping[str, Any]) -> str:
                 tag("svg", {"viewBox": "0 0 330 256", "data-x": "map"}),
             )
         )
-    slider = {"type": "range", "min": 1, "max": n, "step": 1, "value": n, "data-x": "n", "disabled": True}
-    voters = tag("label", {}, hidden("number of votes"), tag("input", slider))
-    play = tag("button", {"type": "button", "data-x": "play", "disabled": True}, "Play")
-    votes = tag(
+    return tag("div", {"class": "rdkx-more rdkx-js"}, *figures)
+
+
+def vote_view(data: Mapping[str, Any]) -> str:
+    """Candidates, and whom majority and consensus pick among the first N."""
+    last = len(data["sizes"]) - 1
+    slider = {"type": "range", "min": 0, "max": last, "step": 1, "value": last, "data-x": "n", "disabled": True}
+    marks = [tag("span", {"data-x": "stop"}, str(n)) for n in data["sizes"]]
+    number = tag(
         "div",
-        {"class": "rdkx-wide"},
-        tag(
-            "p",
-            {"class": "rdkx-caption"},
-            "The first ",
-            tag("output", {"data-x": "voters"}, str(n)),
-            f" of {n} sampled answers vote (dynamic)",
-        ),
-        tag("ul", {"class": "rdkx-votes", "data-x": "votes", "aria-label": "answers and their votes"}),
-        tag("div", {"class": "rdkx-line"}, voters, play),
+        {"class": "rdkx-line"},
         tag(
             "div",
-            {"class": "rdkx-strip", "data-x": "strip", "role": "img", "style": f"--of:{n}", "aria-label": "-"},
+            {"class": "rdkx-grow"},
+            tag("label", {}, tag("span", {"class": "rdkx-name"}, "N, the answers that are in"), tag("input", slider)),
+            tag("div", {"class": "rdkx-scale rdkx-stops", "aria-hidden": "true"}, *marks),
         ),
-        tag("p", {"class": "rdkx-soft"}, "Below the slider: what the winner is worth at every number of votes."),
+        tag("button", {"type": "button", "data-x": "play", "disabled": True}, "Play"),
     )
-    return tag("div", {"class": "rdkx-more rdkx-js"}, *figures, votes)
+    how = (
+        "★ Majority picks the answer that came most often. ◆ Consensus picks the one that agrees best with all: its "
+        "mean strict F1 as if each answer in turn were the truth, plus "
+        f"{data['exact_weight']:g} times its share; it may be one that nobody wrote. Neither sees the true "
+        f"bundles. Strict F1 forgives over-cuts: an answer can have 1.00 and be partly right ({SIGNS['partly']})."
+    )
+    answers = {"class": "rdkx-answers", "data-x": "answers"}
+    return tag(
+        "div",
+        {"class": "rdkx-view rdkx-js", "data-x": "vote-view", "hidden": True},
+        tag("div", {"class": "rdkx-panel"}, number),
+        tag(
+            "div",
+            {"class": "rdkx-main"},
+            tag("div", {}, tag("table", answers), tag("p", {"class": "rdkx-soft"}, how)),
+            tag(
+                "div",
+                {},
+                tag("table", {"class": "rdkx-growth", "data-x": "growth"}),
+                tag("p", {"class": "rdkx-picks", "data-x": "picks"}),
+                tag("table", {"class": "rdkx-products", "role": "table", "data-x": "picked", "style": "--columns:3"}),
+            ),
+        ),
+        tag("p", {"class": "rdkx-soft"}, escape(_sampled(data))),
+    )
+
+
+def _has_mixes(data: Mapping[str, Any]) -> bool:
+    return any(text.startswith("mix ") for text in data["settings"])
+
+
+def _sampled(data: Mapping[str, Any]) -> str:
+    n = len(first_session(data)["votes"]["drawn"])
+    return (
+        f"Source: {n} answers per session that the student wrote under the dynamic fusion, recorded in the order in "
+        "which they were drawn. They do not follow the weights of the other view."
+    )
 
 
 def notes(data: Mapping[str, Any]) -> str:
@@ -214,16 +270,18 @@ def notes(data: Mapping[str, Any]) -> str:
         f"Signs: {signs}. An answer is exact when its bundles are just the true ones; partly right when its "
         "strict F1 is above zero. An over-cut counts as a hit, so that an answer can have an F1 of one and still "
         "not be exact.",
-        "Arithmetic, done in this page: α under another temperature or without an expert, entropies, and votes.",
+        "Arithmetic, done in this page: α under another temperature, without an expert or in a mix, entropies, votes, "
+        "and how well an answer agrees with the others. What consensus picks was computed beforehand.",
         "Answers under changed α need the model. They were computed beforehand, with exactly these weights, at "
         f"temperatures {', '.join(f'{t:g}' for t in data['temperatures'])} and for mixtures in steps of "
-        f"1/{data['parts']}; between two temperatures the nearest one's answer is shown.",
+        f"1/{data['parts']}; between two of them the nearest one's answer is shown.",
         f"At unchanged weights this gave the recorded answer in {same} of {asked} sessions.",
         data["answers_by"],
         f"The {len(data['sessions'])} sessions are chosen because methods part ways on them. What is frequent "
         f"here is not frequent among all {data['test_sessions']} test sessions.",
         "In the scatter, signs are sessions to choose and dots are the others; + is the mean of the weights now. "
         "In the triangle every sign is an answer: choose one to mix the experts so in every layer.",
+        "The address of a page of its own follows the controls: what is looked at can be sent as a link.",
     ]
     how = tag(
         "details",

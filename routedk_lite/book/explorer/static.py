@@ -18,7 +18,7 @@ import numpy as np
 from ...files import atomic_write
 from .data import STEPS, find_source, payload
 from .html import SIGNS, script, style, tag, two
-from .page import alpha_of, controls, head, main, more, notes, places
+from .page import alpha_of, head, notes, places, router_view, vote_view
 
 
 class RouterExplorer:
@@ -92,7 +92,7 @@ class RouterExplorer:
         body = tag(
             "div",
             {"class": "rdkx-in", "role": "region", "aria-label": f"Router explorer: {self.data['title']}"},
-            *(part(self.data) for part in (head, controls, main, more, notes)),
+            *(part(self.data) for part in (head, router_view, vote_view, notes)),
             tag("div", {"class": "rdkx-vh", "role": "status", "aria-live": "polite", "data-x": "live"}),
         )
         without = "<noscript><style>.rdkx-js{display:none!important}</style></noscript>"
