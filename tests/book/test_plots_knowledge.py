@@ -20,7 +20,6 @@ from routedk_lite.book.plots.knowledge import (
     loop_figure,
     patterns_figure,
     quantity_figure,
-    reasoning_figure,
     selection_figure,
     use_figure,
     worth_figure,
@@ -29,7 +28,6 @@ from routedk_lite.book.plots.labels import spread
 from routedk_lite.data.domains import load_domain
 from routedk_lite.statistics import Interval
 from routedk_lite.teacher.evidence import PairEvidence
-from routedk_lite.teacher.knowledge import load_knowledge
 from routedk_lite.teacher.patterns import Pattern
 from routedk_lite.teacher.teaching import FEEDBACK
 
@@ -60,14 +58,12 @@ EVIDENCE = {
 
 
 def all_figures() -> list:
-    knowledge = {d: load_knowledge(d) for d in ("electronic", "food")}
     sessions = load_domain("toyshop", "train").sessions[:40]
     return [
         loop_figure(note="x"),
         feedback_figure({"me": ["correct", "single"], "a teacher with a long name of many words": ["invalid"]}),
         evidence_figure(EVIDENCE, {"R1: a": EVIDENCE["R1: a"], "R2: b": None}),
         counted_figure({"R1: pairs": (around(0.5), around(0.4)), "R2: ones": (Interval(0.3, 0.3, 0.3), around(0.3))}),
-        reasoning_figure(knowledge, {d: around(0.2) for d in knowledge}),
         patterns_figure(PATTERNS),
         selection_figure({"random": sessions[:10], "length": sessions[10:20]}, sessions),
         quantity_figure({"random": {0.0: around(0.1), 0.5: around(0.3)}, "length": {0.0: around(0.1)}}),
@@ -118,18 +114,6 @@ def test_claims_stand_beside_what_is_found() -> None:
     (axes,) = counted_figure({"R1: pairs": (around(0.5), around(0.4, 0.01))}).axes
     assert sorted(x for x, _ in marks(axes)) == [0.4, 0.5]
     assert ends(axes) == {(0.45, 0.55), (0.39, 0.41)}
-
-
-def test_reasoning_counts_words_citations_and_flags() -> None:
-    known = load_knowledge("food")
-    figure = reasoning_figure({"food": known}, {"food": around(0.25)})
-    words, cited, doubted = figure.axes
-    entries = known.reasoning.values()
-    share = 100 * sum("R1" in entry.rules for entry in entries) / len(entries)
-    assert marks(cited)[0] == (1, pytest.approx(share)) and len(marks(cited)) == 12
-    (steps,) = [patch for patch in words.patches if hasattr(patch, "get_data")]
-    assert steps.get_data().values.sum() == pytest.approx(100)
-    assert marks(doubted) == [(25.0, 0.0)] and ends(doubted) == {(20.0, 30.0)}
 
 
 def test_patterns_stand_at_support_and_confidence() -> None:

@@ -1,4 +1,4 @@
-"""Figures of a teacher's knowledge: feedback, rules against statistics, reasoning, patterns, and their worth."""
+"""Figures of a teacher's knowledge: feedback, rules against statistics, patterns, and their worth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from ...data.sessions import Session
     from ...teacher.evidence import PairEvidence
-    from ...teacher.knowledge import Knowledge
     from ...teacher.patterns import Pattern
 
 
@@ -133,35 +132,7 @@ def counted_figure(claims: Mapping[str, tuple[Interval, Interval]], *, note: str
     return finish(figure, note)
 
 
-# --- reasoning and patterns ---------------------------------------------------------------------------------------
-
-
-def reasoning_figure(knowledge: Mapping[str, Knowledge], noisy: Mapping[str, Interval], *, note: str = "") -> Figure:
-    """Reasoning in three panels: its length, how often each rule is cited, and the share that is flagged as noisy.
-
-    Args:
-        knowledge: domain → what its teacher knows.
-        noisy: domain → share of sessions whose annotation the teacher doubts.
-    """
-    figure = new_figure(2.9, layout="constrained")
-    words, cited, doubted = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.2, 1.4, 0.8)})
-    for place, ((domain, known), colour, marker) in enumerate(zip(knowledge.items(), palette(), MARKERS, strict=False)):
-        entries = known.reasoning.values()
-        lengths = np.array([len(entry.text.split()) for entry in entries])
-        values, edges = np.histogram(lengths, bins=np.arange(0, lengths.max() + 6, 5))
-        words.stairs(100 * values / len(lengths), edges, color=colour, linewidth=2, label=domain)
-        citations = Counter(rule for entry in entries for rule in entry.rules)
-        shares = [100 * citations[rule] / len(entries) for rule in known.rules]
-        cited.plot(range(1, len(shares) + 1), shares, f"{marker}-", color=colour, markersize=5, linewidth=1)
-        _whisker(doubted, Interval(*(100 * x for x in noisy[domain])), place, colour, marker)
-    words.set(xlabel="words", ylabel="sessions (%)", xlim=(15, None))
-    cited.set(xlabel="rule number", ylabel="sessions citing it (%)", ylim=(0, None))
-    cited.set_xticks(range(1, 1 + max(len(k.rules) for k in knowledge.values()), 2))
-    doubted.set(xlabel="flagged noisy (%)", yticks=range(len(knowledge)), xlim=(-2, None))
-    doubted.set_yticklabels([])
-    doubted.margins(y=0.3)
-    doubted.invert_yaxis()
-    return finish(figure, note, legend_of=words)
+# --- patterns -----------------------------------------------------------------------------------------------------
 
 
 def patterns_figure(patterns: Sequence[Pattern], *, named: int = 5, note: str = "") -> Figure:

@@ -1,0 +1,95 @@
+"""Recorded runs less each other, by family: what chapters 03 and 06 show beside their live runs.
+
+A family is corrected as one. Its values are plain, so that `Chapter.public` can keep them; each knows how it was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..statistics import PairedDifference, holm
+from ..study.records import RunRecord
+from .plots.ablations import differences_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def families(
+    records: Iterable[RunRecord],
+    profile: str,
+    pairs: Mapping[str, tuple[str, str]],
+    *,
+    domains: Sequence[str],
+    metric: str = "strict f1",
+) -> dict[str, dict[str, dict[str, float]]]:
+    """One run less another on the test sessions of every domain, over all seeds that both have.
+
+    Args:
+        records: of runs.
+        profile: whose.
+        pairs: a name for every comparison → its two runs, with `*` for the seeds, as in `claims.yml`.
+        domains: in which; the comparisons of one are a family.
+        metric: protocol and score.
+
+    Returns:
+        Domain → name → `estimate`, `low`, `high`, the means `a` and `b`, `p` by Holm's rule within the domain, `least`,
+        the smallest difference that so many sessions would have shown, and `seeds`. What is not recorded is left out.
+
+    Raises:
+        ClaimError, RecordError: see `report.verdicts.judge`.
+    """
+    from ..report.claims import Claim, Claims, Comparison
+    from ..report.verdicts import judge
+
+    made = tuple(Comparison(label=name, a=a, b=(b,), metric=metric) for name, (a, b) in pairs.items())
+    claim = Claim(id="families", title="", statement="", chapter="", comparisons=made, domains=tuple(domains))
+    (judgement,) = judge(Claims(profile=profile, papers={}, claims=(claim,)), records)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for domain in domains:
+        there = [f for f in judgement.findings if f.domain == domain and f.is_compared]
+        for f, p in zip(there, holm([f.p_value for f in there]) if there else (), strict=True):
+            values = {"estimate": f.estimate, "low": f.low, "high": f.high, "a": f.a, "b": f.b}
+            values |= {"p": float(p), "least": f.detectable, "seeds": f.n_seeds or 1}
+            found.setdefault(domain, {})[f.comparison.label] = values
+    return found
+
+
+def families_figure(
+    found: Mapping[str, Mapping[str, Mapping[str, Any]]], rows: Iterable[str], xlabel: str = "strict F1", *, note: str
+) -> Figure:
+    """What `families` found, a panel per domain, with the differences that were too small to be found in grey.
+
+    Args:
+        found: see there. A domain with less than half of the rows is left out, unless it would be the last.
+        rows: the comparisons, from the top. Those that are recorded nowhere are left out.
+        xlabel: what is measured.
+        note: where the numbers come from.
+
+    Raises:
+        ValueError: nothing to draw.
+    """
+    rows = [row for row in rows if any(row in values for values in found.values())]
+    most = max((len(values) for values in found.values()), default=0)
+    full = {domain: values for domain, values in found.items() if len(values) >= min(most, len(rows) / 2)}
+    panels = {
+        domain: {row: _difference(values[row]) if row in values else None for row in rows}
+        for domain, values in full.items()
+    }
+    least = {domain: {row: values[row]["least"] for row in rows if row in values} for domain, values in full.items()}
+    return differences_figure(panels, xlabel, detectable=least, note=note)
+
+
+def in_words(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """How many seeds and comparisons stand behind what `families` found: for captions and sources."""
+    seeds = sorted({int(v["seeds"]) for values in found.values() for v in values.values()})
+    if not seeds:
+        return "not recorded"
+    few, most = seeds[0], seeds[-1]
+    counted = f"{few} to {most} seeds" if few < most else f"{few} seeds" if few > 1 else "one seed"
+    return f"recorded, {counted}" + (": intervals count sessions only" if few == 1 else "")
+
+
+def _difference(values: Mapping[str, Any]) -> PairedDifference:
+    return PairedDifference(values["estimate"], values["low"], values["high"], values["p"])
