@@ -133,9 +133,8 @@ def test_tables_leave_out_what_is_missing_and_mark_what_is_missing_once() -> Non
 
 def names_in_chapters() -> set[str]:
     """Names of records that chapters ask for."""
-    sources = [cell.source for cells in CODE.values() for cell in cells]
     asked = re.compile(r"chapter\.(?:public|differences)\(\s*\"([\w-]+)\"")
-    return {name for source in sources for name in asked.findall(source)}
+    return {name for cells in CODE.values() for cell in cells for name in asked.findall(cell.source)}
 
 
 def test_every_record_is_shown_somewhere_and_the_other_way_round() -> None:
