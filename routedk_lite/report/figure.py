@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 SIZE = 10.0
 """Points of all letters."""
-LINE = 0.175
+LINE = 0.165
 """Inches a line of text takes."""
-BARS = 0.25
+BARS = 0.2
 """Inches the intervals of one comparison take at least."""
 LABELS = 2.05
 """Inches for the names of the comparisons."""
-SPREAD = 0.065
+SPREAD = 0.06
 """Inches between the domains of one comparison."""
 LETTERS = {"title": 48, "label": 24, "note": 58}
 """That fit in a line."""
@@ -88,11 +88,11 @@ def _rows(judgements: Sequence[Judgement]) -> Iterator[_Row]:
     top = 0.0
     for judgement in judgements:
         title = wrap(judgement.claim.title, LETTERS["title"])
-        yield _Row(top, LINE * (len(title) + 1) + 0.1, title, verdict=judgement.words)
-        top += LINE * (len(title) + 1) + 0.1
+        yield _Row(top, LINE * (len(title) + 1) + 0.07, title, verdict=judgement.words)
+        top += LINE * (len(title) + 1) + 0.07
         for comparison in judgement.claim.comparisons or (None,):
             label = wrap(comparison.label if comparison else "dollars a session", LETTERS["label"])
-            height = max(LINE * len(label), BARS) + 0.06
+            height = max(LINE * len(label), BARS) + 0.035
             found = tuple(f for f in judgement.findings if f.comparison is comparison)
             yield _Row(top, height, label, comparison=comparison, findings=found)
             top += height
@@ -113,9 +113,9 @@ def _draw_title(axes: Axes, row: _Row) -> None:
     axes.add_patch(Rectangle((0, row.top), 1, row.height, transform=beside, **look))
     text = {"transform": beside, "zorder": 3, "va": "center", "fontsize": SIZE}
     for number, line in enumerate(row.lines):
-        y = row.top + 0.05 + LINE * (number + 0.5)
+        y = row.top + 0.035 + LINE * (number + 0.5)
         axes.text(0.012, y, line, fontweight="bold", color=LIGHT["ink"], **text)
-    axes.text(0.012, row.top + row.height - 0.05 - LINE / 2, row.verdict, color=LIGHT["ink"], **text)
+    axes.text(0.012, row.top + row.height - 0.035 - LINE / 2, row.verdict, color=LIGHT["ink"], **text)
 
 
 def _draw_comparison(axes: Axes, row: _Row) -> None:
@@ -133,7 +133,7 @@ def _draw_comparison(axes: Axes, row: _Row) -> None:
         return
     low = 0.0 if comparison.test == "greater" else -comparison.margin
     high = 0.0 if comparison.test == "not worse" else comparison.margin
-    ends = [row.top + 0.02, row.top + row.height - 0.02]
+    ends = [row.top + 0.01, row.top + row.height - 0.01]
     axes.fill_betweenx(ends, low, high, color=LIGHT["margin"], linewidth=0, zorder=0.5)
     for finding in known:
         place = PUBLIC_DOMAINS.index(finding.domain)

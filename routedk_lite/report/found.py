@@ -73,10 +73,10 @@ def _so_far(judgements: Iterable[Judgement]) -> str:
             n_missing += 1
             continue
         leading[found.pop() if len(found) == 1 else "mixed"].append(judgement.claim.title)
-    parts = [f"{word}: {'; '.join(titles)}" for word, titles in leading.items() if titles]
+    parts = [f"*{word}*: {'; '.join(titles)}" for word, titles in leading.items() if titles]
     if n_missing:
-        parts.append(f"{n_missing} without a comparison so far")
-    return f"Where those lead that lack seeds: {', '.join(parts)}." if parts else "Each has the seeds that it needs."
+        parts.append(f"*not run*: {n_missing} more")
+    return f"Where those lead that lack seeds: {'. '.join(parts)}." if parts else "Each has the seeds that it needs."
 
 
 def what_it_costs(judgements: Iterable[Judgement]) -> Sentence | None:
@@ -92,7 +92,9 @@ def what_it_costs(judgements: Iterable[Judgement]) -> Sentence | None:
         headline = "Answering with the student costs more than asking even the dearest teacher."
     elif cheaper:
         runs = listed(sorted({cost.pattern.removesuffix("-seed*") for cost in cheaper}))
-        headline = f"Whether the student is cheaper depends on the run: {runs} is, even than the cheapest teacher."
+        headline = (
+            f"Whether the student is cheaper depends on the run: even the cheapest teacher costs more than {runs}."
+        )
     else:
         headline = "Whether the student is cheaper depends on which teacher it is compared with."
     parts = [f"{cost.record.run} in {cost.domain}, {1000 * cost.low:.3f} to {1000 * cost.high:.3f}" for cost in found]

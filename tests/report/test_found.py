@@ -55,8 +55,7 @@ def test_claims_that_lack_seeds_are_named_by_where_they_lead():
         claim(REPLICATES, title="F"),
     ]).figures  # fmt: skip
     assert said == (
-        "Where those lead that lack seeds: as claimed: A; D, the other way: C, no direction: B, "
-        "1 without a comparison so far."
+        "Where those lead that lack seeds: *as claimed*: A; D. *the other way*: C. *no direction*: B. *not run*: 1 more."
     )
 
 
@@ -64,5 +63,5 @@ def test_a_claim_that_leads_elsewhere_in_another_domain_is_mixed():
     both = claim(WAITING, title="A", domains=("food", "clothing"))
     other = both.findings[1]._replace(low=-0.2, high=-0.1)
     said = what_became_of_claims([Judgement(claim=both.claim, findings=(both.findings[0], other))])
-    assert said.figures == "Where those lead that lack seeds: mixed: A."
+    assert said.figures == "Where those lead that lack seeds: *mixed*: A."
     assert what_became_of_claims([claim(REPLICATES)]).figures == "Each has the seeds that it needs."

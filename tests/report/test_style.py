@@ -65,7 +65,7 @@ def figures(tmp_path_factory):
             "strip": strip_figure([s for s in scored(records) if s.domain == "electronic"]),
         }
     for figure in made.values():
-        figure.canvas.draw()
+        figure.draw_without_rendering()
     return made
 
 
