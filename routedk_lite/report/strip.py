@@ -73,8 +73,11 @@ def _draw_group(axes: Axes, y: float, name: str, found: Sequence[Score]) -> None
         label, colour = named.get(score.run, ("", LIGHT["quiet"]))
         here = y + place
         if score.f1.high < axes.get_xlim()[0]:  # too far off to be worth the space
-            axes.annotate(f"◀ {score.f1.estimate:.3f}", (axes.get_xlim()[0], here), xytext=(2, 0), color=colour,
-                          textcoords="offset points", va="center", fontsize=SIZE)  # fmt: skip
+            plate = {"facecolor": LIGHT["ground"], "edgecolor": "none", "pad": 0.6}  # over lines, under intervals
+            axes.annotate(
+                f"◀ {score.f1.estimate:.3f}", (axes.get_xlim()[0], here), xytext=(2, 0), textcoords="offset points",
+                color=colour, bbox=plate, va="center", fontsize=SIZE, zorder=2.5,
+            )  # fmt: skip
             continue
         axes.plot([score.f1.low, score.f1.high], [here, here], color=colour, linewidth=1.1, zorder=3)
         axes.plot(score.f1.estimate, here, "o", color=colour, markersize=4, zorder=4)

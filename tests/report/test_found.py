@@ -55,7 +55,8 @@ def test_claims_that_lack_seeds_are_named_by_where_they_lead():
         claim(REPLICATES, title="F"),
     ]).figures  # fmt: skip
     assert said == (
-        "Where those lead that lack seeds: *as claimed*: A; D. *the other way*: C. *no direction*: B. *not run*: 1 more."
+        "Where those lead that lack seeds: *as claimed*: A; D. *the other way*: C. *no direction*: B. "
+        "*not run*: 1 more."
     )
 
 
