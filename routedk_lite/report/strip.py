@@ -98,7 +98,7 @@ def _lines(scores: Sequence[Score]) -> list[tuple[Score, str, str]]:
 
 def _draw_lines(axes: Axes, lines: Sequence[tuple[Score, str, str]]) -> None:
     """Vertical lines that rise to a label each, the farthest right the highest: so no line crosses a label."""
-    from matplotlib.transforms import offset_copy
+    from matplotlib.transforms import blended_transform_factory, offset_copy
 
     figure = axes.figure
     top = axes.get_ylim()[1]
@@ -110,10 +110,15 @@ def _draw_lines(axes: Axes, lines: Sequence[tuple[Score, str, str]]) -> None:
         rise = 72 * STAIR * step
         axes.annotate("", (value, top), xytext=(0, rise), textcoords="offset points",
                       arrowprops={"arrowstyle": "-", "shrinkA": 0, "shrinkB": 0, **look})  # fmt: skip
-        raised = offset_copy(axes.transData, figure, -4, rise - 6, units="points")
-        text = f"{label}, {value:.3f}"
-        axes.text(value, top, text, transform=raised, ha="right", va="center", fontsize=SIZE,
-                  color=LIGHT["ink"] if is_floor else colour)  # fmt: skip
+        plate = {"facecolor": LIGHT["ground"], "edgecolor": "none", "pad": 0.6}  # over lines that rise higher
+        written = axes.text(
+            value, top, f"{label}, {value:.3f}", va="center", ha="right", fontsize=SIZE, zorder=5, bbox=plate,
+            transform=offset_copy(axes.transData, figure, -4, rise - 6, units="points"),
+            color=LIGHT["ink"] if is_floor else colour,
+        )  # fmt: skip
+        if written.get_window_extent().x0 < 0:  # a long label of a line far to the left begins at the edge
+            edge = blended_transform_factory(figure.transFigure, axes.transData)
+            written.set(x=0.008, ha="left", transform=offset_copy(edge, figure, 0, rise - 6, units="points"))
 
 
 def strip_key(scores: Sequence[Score]) -> str:

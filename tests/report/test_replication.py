@@ -87,7 +87,8 @@ def test_numbers_missing_runs_and_records_stand_in_the_section(study, parts):
     section = parts["claims"].split("(claim-fusion-order)=")[1].split("(claim-")[0]
     finding = next(f for f in study[1][4].findings if f.comparison.label == "dynamic − static")
     assert f"{finding.estimate:+.3f} [{finding.low:+.3f},\u00a0{finding.high:+.3f}]" in section
-    assert "| – | 1 |" in section and "| so far as claimed |" in section and "| <\u00a00.001 | 3 |" in section
+    p_value = f"{finding.p_holm:.3f}" if finding.p_holm >= 0.001 else "<\u00a00.001"
+    assert "| – | 1 |" in section and "| so far as claimed |" in section and f"| {p_value} | 3 |" in section
     assert "Not judged yet, for want of seeds" in section
     assert "Not run yet: `fusion-dynamic-seed*` (clothing)" in section
     links = re.findall(r"\[fusion-dynamic-seed0\]\((\S+)\)", section)
@@ -151,6 +152,7 @@ def test_the_figure_draws_judged_and_unjudged_apart(study):
 
 def test_runs_that_cannot_be_compared_are_said_to_on_the_page_and_in_the_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(comparing, "load_domain", stand_in)
+    monkeypatch.setattr(scores, "_sessions", stand_in)
     write_run(tmp_path / "results", "rules-seed0", 0.8, seed=0)
     write_run(tmp_path / "results", "both-seed1", 0.5, seed=1)
     records = load_all(tmp_path / "results")
@@ -169,7 +171,9 @@ def test_the_figure_says_where_nothing_was_run(monkeypatch):
     assert texts.count("not run") == n_comparisons + len(CLAIMS) and texts.count("see its table") == 1
 
 
-def test_the_report_is_written_and_its_figure_tells_when_it_is_out_of_date(study, tmp_path):
+def test_the_report_is_written_and_its_figure_tells_when_it_is_out_of_date(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparing, "load_domain", stand_in)
+    monkeypatch.setattr(scores, "_sessions", stand_in)
     records, judgements = study
     shutil.copy(PAGE, tmp_path)
     page, picture = write_report(tmp_path, CLAIMS, judgements, records)
