@@ -168,10 +168,10 @@ def scored(records: Iterable[RunRecord]) -> list[Score]:
         by_seed = np.stack([_per_session(record) for record in group])  # (seeds, 2, sessions)
         f1 = by_seed[:, 0]
         if len(f1) > 1:
-            found_f1 = two_level_interval(f1)
+            found_f1 = np.clip(two_level_interval(f1), 0, 1)  # it is a share
         else:
             found_f1 = bootstrap_interval(f1[0], generator=np.random.default_rng(0))
-        interval = Interval(*(round(value, DIGITS) for value in found_f1))
+        interval = Interval(*(round(float(value), DIGITS) for value in found_f1))
         found.append(Score(profile, domain, run, tuple(group), interval, round(float(by_seed[:, 1].mean()), DIGITS)))
     return sorted(found, key=lambda s: (s.profile, s.domain, s.f1.estimate, s.run))
 
