@@ -1,7 +1,8 @@
-"""How sure a number is: bootstrap intervals, paired comparisons, correction for many tests.
+"""How sure a number is: intervals, paired comparisons, correction for many tests.
 
-The sessions of a test set are a sample, and so are the seeds of a study; both move every average. Chance
-enters through a NumPy generator that the caller passes in, so that every interval can be computed again.
+The sessions of a test set are a sample, and so are the seeds of a study; both move every average. Sessions are many:
+they are drawn again, by a NumPy generator that the caller passes in. Seeds are few, and drawing three again would show
+too little: with several seeds, intervals and tests rest on the variances of both and on a t distribution.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from .two_levels import Spread, two_level_spread
 
 _CHUNK = 2_000_000
 """Numbers that may be drawn at a time (16 MB), whatever the number of draws."""
@@ -89,18 +92,8 @@ def bootstrap_interval(
     return Interval(estimate, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
-def two_level_bootstrap(
-    values_by_seed: ArrayLike,
-    *,
-    generator: np.random.Generator,
-    n_draws: int = 10_000,
-    confidence: float = 0.95,
-) -> Interval:
-    """Percentile interval of a mean over seeds and sessions, when both are samples.
-
-    Every draw takes seeds with replacement, and then sessions with replacement. As all seeds met the same
-    sessions, the sessions drawn hold for every seed of the draw (Owen 2007, the pigeonhole bootstrap). Three
-    seeds can be resampled in few ways only: the seeds' share of the interval is rough, and rather too small.
+def two_level_interval(values_by_seed: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Interval of a mean over seeds and sessions, when both are samples; see `two_levels`.
 
     Shapes:
         values_by_seed: (seeds, sessions)
@@ -108,20 +101,8 @@ def two_level_bootstrap(
     Raises:
         ValueError: a value is not finite, or a shape or setting makes no sense.
     """
-    _check_settings(n_draws, confidence)
-    values = _finite("values_by_seed", values_by_seed, dims=(2,))
-    n_seeds, n_sessions = values.shape
-    means = np.empty(n_draws)
-    step = max(1, _CHUNK // n_sessions)
-    for start in range(0, n_draws, step):
-        stop = min(start + step, n_draws)
-        seeds = generator.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=stop - start)
-        per_session = seeds @ values / n_seeds  # (draws, sessions): mean over the drawn seeds
-        drawn = generator.integers(n_sessions, size=per_session.shape)
-        means[start:stop] = np.take_along_axis(per_session, drawn, axis=1).mean(axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
+    _check_settings(1, confidence)
+    return _interval(two_level_spread(_finite("values_by_seed", values_by_seed, dims=(2,))), confidence)
 
 
 def paired_difference(
@@ -132,11 +113,12 @@ def paired_difference(
     n_draws: int = 10_000,
     confidence: float = 0.95,
 ) -> PairedDifference:
-    """Compare two methods on the same sessions: mean of a − b, bootstrap interval, sign-flip test.
+    """Compare two methods on the same sessions: mean of a − b, its interval, and a test of whether it is zero.
 
-    With several seeds the interval is the two-level one, and the test uses each session's difference averaged
-    over the seeds: it asks whether the sessions could have come out so by chance, these seeds given. With no
-    more than `n_draws` sign patterns in all, the test is exact.
+    From one seed, the interval is a bootstrap over sessions, and the test flips the signs of the differences: it asks
+    whether the sessions could have come out so by chance, this seed given. With no more than `n_draws` sign patterns in
+    all, it is exact. From several seeds, interval and p value are those of a t test that counts the chance in both,
+    sessions and seeds (`two_levels`): the interval leaves out zero where p is below one less the confidence.
 
     Args:
         a, b: the same sessions in the same order; with a seed axis, also the same seeds.
@@ -155,12 +137,11 @@ def paired_difference(
     if first.shape != second.shape:
         raise ValueError(f"a has shape {first.shape}, b {second.shape}; give the same sessions and seeds in both")
     by_seed = np.atleast_2d(first - second)
-    settings = {"generator": generator, "n_draws": n_draws, "confidence": confidence}
     if len(by_seed) > 1:
-        interval = two_level_bootstrap(by_seed, **settings)
-    else:
-        interval = bootstrap_interval(by_seed[0], **settings)
-    return PairedDifference(*interval, _sign_flip_p(by_seed.mean(axis=0), n_draws, generator))
+        spread = two_level_spread(by_seed)
+        return PairedDifference(*_interval(spread, confidence), float(spread.p_value()))
+    interval = bootstrap_interval(by_seed[0], generator=generator, n_draws=n_draws, confidence=confidence)
+    return PairedDifference(*interval, _sign_flip_p(by_seed[0], n_draws, generator))
 
 
 def group_difference(
@@ -171,10 +152,10 @@ def group_difference(
     n_draws: int = 10_000,
     confidence: float = 0.95,
 ) -> GroupDifference:
-    """Compare two groups of sessions: difference of their means, two-level bootstrap interval, permutation test.
+    """Compare two groups of sessions: difference of their means, its interval, and a test of whether it is zero.
 
-    Every draw takes seeds with replacement, and then sessions with replacement within each group. The test asks
-    whether the groups could be any split of the sessions of that size; it uses each session's mean over the seeds.
+    From one seed, the interval is a bootstrap over sessions within each group, and the test asks whether the groups
+    could be any split of the sessions of that size. From several seeds, both are those of a t test, see `two_levels`.
 
     Args:
         values_by_seed: one number per seed and session.
@@ -199,16 +180,17 @@ def group_difference(
             f"in_first has shape {first.shape} and marks {first.sum()}: mark some of the sessions, not all"
         )
     groups = values[:, first], values[:, ~first]
-    weights = generator.multinomial(len(values), np.full(len(values), 1 / len(values)), size=n_draws) / len(values)
+    if len(values) > 1:
+        spread = two_level_spread(*groups)
+        return GroupDifference(*_interval(spread, confidence), float(spread.p_value()))
     means = []
-    for group in groups:  # (seeds, sessions of the group): how often each session is drawn, as a weight
-        n = group.shape[1]
-        drawn = generator.multinomial(n, np.full(n, 1 / n), size=n_draws) / n
-        means.append(np.einsum("ds,sn,dn->d", weights, group, drawn, optimize=True))
+    for (group,) in groups:
+        n = len(group)
+        means.append(generator.multinomial(n, np.full(n, 1 / n), size=n_draws) @ group / n)
     tail = (1 - confidence) / 2
     low, high = np.quantile(means[0] - means[1], [tail, 1 - tail])
     result = permutation_test(
-        [group.mean(0) for group in groups],
+        [group[0] for group in groups],
         lambda x, y, axis: x.mean(axis) - y.mean(axis),
         vectorized=True,
         n_resamples=n_draws,
@@ -239,10 +221,10 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def smallest_detectable_difference(differences: ArrayLike, *, power: float = 0.8, significance: float = 0.05) -> float:
-    """The true mean difference that a two-sided paired t test on as many sessions would find with this power.
+    """The true mean difference that a two-sided t test on as much data would find with this power.
 
-    It counts the chance in the sessions only: from a single seed, the chance between seeds cannot be known
-    and comes on top. A verdict that rests on one seed quotes this number as a lower bound.
+    From a single seed, the chance between seeds cannot be known and comes on top: a verdict that rests on one seed
+    quotes this number as a lower bound.
 
     Args:
         differences: a − b per session; their spread and number decide.
@@ -250,22 +232,25 @@ def smallest_detectable_difference(differences: ArrayLike, *, power: float = 0.8
         significance: the level of the test.
 
     Shapes:
-        differences: (sessions,)
+        differences: (sessions,) or (seeds, sessions)
 
     Raises:
         ValueError: fewer than two sessions, a value that is not finite, or a share outside 0 to 1.
     """
-    from scipy.stats import t
-
-    values = _finite("differences", differences, dims=(1,))
-    if len(values) < 2:
+    values = np.atleast_2d(_finite("differences", differences, dims=(1, 2)))
+    if values.shape[1] < 2:
         raise ValueError("differences holds a single session; its spread needs two or more")
     for name, share in (("power", power), ("significance", significance)):
         if not 0 < share < 1:
             raise ValueError(f"{name} is {share}; choose a share between 0 and 1")
-    freedom = len(values) - 1
-    standard_error = values.std(ddof=1) / np.sqrt(len(values))
-    return float((t.ppf(1 - significance / 2, freedom) + t.ppf(power, freedom)) * standard_error)
+    spread = two_level_spread(values)
+    beyond = spread.reach(2 * min(power, 1 - power)) * (1 if power >= 0.5 else -1)
+    return float(spread.reach(significance) + beyond)
+
+
+def _interval(spread: Spread, confidence: float) -> Interval:
+    estimate, reach = float(spread.estimate), float(spread.reach(1 - confidence))
+    return Interval(estimate, estimate - reach, estimate + reach)
 
 
 def _sign_flip_p(differences: np.ndarray, n_draws: int, generator: np.random.Generator) -> float:

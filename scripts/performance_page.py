@@ -15,9 +15,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from routedk_lite.files import atomic_write
-from routedk_lite.report.replication import UNBROKEN
 from routedk_lite.report.style import finish, new_figure, palette
-from routedk_lite.report.tables import fill_marked, text_table
+from routedk_lite.report.tables import UNBROKEN, fill_marked, text_table
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "results" / "benchmarks"

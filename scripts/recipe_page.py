@@ -19,8 +19,7 @@ from routedk_lite.analysis.diagnostics import LearningPoint
 from routedk_lite.book.plots.task import curves_figure, learning_figure
 from routedk_lite.data.sessions import PUBLIC_DOMAINS
 from routedk_lite.files import atomic_write
-from routedk_lite.report.replication import UNBROKEN
-from routedk_lite.report.tables import fill_marked, text_table
+from routedk_lite.report.tables import UNBROKEN, fill_marked, text_table
 from routedk_lite.statistics import Interval
 from routedk_lite.study.records import RunRecord, load_all
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_ind
 
 from routedk_lite.statistics import (
     bootstrap_interval,
@@ -16,8 +17,9 @@ from routedk_lite.statistics import (
     holm,
     paired_difference,
     smallest_detectable_difference,
-    two_level_bootstrap,
+    two_level_interval,
 )
+from routedk_lite.two_levels import two_level_spread
 
 scores = st.lists(st.floats(0, 1, width=32), min_size=2, max_size=30)
 
@@ -80,31 +82,86 @@ def test_weights_make_a_weighted_mean_and_leave_out_what_weighs_nothing():
     assert 0.5 <= interval.low < interval.estimate < interval.high <= 1
 
 
-def test_two_levels_with_one_seed_are_the_plain_bootstrap():
+# --- two levels ---------------------------------------------------------------------------------------------
+
+
+def test_two_levels_with_one_seed_are_about_the_plain_bootstrap():
     values = rng(9).random(180)
-    two_level = two_level_bootstrap(values[None], generator=rng(10))
-    assert two_level == pytest.approx(bootstrap_interval(values, generator=rng(11)), abs=0.003)
+    assert two_level_interval(values[None]) == pytest.approx(bootstrap_interval(values, generator=rng(11)), abs=0.003)
 
 
-def test_two_levels_cover_the_true_mean_when_seeds_and_sessions_both_vary():
-    source, covered, session_only = rng(12), [], []
-    for _ in range(200):
-        seeds, sessions = source.normal(0, 0.05, size=(8, 1)), source.normal(0, 0.3, size=60)
-        values = 0.4 + seeds + sessions + source.normal(0, 0.1, size=(8, 60))
-        _, low, high = two_level_bootstrap(values, generator=source, n_draws=400, confidence=0.9)
-        covered.append(low <= 0.4 <= high)
-        _, low, high = bootstrap_interval(values.ravel(), generator=source, n_draws=400, confidence=0.9)
-        session_only.append(low <= 0.4 <= high)
-    assert 0.83 <= np.mean(covered) <= 0.97
-    assert np.mean(session_only) < 0.7  # pooling repeats of the same sessions pretends to more than there is
+def test_seeds_that_agree_leave_the_interval_of_the_sessions():
+    sessions = rng(13).random(186)
+    low, high = two_level_interval(np.stack([sessions] * 3))[1:]
+    alone = bootstrap_interval(sessions, generator=rng())
+    assert high - low == pytest.approx(alone.high - alone.low, rel=0.05)
+
+
+def test_seeds_that_are_all_that_differs_leave_the_t_interval_of_their_means():
+    means = np.array([0.3, 0.4, 0.6])
+    found = two_level_interval(np.repeat(means[:, None], 50, axis=1))
+    half = 4.303 * means.std(ddof=1) / np.sqrt(3)
+    assert found == pytest.approx((means.mean(), means.mean() - half, means.mean() + half), abs=1e-3)
+
+
+def test_two_levels_by_hand():
+    # Means of seeds .5 and .7, of sessions .2 .6 1; the rest, what both together do, is -.1 0 .1 and .1 0 -.1.
+    values = np.array([[0.0, 0.5, 1.0], [0.4, 0.7, 1.0]])
+    found = two_level_spread(values)
+    assert found.estimate == pytest.approx(0.6) and found.of_sessions == pytest.approx(0.16 / 3)
+    assert found.of_seeds == pytest.approx(0.02 / 2 - 0.04 / 2 / 6)
+    assert (found.sessions_freedom, found.seeds_freedom) == (2, 1)
+    reach = np.sqrt(found.of_sessions * 4.303**2 + found.of_seeds * 12.706**2)
+    assert found.reach(0.05) == pytest.approx(reach, rel=1e-3)
+
+
+def test_half_of_what_seeds_show_is_kept_whatever_sessions_explain():
+    values = rng(26).normal(size=(3, 40))
+    values -= values.mean(1, keepdims=True) * 0.9  # seeds that agree better than chance would have it
+    assert two_level_spread(values).of_seeds == pytest.approx(values.mean(1).var(ddof=1) / 3 / 2)
+
+
+def test_two_groups_are_those_of_welch_where_seeds_agree():
+    first, second = rng(27).normal(size=20), rng(28).normal(0.5, 2, size=30)
+    found = two_level_spread(np.stack([first] * 3), np.stack([second] * 3))
+    known = ttest_ind(first, second, equal_var=False)
+    assert found.p_value() == pytest.approx(known.pvalue) and found.of_seeds == pytest.approx(0, abs=1e-20)
+    assert found.sessions_freedom == pytest.approx(known.df)
+
+
+def test_many_studies_at_once_are_those_of_each_alone():
+    studies = rng(24).random((4, 3, 20))
+    every = two_level_spread(studies)
+    for number, study in enumerate(studies):
+        assert [part[number] for part in every[:4]] == pytest.approx(
+            [float(part) for part in two_level_spread(study)[:4]]
+        )
+        assert every.p_value()[number] == pytest.approx(float(two_level_spread(study).p_value()))
 
 
 def test_two_levels_see_seeds_that_disagree():
     sessions = rng(13).random(100)
     agree, disagree = np.stack([sessions] * 3), sessions + np.array([[-0.3], [0.0], [0.3]])
-    _, low, high = two_level_bootstrap(agree, generator=rng())
-    _, wide_low, wide_high = two_level_bootstrap(disagree, generator=rng())
+    _, low, high = two_level_interval(agree)
+    _, wide_low, wide_high = two_level_interval(disagree)
     assert wide_high - wide_low > 3 * (high - low)
+
+
+@given(st.integers(2, 5), st.integers(1, 12), st.integers(0, 10_000))
+@settings(max_examples=50)
+def test_an_interval_over_seeds_is_finite_and_agrees_with_its_test(n_seeds, n_sessions, seed):
+    values = rng(seed).normal(0.3, 0.5, (n_seeds, n_sessions)).round(1)
+    found = paired_difference(values, np.zeros_like(values), generator=rng())
+    assert found.low <= found.estimate <= found.high and 0 <= found.p_value <= 1
+    assert (found.low > 0 or found.high < 0) == (found.p_value < 0.05)
+    turned = paired_difference(-values, np.zeros_like(values), generator=rng())
+    assert turned == pytest.approx((-found.estimate, -found.high, -found.low, found.p_value))
+
+
+def test_a_difference_that_never_varies_is_certain():
+    assert paired_difference(np.full((3, 5), 0.2), np.zeros((3, 5)), generator=rng()) == pytest.approx(
+        (0.2,) * 3 + (0,)
+    )
 
 
 def test_ten_thousand_draws_on_180_sessions_take_less_than_a_second():
@@ -112,7 +169,7 @@ def test_ten_thousand_draws_on_180_sessions_take_less_than_a_second():
     bootstrap_interval(values[0], generator=rng(), n_draws=10)  # not timed: the first call loads SciPy
     for call in (
         lambda: bootstrap_interval(values[0], generator=rng()),
-        lambda: two_level_bootstrap(values, generator=rng()),
+        lambda: two_level_interval(values),
         lambda: paired_difference(values[0], values[1], generator=rng()),
     ):
         start = perf_counter()
@@ -125,7 +182,6 @@ def test_many_draws_of_many_sessions_are_made_in_small_pieces():
 
     values = rng(15).random((2, 20_000))
     tracemalloc.start()
-    two_level_bootstrap(values, generator=rng(), n_draws=500)
     bootstrap_interval(values[0], generator=rng(), n_draws=500)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -214,6 +270,14 @@ def test_the_detectable_difference_of_two_sessions_by_hand():
     assert smallest_detectable_difference([0, 2]) == pytest.approx(14.083, abs=0.001)
 
 
+def test_seeds_that_disagree_hide_larger_differences():
+    sessions = rng(25).normal(size=100)
+    agree, disagree = np.stack([sessions] * 3), sessions + np.array([[-0.5], [0.0], [0.5]])
+    alone = smallest_detectable_difference(sessions)
+    assert smallest_detectable_difference(agree) == pytest.approx(alone)
+    assert smallest_detectable_difference(disagree) > 2 * alone
+
+
 def test_more_sessions_and_less_power_let_smaller_differences_be_found():
     differences = rng(23).normal(size=50)
     size = smallest_detectable_difference(differences)
@@ -239,7 +303,7 @@ def test_more_sessions_and_less_power_let_smaller_differences_be_found():
         (lambda: bootstrap_interval([1, 2], weights=[1], generator=rng()), "weights has shape"),
         (lambda: bootstrap_interval([1, 2], weights=[0, 0], generator=rng()), "not all zero"),
         (lambda: bootstrap_interval([1, 2], weights=[-1, 2], generator=rng()), "none may be negative"),
-        (lambda: two_level_bootstrap([1, 2], generator=rng()), "values_by_seed has shape"),
+        (lambda: two_level_interval([1, 2]), "values_by_seed has shape"),
         (lambda: paired_difference([1, 2], [1, 2, 3], generator=rng()), r"a has shape \(2,\), b \(3,\)"),
         (lambda: holm([0.1, 1.2]), "between 0 and 1"),
         (lambda: holm([]), "p_values has shape"),

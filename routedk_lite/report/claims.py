@@ -96,9 +96,7 @@ class Claim:
     recorded: tuple[str, ...] = ()
     """Domains in which every run that it rests on is said to be recorded."""
     costs: tuple[str, ...] = ()
-    """Runs whose size, time and memory are shown."""
-    unmeasured: str = ""
-    """Why there is nothing to compare, if there are no comparisons."""
+    """Of a claim about cost: runs whose cost a session is set against that of asking the teacher."""
     note: str = ""
     """How our test differs from the paper's, or what else a reader should know."""
 
@@ -183,8 +181,10 @@ def _claim(entry: Any, where: str, papers: Mapping[str, Paper], domains: Sequenc
     _one_of(f"{where}: needs", claim.needs, NEEDS)
     for domain in (*claim.domains, *claim.recorded):
         _one_of(f"{where}: domain", domain, domains)
-    if bool(claim.comparisons) == bool(claim.unmeasured):
-        raise ClaimError(f"{where}: give either comparisons, or in `unmeasured` the reason why there are none")
+    if bool(claim.comparisons) == bool(claim.costs):
+        raise ClaimError(
+            f"{where}: give either comparisons, or in `costs` the runs that must be cheaper than the teacher"
+        )
     made = tuple(
         _comparison(one, f"{where}, comparison {number}") for number, one in enumerate(claim.comparisons, start=1)
     )

@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..data.sessions import PUBLIC_DOMAINS
+from .claims import Comparison
 from .findings import NOT_COMPARABLE, NOT_RUN, Finding
-from .style import FAINT, QUIET, WIDTH, new_figure, palette
+from .style import DOMAIN_COLOURS, LIGHT, NARROW, bare_axes, narrow_figure
 from .verdicts import Judgement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROW = 0.27
-"""Inches a line of the figure takes."""
-LABELS = 2.75
+SIZE = 10.0
+"""Points of all letters."""
+LINE = 0.165
+"""Inches a line of text takes."""
+BARS = 0.2
+"""Inches the intervals of one comparison take at least."""
+LABELS = 2.05
 """Inches for the names of the comparisons."""
-SPREAD = 0.27
-"""How far apart the domains of one comparison lie, in lines."""
+SPREAD = 0.06
+"""Inches between the domains of one comparison."""
+LETTERS = {"title": 48, "label": 24, "note": 58}
+"""That fit in a line."""
+MARKS = "osD"
+"""Of the domains, in their order."""
+
+
+class _Row(NamedTuple):
+    """A title with its verdict, or one comparison with its findings."""
+
+    top: float
+    """Inches from the first."""
+    height: float
+    lines: list[str]
+    verdict: str = ""
+    comparison: Comparison | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def middle(self) -> float:
+        return self.top + self.height / 2
 
 
 def claims_figure(judgements: Sequence[Judgement], *, note: str = "") -> Figure:
-    """Forest plot: differences with 95 % intervals, one line per comparison, grouped by claim, one colour per domain.
+    """Forest plot: differences with 95 % intervals, one row per comparison, grouped by claim, one colour per domain.
 
     Filled marks are judged; hollow ones rest on too few seeds. A grey band marks the differences that the claim's
     margin does not count; in the comparison with the teacher, those that are still comparable.
@@ -32,74 +58,102 @@ def claims_figure(judgements: Sequence[Judgement], *, note: str = "") -> Figure:
         judgements: the claims in the order in which they are drawn.
         note: where the numbers come from.
     """
-    from matplotlib.patches import Rectangle
-    from matplotlib.transforms import blended_transform_factory
-
-    n_lines = sum(1 + max(1, len(j.claim.comparisons)) for j in judgements)
-    below = 0.17 * note.count("\n")  # more lines of the note
-    height = ROW * n_lines + 1.25 + below
-    figure = new_figure(height)
-    bottom, top = (0.72 + below) / height, 1 - 0.45 / height
-    axes = figure.add_axes((LABELS / WIDTH, bottom, 1 - (LABELS + 0.15) / WIDTH, top - bottom))
-    beside = blended_transform_factory(figure.transFigure, axes.transData)
-    line = 0
-    for judgement in judgements:
-        claim = judgement.claim
-        band = Rectangle((0, line - 0.5), 1, 1, transform=beside, color="0.94", linewidth=0, zorder=2.5, clip_on=False)
-        axes.add_patch(band)  # over the zero line, which would cross the title
-        axes.text(0.012, line, claim.title, transform=beside, zorder=3, va="center", fontsize=9.5, fontweight="bold")
-        axes.text(0.985, line, judgement.verdict, transform=beside, zorder=3, va="center", ha="right", fontsize=9.5)
-        for comparison in claim.comparisons or (None,):
-            line += 1
-            label = comparison.label if comparison else "nothing to compare"
-            colour = "black" if comparison is None or comparison.decides else QUIET
-            axes.text(LABELS / WIDTH - 0.012, line, label, transform=beside, va="center", ha="right", fontsize=9,
-                      color=colour)  # fmt: skip
-            if comparison is not None:
-                found = [f for f in judgement.findings if f.comparison is comparison]
-                _draw_comparison(axes, line, found)
-        line += 1
-    axes.axvline(0, color="black", linewidth=1, zorder=1)
-    axes.set(ylim=(line - 0.4, -0.6), yticks=[], xlabel="difference a − b, with its 95 % interval")
+    rows = list(_rows(judgements))
+    tall = sum(row.height for row in rows)
+    about = wrap(note, LETTERS["note"])
+    above, below = 0.75, 0.6 + LINE * len(about)
+    height = tall + above + below
+    figure = narrow_figure(height)
+    axes = figure.add_axes((LABELS / NARROW, below / height, 1 - (LABELS + 0.12) / NARROW, tall / height))
+    for row in rows:
+        if row.verdict:
+            _draw_title(axes, row)
+        else:
+            _draw_comparison(axes, row)
+    axes.axvline(0, color=LIGHT["line"], linewidth=1, zorder=1)
+    bare_axes(axes, SIZE)
+    axes.set_ylim(tall, 0)
     axes.update_datalim(((-0.1, 0), (0.1, 0)))  # wide enough where nothing, or hardly anything, differs
     axes.autoscale_view(scaley=False)
-    axes.locator_params(axis="x", nbins=7)
-    axes.grid(visible=True, axis="x", color=FAINT, linewidth=0.6)
-    axes.grid(visible=False, axis="y")
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
+    axes.locator_params(axis="x", nbins=4)
+    axes.tick_params(labeltop=True)
+    axes.set_xlabel("difference a − b, 95 % interval")
     _legend(figure, axes)
-    if note:
-        figure.text(0.012, 0.12 / height, note, fontsize=9, color=QUIET)
+    for number, line in enumerate(reversed(about)):
+        figure.text(0.012, (0.08 + LINE * number) / height, line, fontsize=SIZE - 0.5, color=LIGHT["quiet"])
     return figure
 
 
-def _draw_comparison(axes: Axes, line: int, findings: Sequence[Finding]) -> None:
-    known = [f for f in findings if f.is_compared]
+def _rows(judgements: Sequence[Judgement]) -> Iterator[_Row]:
+    top = 0.0
+    for judgement in judgements:
+        title = wrap(judgement.claim.title, LETTERS["title"])
+        yield _Row(top, LINE * (len(title) + 1) + 0.07, title, verdict=judgement.words)
+        top += LINE * (len(title) + 1) + 0.07
+        for comparison in judgement.claim.comparisons or (None,):
+            label = wrap(comparison.label if comparison else "dollars a session", LETTERS["label"])
+            height = max(LINE * len(label), BARS) + 0.035
+            found = tuple(f for f in judgement.findings if f.comparison is comparison)
+            yield _Row(top, height, label, comparison=comparison, findings=found)
+            top += height
+
+
+def _beside(axes: Axes):
+    """x in shares of the figure's width, y in the inches of the rows."""
+    from matplotlib.transforms import blended_transform_factory
+
+    return blended_transform_factory(axes.figure.transFigure, axes.transData)
+
+
+def _draw_title(axes: Axes, row: _Row) -> None:
+    from matplotlib.patches import Rectangle
+
+    beside = _beside(axes)
+    look = {"color": LIGHT["band"], "linewidth": 0, "zorder": 2.5, "clip_on": False}  # over the line at zero
+    axes.add_patch(Rectangle((0, row.top), 1, row.height, transform=beside, **look))
+    text = {"transform": beside, "zorder": 3, "va": "center", "fontsize": SIZE}
+    for number, line in enumerate(row.lines):
+        y = row.top + 0.035 + LINE * (number + 0.5)
+        axes.text(0.012, y, line, fontweight="bold", color=LIGHT["ink"], **text)
+    axes.text(0.012, row.top + row.height - 0.035 - LINE / 2, row.verdict, color=LIGHT["ink"], **text)
+
+
+def _draw_comparison(axes: Axes, row: _Row) -> None:
+    comparison, known = row.comparison, [f for f in row.findings if f.is_compared]
+    colour = LIGHT["ink" if comparison is None or comparison.decides else "quiet"]
+    axes.text(
+        LABELS / NARROW - 0.015, row.middle, "\n".join(row.lines), transform=_beside(axes), va="center", ha="right",
+        fontsize=SIZE, color=colour, linespacing=1.1,
+    )  # fmt: skip
     if not known:
-        look = {"va": "center", "fontsize": 8.5, "color": QUIET, "style": "italic"}
-        words = NOT_COMPARABLE if any(f.hindrance for f in findings) else NOT_RUN
-        axes.annotate(words, (0, line), xytext=(4, 0), textcoords="offset points", **look)
+        hindered = any(f.hindrance for f in row.findings)
+        words = "see its table" if comparison is None else NOT_COMPARABLE if hindered else NOT_RUN
+        look = {"va": "center", "fontsize": SIZE, "color": LIGHT["quiet"], "style": "italic"}
+        axes.annotate(words, (0, row.middle), xytext=(4, 0), textcoords="offset points", **look)
         return
-    comparison = known[0].comparison
     low = 0.0 if comparison.test == "greater" else -comparison.margin
     high = 0.0 if comparison.test == "not worse" else comparison.margin
-    axes.fill_betweenx([line - 0.42, line + 0.42], low, high, color="0.86", linewidth=0, zorder=0.5)
+    ends = [row.top + 0.01, row.top + row.height - 0.01]
+    axes.fill_betweenx(ends, low, high, color=LIGHT["margin"], linewidth=0, zorder=0.5)
     for finding in known:
         place = PUBLIC_DOMAINS.index(finding.domain)
-        y = line + SPREAD * (place - 1) if len(findings) > 1 else line
-        colour, marker = palette()[place], "osD"[place]
+        y = row.middle + SPREAD * (place - 1) if len(row.findings) > 1 else row.middle
+        colour = DOMAIN_COLOURS[place]
         axes.plot([finding.low, finding.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt", zorder=2)
-        face = colour if finding.is_judged else "white"
-        axes.plot(finding.estimate, y, marker, color=colour, markerfacecolor=face, markersize=5.5, zorder=3)
+        face = colour if finding.is_judged else LIGHT["ground"]
+        axes.plot(finding.estimate, y, MARKS[place], color=colour, markerfacecolor=face, markersize=5, zorder=3)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
     """Domains by colour and mark, and what hollow marks mean."""
     handles = [
         axes.plot([], [], marker, color=colour, label=domain, markersize=6)[0]
-        for domain, colour, marker in zip(PUBLIC_DOMAINS, palette(), "osD", strict=False)
+        for domain, colour, marker in zip(PUBLIC_DOMAINS, DOMAIN_COLOURS, MARKS, strict=False)
     ]
-    look = {"color": QUIET, "markersize": 6, "linestyle": ""}
-    handles.append(axes.plot([], [], "o", markerfacecolor="white", label="not judged: too few seeds", **look)[0])
-    figure.legend(handles=handles, loc="upper center", ncols=len(handles), frameon=False, fontsize=9.5)
+    look = {"color": LIGHT["quiet"], "markersize": 6, "linestyle": "", "markerfacecolor": LIGHT["ground"]}
+    handles.append(axes.plot([], [], "o", label="hollow: too few seeds", **look)[0])
+    legend = figure.legend(
+        handles=handles, loc="upper left", ncols=2, frameon=False, fontsize=SIZE, borderaxespad=0.1, columnspacing=1.5
+    )
+    for text in legend.get_texts():
+        text.set_color(LIGHT["ink"])

@@ -9,8 +9,20 @@ from .claims import Comparison
 
 SEEDS = 3
 """Seeds of each trained run that a verdict needs."""
+AS_CLAIMED, OTHER_WAY, NO_DIRECTION = "as claimed", "the other way", "no direction"
+"""Where a difference leads, by its interval alone."""
 REPLICATES, DOES_NOT, TOO_SMALL = "replicates", "does not replicate", "real, but too small"
+NO_LARGER = "no difference larger than the margin"
 NOT_DECIDED, NOT_JUDGED, NOT_COMPARABLE, NOT_RUN = "not decided", "not judged", "cannot be compared", "not run"
+
+
+def with_margin(verdict: str, margin: float) -> str:
+    """A verdict that speaks of the margin, with its number.
+
+    >>> with_margin(NO_LARGER, 0.02)
+    'no difference larger than 0.02'
+    """
+    return verdict.replace(NO_LARGER, NO_LARGER.replace("the margin", f"{margin:g}"))
 
 
 class Finding(NamedTuple):
@@ -36,7 +48,7 @@ class Finding(NamedTuple):
     n_seeds: int | None = None
     """Seeds that both sides have; `None` where nothing is left to chance."""
     detectable: float = float("nan")
-    """The smallest true difference that so many sessions would have shown, at a power of 80 %; seeds not counted."""
+    """The smallest true difference that so much data would have shown, at a power of 80 %. One seed: a lower bound."""
     hindrance: str = ""
     """Why the runs, which are all recorded, cannot be compared; if there is a reason, there are no numbers."""
     verdict: str = NOT_RUN
@@ -50,3 +62,20 @@ class Finding(NamedTuple):
     def is_judged(self) -> bool:
         """Whether there are runs and seeds enough."""
         return self.is_compared and (self.n_seeds is None or self.n_seeds >= SEEDS)
+
+    @property
+    def words(self) -> str:
+        """The verdict with the margin as a number."""
+        return with_margin(self.verdict, self.comparison.margin)
+
+    @property
+    def bound(self) -> float:
+        """What the difference must lie above: zero, or what may be lost at most."""
+        return -self.comparison.margin if self.comparison.test == "not worse" else 0.0
+
+    @property
+    def direction(self) -> str:
+        """Where the interval leads, whether or not there are seeds enough to judge: one of three words."""
+        if self.low > self.bound or (self.comparison.test == "varies" and self.high < 0):
+            return AS_CLAIMED
+        return OTHER_WAY if self.high < self.bound else NO_DIRECTION

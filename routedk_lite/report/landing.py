@@ -13,6 +13,7 @@ from .claims import load_claims
 from .scores import BASE, DECODER, FLOOR, ROUTER, TEACHER, Score, main_profile, scored
 from .sentences import Sentence, between, compared, sentences
 from .strip import richest_domain, strip_figure, strip_key
+from .style import write_twins
 from .tables import f1_cell, fill_marked, provenance, text_table
 from .verdicts import judge_controls
 
@@ -134,8 +135,6 @@ def _seeds(score: Score) -> str:
 
 def write_landing(root: str | Path, records: Sequence[RunRecord]) -> list[Path]:
     """Bring the pages of a checkout and the strip plot up to date; returns their paths."""
-    import matplotlib.pyplot as plt
-
     root = Path(root)
     made = landing(records)
     for page in PAGES:
@@ -144,9 +143,6 @@ def write_landing(root: str | Path, records: Sequence[RunRecord]) -> list[Path]:
             file.write(text)
     written = [root / page for page in PAGES]
     if made.drawn:
-        with plt.rc_context({"svg.hashsalt": "findings"}):  # the same ids in every run
-            figure = strip_figure(made.drawn)
-            picture = root / "book" / FIGURE
-            figure.savefig(picture, metadata={"Date": None, "Description": strip_key(made.drawn)})
-        written.append(picture)
+        picture = root / "book" / FIGURE
+        written += write_twins(strip_figure(made.drawn), picture, salt="findings", key=strip_key(made.drawn))
     return written

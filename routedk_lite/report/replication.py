@@ -6,26 +6,25 @@ equal.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
-from textwrap import fill
 
 from ..config import Profile, get_profile
 from ..data.sessions import PUBLIC_DOMAINS
 from ..files import atomic_write, sha256_json
 from ..study.records import RunRecord
-from .claims import Claim, Claims, Paper, check_chapters, check_recorded, check_runs
+from .claims import Claims, check_chapters, check_recorded, check_runs
+from .coverage import coverage_table
 from .figure import claims_figure
-from .findings import NOT_RUN, Finding
-from .tables import fill_marked, provenance, text_table
+from .findings import NOT_JUDGED, NOT_RUN, Finding
+from .found import found_sentences
+from .sections import claim_section
+from .style import write_twins
+from .tables import UNBROKEN, fill_marked, provenance, text_table
 from .verdicts import Judgement, judge, judge_controls
 
 PAGE, FIGURE = "replication.md", "assets/replication.svg"
-UNBROKEN = "\u00a0"
-"""A space at which no line ends, for narrow columns."""
 SUMMARY_HEADER = ("claim", "the paper reports", *PUBLIC_DOMAINS, "verdict")
 
 
@@ -59,9 +58,9 @@ def summary_table(judgements: Iterable[Judgement], *, markdown: bool = False) ->
     rows = []
     for judgement in judgements:
         claim = judgement.claim
-        domains = [_brief(judgement.by_domain.get(domain, "not claimed")) for domain in PUBLIC_DOMAINS]
+        domains = [_in_domain(judgement, domain) for domain in PUBLIC_DOMAINS]
         name = f"[{claim.title}](#claim-{claim.id})" if markdown else claim.id
-        verdict = judgement.verdict
+        verdict = judgement.words
         if markdown:
             verdict = f"**{verdict.replace('one seed', f'one{UNBROKEN}seed')}**"
         reports = claim.reports if markdown else _shortened(claim.reports)
@@ -69,9 +68,10 @@ def summary_table(judgements: Iterable[Judgement], *, markdown: bool = False) ->
     return text_table(SUMMARY_HEADER, rows, text_columns=len(SUMMARY_HEADER), markdown=markdown)
 
 
-def _brief(verdict: str) -> str:
-    """Without what stands in brackets: how many seeds there are says another column."""
-    return verdict.partition(" (")[0]
+def _in_domain(judgement: Judgement, domain: str) -> str:
+    """The verdict; where seeds are missing, the direction so far. How many there are says another column."""
+    verdict = judgement.by_domain.get(domain, "not claimed")
+    return f"so far {judgement.direction(domain)}" if verdict.startswith(NOT_JUDGED) else judgement.worded(verdict)
 
 
 def _shortened(text: str) -> str:
@@ -91,13 +91,17 @@ def page_parts(
     """
     own = [record for record in records if record.profile == claims.profile]
     counts = Counter(judgement.verdict for judgement in judgements)
+    controls = judge_controls(claims, records)
     state = "; ".join(f"{verdict}: {number}" for verdict, number in counts.most_common())
     where = provenance(own) if own else "No records yet."
+    sentences = found_sentences(claims.profile, judgements, controls, own)
     return {
+        "found": "\n".join(f"{n}. {sentence}" for n, sentence in enumerate(sentences, 1)),
+        "coverage": coverage_table(),
         "state": f"The {len(claims)} claims so far: {state}.\n\n*{where}*",
         "summary": summary_table(judgements, markdown=True),
         "settings": settings_table(get_profile(claims.profile), own),
-        "control": "\n\n".join(claim_section(claims, j, records, folder) for j in judge_controls(claims, records)),
+        "control": "\n\n".join(claim_section(claims, j, records, folder) for j in controls),
         "claims": "\n\n".join(claim_section(claims, j, own, folder) for j in judgements),
     }
 
@@ -133,124 +137,6 @@ def _weights(profile: Profile) -> str:
     return "de-quantised from 4-bit Q4_1" if profile.student.file.endswith("Q4_1.gguf") else "as published"
 
 
-# --- one claim --------------------------------------------------------------------------------------------------
-
-
-def claim_section(claims: Claims, judgement: Judgement, records: Sequence[RunRecord], folder: Path) -> str:
-    """Everything about one claim in MyST Markdown."""
-    claim = judgement.claim
-    source = f" ({claim.source})" if claim.source else ""
-    facts = [
-        *([["the paper reports", claim.reports + source]] if claim.paper else []),
-        ["tested in", f"[chapter {Path(claim.chapter).name[:2]}](../{claim.chapter}.ipynb)"],
-        ["rule", _rule(claim)],
-        ["verdict", f"**{judgement.verdict}**"],
-    ]
-    parts = [
-        f"(claim-{claim.id})=\n### {claim.title}",
-        claim.statement + (f" {_cited(claims.papers[claim.paper], claim.where)}" if claim.paper else ""),
-        text_table(["", ""], facts, text_columns=2, markdown=True),
-    ]
-    if known := [f for f in judgement.findings if f.is_compared]:
-        parts.append(findings_table(known))
-    if hindered := [f for f in judgement.findings if f.hindrance]:
-        reasons = (f"{f.comparison.label} ({f.domain}): {f.hindrance}" for f in hindered)
-        parts.append(f"Cannot be compared: {'; '.join(reasons)}.")
-    if missing := _missing(judgement):
-        parts.append(f"Not run yet: {missing}.")
-    if claim.costs:
-        parts.append(_costs_table(claim, records))
-    if claim.note:
-        parts.append(claim.note)
-    if judgement.records:
-        parts.append(_records_dropdown(judgement.records, folder))
-    return "\n\n".join(parts)
-
-
-def _cited(paper: Paper, where: str) -> str:
-    return f"*{paper.name[0].upper()}{paper.name[1:]} {{cite}}`{paper.key}`, {where}.*"
-
-
-def _rule(claim: Claim) -> str:
-    """How the claim is judged, in a sentence."""
-    if claim.unmeasured:
-        return claim.unmeasured
-    deciding = [c for c in claim.comparisons if c.decides]
-    first = deciding[0]
-    what = first.metric.replace("f1", "F1").replace("_", " ")
-    rule = {
-        "greater": f"a − b above 0 in {what}; less than {first.margin:g} does not count",
-        "not worse": f"a − b above −{first.margin:g} in {what}",
-        "varies": f"an expert's weight differs by {first.margin:g} or more",
-    }[first.test]
-    many = f"{'all' if claim.needs == 'all' else 'any'} of {len(deciding)} comparisons, " if len(deciding) > 1 else ""
-    return f"{many}{rule}; corrected for {len(deciding) * len(claim.domains)} tests"
-
-
-def _missing(judgement: Judgement) -> str:
-    """Runs that are not recorded, each with its domains."""
-    found: dict[str, list[str]] = {}
-    for finding in judgement.findings:
-        for run in finding.missing:
-            if finding.domain not in found.setdefault(run, []):
-                found[run].append(finding.domain)
-    return "; ".join(f"`{run}` ({', '.join(domains)})" for run, domains in found.items())
-
-
-def findings_table(findings: Iterable[Finding]) -> str:
-    """The numbers of comparisons that were run, in Markdown."""
-    difference = f"difference [95{UNBROKEN}%]"
-    header = ["a − b", "domain", "a", "b", difference, "relative", "p", "seeds", "detectable", "verdict"]
-    rows = []
-    for f in findings:
-        relative = f"{100 * f.estimate / f.b:+.1f}{UNBROKEN}%" if f.comparison.test != "varies" and f.b > 0 else ""
-        verdict = _brief(f.verdict) if f.comparison.decides else "shown beside"
-        rows.append([
-            f.comparison.label.replace(" = ", f"{UNBROKEN}={UNBROKEN}"),
-            f.domain,
-            f"{f.a:.3f}",
-            f"{f.b:.3f}",
-            f"{f.estimate:+.3f} [{f.low:+.3f},{UNBROKEN}{f.high:+.3f}]",
-            relative,
-            f"{f.p_holm:.3f}" if f.p_holm == f.p_holm else "–",
-            "–" if f.n_seeds is None else str(f.n_seeds),
-            f"{f.detectable:.3f}" if f.detectable == f.detectable else "–",
-            verdict,
-        ])  # fmt: skip
-    return text_table(header, rows, text_columns=2, markdown=True)
-
-
-def _costs_table(claim: Claim, records: Sequence[RunRecord]) -> str:
-    rows = []
-    for record in records:
-        if record.student and any(fnmatch(record.run, pattern) for pattern in claim.costs):
-            spent = record.wall_seconds - record.training.get("seconds", 0.0)
-            rows.append([
-                record.run,
-                record.domain,
-                f"{record.student['parameters'] / 1e6:,.0f} million",
-                f"{spent / record.n_sessions:.2f} s",
-                f"{record.peak_memory_mb / 1000:.1f} GB",
-            ])  # fmt: skip
-    if not rows:
-        return "Not run yet: " + ", ".join(f"`{run}`" for run in claim.costs) + "."
-    header = ["run", "domain", "weights", "time a test session, without training", "peak memory"]
-    return text_table(header, rows, text_columns=2, markdown=True)
-
-
-def _records_dropdown(records: Sequence[RunRecord], folder: Path) -> str:
-    rows = []
-    for record in records:
-        link = Path(os.path.relpath(record.path, folder)).as_posix()
-        student = record.student["id"] if record.student else "none"
-        where = record.hardware.get("gpu") or record.hardware["cpu"]
-        made = [record.created[:10], f"{(record.commit or 'unknown')[:7]}{'+' * bool(record.dirty)}"]
-        rows.append([f"[{record.run}]({link})", record.domain, f"`{student}`", where, *made])
-    header = ["run", "domain", "student", "hardware", "date", "commit"]
-    table = text_table(header, rows, text_columns=len(header), markdown=True)
-    return f":::{{dropdown}} Records behind these numbers\n{table}\n:::"
-
-
 # --- the files ----------------------------------------------------------------------------------------------------
 
 
@@ -277,17 +163,13 @@ def _rounded(finding: Finding) -> list[str]:
 def write_report(
     book: str | Path, claims: Claims, judgements: Sequence[Judgement], records: Sequence[RunRecord]
 ) -> tuple[Path, Path]:
-    """Bring `replication.md` of a book and its figure up to date; returns both paths."""
-    import matplotlib.pyplot as plt
-
+    """Bring `replication.md` of a book and its figure up to date; returns the page's path and the light figure's."""
     book = Path(book)
-    page, picture = book / PAGE, book / FIGURE
+    page = book / PAGE
     text = filled_page(page.read_text(encoding="utf-8"), claims, judgements, records, book)
     with atomic_write(page) as file:
         file.write(text)
     own = [r for r in records if r.profile == claims.profile]
-    figure = claims_figure(judgements, note=fill(provenance(own), 100) if own else "no records yet")
-    about = {"Date": None, "Description": figure_key(judgements)}
-    with atomic_write(picture, "wb") as file, plt.rc_context({"svg.hashsalt": "replication"}):  # the same ids each time
-        figure.savefig(file, format="svg", metadata=about)
+    figure = claims_figure(judgements, note=provenance(own) if own else "no records yet")
+    picture, _ = write_twins(figure, book / FIGURE, salt="replication", key=figure_key(judgements))
     return page, picture

@@ -11,7 +11,7 @@ import numpy as np
 from ..data.domains import load_domain
 from ..data.metrics import per_session
 from ..data.sessions import PUBLIC_DOMAINS, Domain
-from ..statistics import Interval, bootstrap_interval, two_level_bootstrap
+from ..statistics import Interval, bootstrap_interval, two_level_interval
 from ..study.records import RecordError, RunRecord, load_predictions, without_seed
 from ..study.variants import VARIANTS
 
@@ -169,12 +169,12 @@ def scored(records: Iterable[RunRecord]) -> list[Score]:
     for (profile, domain, run, _), group in groups.items():
         group.sort(key=lambda r: -1 if r.seed is None else r.seed)
         by_seed = np.stack([_per_session(record) for record in group])  # (seeds, 2, sessions)
-        chance = np.random.default_rng(0)
         f1 = by_seed[:, 0]
-        found_f1 = (
-            two_level_bootstrap(f1, generator=chance) if len(f1) > 1 else bootstrap_interval(f1[0], generator=chance)
-        )
-        interval = Interval(*(round(value, DIGITS) for value in found_f1))
+        if len(f1) > 1:
+            found_f1 = np.clip(two_level_interval(f1), 0, 1)  # it is a share
+        else:
+            found_f1 = bootstrap_interval(f1[0], generator=np.random.default_rng(0))
+        interval = Interval(*(round(float(value), DIGITS) for value in found_f1))
         found.append(Score(profile, domain, run, tuple(group), interval, round(float(by_seed[:, 1].mean()), DIGITS)))
     return sorted(found, key=lambda s: (s.profile, s.domain, s.f1.estimate, s.run))
 

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING
 from ..data.sessions import PUBLIC_DOMAINS
 from ..files import sha256_json
 from .scores import BASE, CLUSTERING, DECODER, FLOOR, GROUPS, ROUTER, TEACHER, Score
-from .style import QUIET, new_figure, palette
+from .style import LIGHT, NARROW, bare_axes, narrow_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 5.7
-"""Inches: less than other figures, so that letters stay readable on a phone, where it fits as a whole."""
-LABELS = 1.85
+LABELS = 1.7
 """Inches for the names of the groups."""
 LINE, GAP, STAIR = 0.085, 1.7, 0.185
 """Inches a run takes; lines between groups; inches a label above takes."""
 MARGIN = 0.045
 """Of F1, beside the lowest line and the highest interval."""
-SIZE = 10.5
+SIZE = 10.0
 """Points of all letters."""
 
 
@@ -48,9 +46,8 @@ def strip_figure(scores: Sequence[Score]) -> Figure:
     below = 0.56
     above = STAIR * len(lines) + 0.1
     height = LINE * n_rows + below + above
-    figure = new_figure(height)
-    figure.set_figwidth(WIDTH)
-    axes = figure.add_axes((LABELS / WIDTH, below / height, 1 - (LABELS + 0.12) / WIDTH, LINE * n_rows / height))
+    figure = narrow_figure(height)
+    axes = figure.add_axes((LABELS / NARROW, below / height, 1 - (LABELS + 0.12) / NARROW, LINE * n_rows / height))
     y = 0.0
     shown = [s.f1 for _, found in groups for s in found] + [s.f1 for s, _, _ in lines]
     start = min([s.f1.estimate for s, _, _ in lines], default=0.0) - MARGIN
@@ -58,50 +55,50 @@ def strip_figure(scores: Sequence[Score]) -> Figure:
     for name, found in groups:
         _draw_group(axes, y, name, found)
         y += len(found) + GAP
-    axes.set(ylim=(y - GAP / 2 - 0.5, -GAP / 2 - 0.5), yticks=[])
+    axes.set_ylim(y - GAP / 2 - 0.5, -GAP / 2 - 0.5)
+    bare_axes(axes, SIZE)
     _draw_lines(axes, lines)
-    axes.set_xlabel(f"strict F1 in {scores[0].domain}, 95 % intervals", fontsize=SIZE)
-    axes.tick_params(labelsize=SIZE)
-    axes.locator_params(axis="x", nbins=6)
-    axes.grid(visible=True, axis="x", color="0.92", linewidth=0.6)
-    axes.grid(visible=False, axis="y")
-    for side in ("left", "right", "top"):
-        axes.spines[side].set_visible(False)
+    axes.set_xlabel(f"strict F1 in {scores[0].domain}, 95 % intervals")
+    axes.locator_params(axis="x", nbins=5)
     return figure
 
 
 def _draw_group(axes: Axes, y: float, name: str, found: Sequence[Score]) -> None:
     middle = y + (len(found) - 1) / 2
-    axes.text(-0.03, middle, name, transform=axes.get_yaxis_transform(), va="center", ha="right", fontsize=SIZE)
-    named = {BASE: ("base", palette()[0]), ROUTER: ("router", palette()[3])}
+    axes.text(-0.03, middle, name, transform=axes.get_yaxis_transform(), va="center", ha="right", fontsize=SIZE,
+              color=LIGHT["ink"])  # fmt: skip
+    named = {BASE: ("base", LIGHT["blue"]), ROUTER: ("router", LIGHT["red"])}
     end = max(s.f1.high for s in found)
     for place, score in enumerate(found):
-        label, colour = named.get(score.run, ("", "0.45"))
+        label, colour = named.get(score.run, ("", LIGHT["quiet"]))
         here = y + place
         if score.f1.high < axes.get_xlim()[0]:  # too far off to be worth the space
-            axes.annotate(f"◀ {score.f1.estimate:.3f}", (axes.get_xlim()[0], here), xytext=(2, 0), color=colour,
-                          textcoords="offset points", va="center", fontsize=SIZE - 1)  # fmt: skip
+            plate = {"facecolor": LIGHT["ground"], "edgecolor": "none", "pad": 0.6}  # over lines, under intervals
+            axes.annotate(
+                f"◀ {score.f1.estimate:.3f}", (axes.get_xlim()[0], here), xytext=(2, 0), textcoords="offset points",
+                color=colour, bbox=plate, va="center", fontsize=SIZE, zorder=2.5,
+            )  # fmt: skip
             continue
-        axes.plot([score.f1.low, score.f1.high], [here, here], color=colour, linewidth=1.1, alpha=0.75, zorder=3)
+        axes.plot([score.f1.low, score.f1.high], [here, here], color=colour, linewidth=1.1, zorder=3)
         axes.plot(score.f1.estimate, here, "o", color=colour, markersize=4, zorder=4)
         if label:
             axes.annotate(label, (end, here), xytext=(4, 0), textcoords="offset points", va="center", fontsize=SIZE,
                           color=colour, zorder=5)  # fmt: skip
 
 
-def _lines(scores: Sequence[Score]) -> list[tuple[Score, str, object]]:
+def _lines(scores: Sequence[Score]) -> list[tuple[Score, str, str]]:
     """What is drawn as a line, by rising F1: floors, the better clustering, the decoder on MiniLM, the teacher."""
-    floors = [(s, s.words, QUIET) for s in scores if s.run.startswith(FLOOR)]
+    floors = [(s, s.words, LIGHT["quiet"]) for s in scores if s.run.startswith(FLOOR)]
     clusterings = sorted((s for s in scores if s.run.startswith(CLUSTERING)), key=lambda s: s.f1.estimate)
-    others = [(s, s.words, QUIET) for s in clusterings[-1:]]
-    colours = {run: tuple(0.75 * c for c in palette()[n]) for run, n in ((DECODER, 2), (TEACHER, 4))}  # read as text
+    others = [(s, s.words, LIGHT["quiet"]) for s in clusterings[-1:]]
+    colours = {DECODER: LIGHT["green"], TEACHER: LIGHT["violet"]}
     others += [(s, s.words, colours[s.run]) for s in scores if s.run in colours]
     return sorted(floors + others, key=lambda line: line[0].f1.estimate)
 
 
-def _draw_lines(axes: Axes, lines: Sequence[tuple[Score, str, object]]) -> None:
+def _draw_lines(axes: Axes, lines: Sequence[tuple[Score, str, str]]) -> None:
     """Vertical lines that rise to a label each, the farthest right the highest: so no line crosses a label."""
-    from matplotlib.transforms import offset_copy
+    from matplotlib.transforms import blended_transform_factory, offset_copy
 
     figure = axes.figure
     top = axes.get_ylim()[1]
@@ -113,10 +110,15 @@ def _draw_lines(axes: Axes, lines: Sequence[tuple[Score, str, object]]) -> None:
         rise = 72 * STAIR * step
         axes.annotate("", (value, top), xytext=(0, rise), textcoords="offset points",
                       arrowprops={"arrowstyle": "-", "shrinkA": 0, "shrinkB": 0, **look})  # fmt: skip
-        raised = offset_copy(axes.transData, figure, -4, rise - 6, units="points")
-        text = f"{label}, {value:.3f}"
-        axes.text(value, top, text, transform=raised, ha="right", va="center", fontsize=SIZE - 0.5,
-                  color="0.25" if is_floor else colour)  # fmt: skip
+        plate = {"facecolor": LIGHT["ground"], "edgecolor": "none", "pad": 0.6}  # over lines that rise higher
+        written = axes.text(
+            value, top, f"{label}, {value:.3f}", va="center", ha="right", fontsize=SIZE, zorder=5, bbox=plate,
+            transform=offset_copy(axes.transData, figure, -4, rise - 6, units="points"),
+            color=LIGHT["ink"] if is_floor else colour,
+        )  # fmt: skip
+        if written.get_window_extent().x0 < 0:  # a long label of a line far to the left begins at the edge
+            edge = blended_transform_factory(figure.transFigure, axes.transData)
+            written.set(x=0.008, ha="left", transform=offset_copy(edge, figure, 0, rise - 6, units="points"))
 
 
 def strip_key(scores: Sequence[Score]) -> str:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 RESULT_COLUMNS = ("P", "R", "C", "F1", "exact")
 _METRICS = ("precision", "recall", "coverage", "f1", "exact_match")
-
-
+UNBROKEN = "\u00a0"
+"""A space at which no line ends, for narrow columns."""
 _MARKED = re.compile(r"(<!-- (?P<name>[a-z_]+):begin -->\n).*?(<!-- (?P=name):end -->)", re.DOTALL)
 
 
@@ -140,7 +140,7 @@ def domains_table(records: Iterable[RunRecord], rows: Mapping[str, str]) -> str:
 
 def f1_cell(estimate: float, low: float, high: float) -> str:
     """A score with its interval, as narrow tables show them; no line ends within the interval."""
-    return f"{estimate:.3f} [{low:.2f},\u00a0{high:.2f}]"
+    return f"{estimate:.3f} [{low:.2f},{UNBROKEN}{high:.2f}]"
 
 
 def _recorded_f1(record: RunRecord) -> str:

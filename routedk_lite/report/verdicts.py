@@ -1,7 +1,7 @@
 """What the records say about the papers' claims, by a rule that was fixed before the runs.
 
 One comparison in one domain is *judged* when three seeds of each trained run are recorded. Its difference is paired by
-session and seed, its interval is that of the two-level bootstrap (seeds, then sessions), and its p value is corrected
+session and seed, its interval counts the chance in both (`two_levels`), and its p value, of the same test, is corrected
 by Holm's rule over all deciding comparisons of the claim in all its domains, whether they have been run or not.
 
 ====================  =========================================================================================
@@ -9,50 +9,53 @@ verdict               when
 ====================  =========================================================================================
 replicates            the interval lies on the claimed side, and the corrected p value is below .05
 real, but too small   the same, and yet the whole interval is smaller than what the claim's margin counts
-does not replicate    the interval holds nothing that the margin would count, and shows no such small difference
-not decided           none of the three
-not judged            fewer than three seeds; the smallest difference that could have been found stands beside
+no difference larger  the whole interval lies between the margin and its negative, and shows no such small
+than the margin       difference; of a claim, when this holds for all of its comparisons
+does not replicate    the interval holds nothing that the margin would count, and reaches below its negative
+not decided           none of the four
+not judged            fewer than three seeds; the direction so far stands beside, and the smallest difference that
+                      could have been found
 cannot be compared    the runs have no seed, or no two sessions, in common
 not run               a run is missing
 ====================  =========================================================================================
 
 The margin of `not worse` is what may be lost: a claim with a loss that is real but smaller still replicates. Where a
 claim needs all of its comparisons, the lowest of their verdicts is the claim's, where it needs any of them, the
-highest: `does not replicate`, `real, but too small`, `not decided`, `replicates`, from the lowest.
+highest, in this order: `does not replicate`, `no difference larger than the margin`, `real, but too small`,
+`not decided`, `replicates`. A claim about cost is judged by `costs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from functools import cached_property
 
-import numpy as np
-
-from ..answers.decoding import Samples
-from ..answers.voting import resampled_scores
-from ..data.domains import load_domain
-from ..data.metrics import per_session
-from ..data.sessions import Domain
-from ..statistics import group_difference, holm, paired_difference, smallest_detectable_difference
-from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
-from .claims import Claim, ClaimError, Claims, Comparison
+from ..statistics import holm
+from ..study.records import RunRecord
+from .claims import Claim, Claims
+from .comparing import Shelf, compare
+from .costs import Cost, costs
 from .findings import (
+    AS_CLAIMED,
     DOES_NOT,
+    NO_DIRECTION,
+    NO_LARGER,
     NOT_COMPARABLE,
     NOT_DECIDED,
     NOT_JUDGED,
     NOT_RUN,
+    OTHER_WAY,
     REPLICATES,
     TOO_SMALL,
     Finding,
+    with_margin,
 )
 
 LEVEL = 0.05
 """Of the corrected p value; intervals are 95 % ones."""
 DIFFERS = "differs by domain"
-_RANKS = (DOES_NOT, TOO_SMALL, NOT_DECIDED, REPLICATES)
+_RANKS = (DOES_NOT, NO_LARGER, TOO_SMALL, NOT_DECIDED, REPLICATES)
 """Of what is judged, from the lowest."""
 _NUMBERS = {1: "one seed", 2: "two seeds"}
 
@@ -64,6 +67,8 @@ class Judgement:
     claim: Claim
     findings: tuple[Finding, ...]
     """Every comparison in every domain."""
+    costs: tuple[Cost, ...] = ()
+    """Of a claim about cost: every run in every domain."""
 
     @cached_property
     def by_domain(self) -> Mapping[str, str]:
@@ -77,17 +82,44 @@ class Judgement:
         judged = [v for v in found if v in _RANKS]
         if not judged:
             return next((v for v in found if v != NOT_RUN), NOT_RUN)
-        whole = DIFFERS if len(set(judged) - {NOT_DECIDED}) > 1 else NOT_DECIDED
-        whole = judged[0] if len(set(judged)) == 1 else whole
+        counted = set(judged) - {NOT_DECIDED}
+        if len(set(judged)) == 1:
+            whole = judged[0]
+        elif counted == {DOES_NOT, NO_LARGER}:
+            whole = DOES_NOT
+        else:
+            whole = DIFFERS if len(counted) > 1 else NOT_DECIDED
         return whole if len(judged) == len(found) else f"{whole} ({len(judged)} of {len(found)} domains)"
+
+    @property
+    def words(self) -> str:
+        """The verdict with the margin as a number."""
+        return self.worded(self.verdict)
+
+    def worded(self, verdict: str) -> str:
+        """A verdict on this claim with its margin as a number; of several margins, the largest."""
+        margin = max((c.margin for c in self.claim.comparisons if c.decides), default=0.0)
+        return with_margin(verdict, margin)
 
     @property
     def records(self) -> tuple[RunRecord, ...]:
         """All that it rests on, each once."""
         found = {r.path: r for finding in self.findings for r in finding.records}
+        found |= {cost.record.path: cost.record for cost in self.costs}
         return tuple(found[path] for path in sorted(found))
 
+    def direction(self, domain: str) -> str:
+        """Where the deciding comparisons lead so far, those of a domain taken together; empty where none was made."""
+        found = {f.direction for f in self.findings if f.domain == domain and f.comparison.decides and f.is_compared}
+        if not found or found == {AS_CLAIMED}:
+            return AS_CLAIMED if found else ""
+        if self.claim.needs == "any":
+            return next(word for word in (AS_CLAIMED, NO_DIRECTION, OTHER_WAY) if word in found)
+        return OTHER_WAY if OTHER_WAY in found else NO_DIRECTION
+
     def _in(self, domain: str) -> str:
+        if self.claim.costs:
+            return self._cost_in(domain)
         deciding = [f for f in self.findings if f.domain == domain and f.comparison.decides]
         if not deciding or any(f.missing for f in deciding):
             return NOT_RUN
@@ -96,7 +128,16 @@ class Judgement:
         if waiting := [f for f in deciding if not f.is_judged]:
             return min(waiting, key=lambda f: f.n_seeds).verdict
         choose = max if self.claim.needs == "any" else min
-        return choose((f.verdict for f in deciding), key=_RANKS.index)
+        chosen = choose((f.verdict for f in deciding), key=_RANKS.index)
+        alike = all(f.verdict in (NO_LARGER, TOO_SMALL) for f in deciding)
+        return DOES_NOT if chosen == NO_LARGER and not alike else chosen
+
+    def _cost_in(self, domain: str) -> str:
+        """The lowest verdict of all runs, where each is recorded."""
+        found = [cost for cost in self.costs if cost.domain == domain]
+        if {cost.pattern for cost in found} != set(self.claim.costs):
+            return NOT_RUN
+        return min((cost.verdict for cost in found), key=_RANKS.index)
 
 
 def judge(
@@ -116,7 +157,7 @@ def judge(
         RecordError: predictions or attachments are missing or changed.
     """
     profile = profile or claims.profile
-    shelf = _Shelf([r for r in records if r.profile == profile])
+    shelf = Shelf([r for r in records if r.profile == profile])
     return [_judged(claim, shelf, n_draws) for claim in claims]
 
 
@@ -125,10 +166,10 @@ def judge_controls(claims: Claims, records: Iterable[RunRecord], *, n_draws: int
     return judge(replace(claims, claims=claims.controls), records, profile=claims.control_profile, n_draws=n_draws)
 
 
-def _judged(claim: Claim, shelf: _Shelf, n_draws: int) -> Judgement:
-    found = [_compared(claim, c, domain, shelf, n_draws) for domain in claim.domains for c in claim.comparisons]
+def _judged(claim: Claim, shelf: Shelf, n_draws: int) -> Judgement:
+    found = [compare(claim, c, domain, shelf, n_draws) for domain in claim.domains for c in claim.comparisons]
     if not found:
-        return Judgement(claim=claim, findings=())
+        return Judgement(claim=claim, findings=(), costs=costs(claim, shelf))
     family = [f.p_value if f.is_judged and f.comparison.decides else 1.0 for f in found]
     family = [p for p, f in zip(family, found, strict=True) if f.comparison.decides]
     corrected = iter(holm(family))
@@ -150,146 +191,11 @@ def _verdict(f: Finding) -> str:
     if not f.is_judged:
         return f"{NOT_JUDGED} ({_NUMBERS[f.n_seeds]})"
     margin, test = f.comparison.margin, f.comparison.test
-    bound = -margin if test == "not worse" else 0.0
-    if test == "varies":
-        refuted, shown = -margin < f.low and f.high < margin, f.low > 0 or f.high < 0
-    else:
-        refuted, shown = f.high < (bound if test == "not worse" else margin), f.low > bound
-    shown = shown and f.p_holm < LEVEL
-    if refuted:
-        return TOO_SMALL if shown else DOES_NOT
+    shown = f.direction == AS_CLAIMED and f.p_holm < LEVEL
+    if test == "not worse":
+        return DOES_NOT if f.high < f.bound else REPLICATES if shown else NOT_DECIDED
+    if -margin < f.low and f.high < margin:
+        return TOO_SMALL if shown else NO_LARGER
+    if test == "greater" and f.high < margin:
+        return DOES_NOT
     return REPLICATES if shown else NOT_DECIDED
-
-
-def _compared(claim: Claim, comparison: Comparison, domain: str, shelf: _Shelf, n_draws: int) -> Finding:
-    missing = tuple(run for run in dict.fromkeys(comparison.runs) if not shelf.by_seed(domain, run))
-    if missing:
-        return Finding(comparison, domain, missing)
-    if comparison.test == "varies":
-        return _varying(comparison, domain, shelf, n_draws)
-    n_a, n_b = comparison.voters or (None, None)
-    a = shelf.scores(domain, comparison.a, comparison.metric, n_a)
-    others = [shelf.scores(domain, run, comparison.metric, n_b) for run in comparison.b]
-    seeds = _common([a, *others])
-    every = ", ".join(dict.fromkeys(comparison.runs))
-    if not seeds:
-        return Finding(comparison, domain, (), hindrance=f"no seed is recorded for all of {every}")
-    first = np.stack([_at(a, seed) for seed in seeds])
-    second = np.mean([[_at(b, seed) for seed in seeds] for b in others], axis=0)
-    counted = np.isfinite(first).all(0) & np.isfinite(second).all(0)  # `official` leaves unreadable answers out
-    if counted.sum() < 2:
-        found = "no session has" if not counted.any() else "a single session has"
-        return Finding(comparison, domain, (), hindrance=f"{found} an answer that can be read in all of {every}")
-    first, second = first[:, counted], second[:, counted]
-    bound = -comparison.margin if comparison.test == "not worse" else 0.0
-    found = paired_difference(first - bound, second, generator=np.random.default_rng(0), n_draws=n_draws)
-    used = [
-        record
-        for run in dict.fromkeys(comparison.runs)
-        for seed, record in shelf.by_seed(domain, run).items()
-        if seed is None or seed in seeds
-    ]
-    if len(students := {r.student["sha256"] for r in used if r.student}) > 1:
-        raise ClaimError(f"claim {claim.id!r}, {comparison.label!r}, {domain}: the runs have {len(students)} students")
-    return Finding(
-        comparison,
-        domain,
-        (),
-        tuple(used),
-        a=float(first.mean()),
-        b=float(second.mean()),
-        estimate=found.estimate + bound,
-        low=found.low + bound,
-        high=found.high + bound,
-        p_value=found.p_value,
-        n_seeds=None if seeds == [None] else len(seeds),
-        detectable=smallest_detectable_difference((first - second).mean(0)),
-    )
-
-
-def _varying(comparison: Comparison, domain: str, shelf: _Shelf, n_draws: int) -> Finding:
-    """An expert's weight in sessions with more products than the median, against the others."""
-    runs = shelf.by_seed(domain, comparison.a)
-    weights = np.stack([_weight(record, comparison.expert, shelf.test(domain)) for record in runs.values()])
-    lengths = np.array([len(session) for session in shelf.test(domain)])
-    many = lengths > np.median(lengths)
-    if not many.any():
-        return Finding(comparison, domain, (), hindrance="no session has more products than the median")
-    found = group_difference(weights, many, generator=np.random.default_rng(0), n_draws=n_draws)
-    return Finding(
-        comparison,
-        domain,
-        (),
-        tuple(runs.values()),
-        a=float(weights[:, many].mean()),
-        b=float(weights[:, ~many].mean()),
-        **found._asdict(),
-        n_seeds=len(runs),
-    )
-
-
-def _weight(record: RunRecord, expert: str, test: Domain) -> np.ndarray:
-    """Mean over layers of one expert's α, for every test session."""
-    names = [without_seed(name) for name in record.analysis["experts"]]
-    if expert not in names:
-        raise ClaimError(f"{record.path}: expert = {expert!r}: the run has {', '.join(names)}")
-    rows = {row["id"]: row["alpha"] for row in load_attachment(record, "alpha")}
-    return np.array([rows[session.id] for session in test])[:, :, names.index(expert)].mean(1)
-
-
-def _common(sides: Sequence[Mapping[int | None, np.ndarray]]) -> list[int | None]:
-    """Seeds that all sides have; a side without seeds has them all."""
-    seeded = [set(side) for side in sides if None not in side]
-    return sorted(set.intersection(*seeded)) if seeded else [None]
-
-
-def _at(side: Mapping[int | None, np.ndarray], seed: int | None) -> np.ndarray:
-    return side[None] if None in side else side[seed]
-
-
-class _Shelf:
-    """The records of one profile, their scores computed once."""
-
-    def __init__(self, records: Sequence[RunRecord]) -> None:
-        self.records = records
-        self._tests: dict[str, Domain] = {}
-        self._scores: dict[tuple, np.ndarray] = {}
-
-    def test(self, domain: str) -> Domain:
-        if domain not in self._tests:
-            self._tests[domain] = load_domain(domain, "test")
-        return self._tests[domain]
-
-    def by_seed(self, domain: str, pattern: str) -> dict[int | None, RunRecord]:
-        """The runs that a pattern fits, by seed; `None` for one that leaves nothing to chance."""
-        found: dict[int | None, RunRecord] = {}
-        for record in self.records:
-            if record.domain != domain or not fnmatch(record.run, pattern):
-                continue
-            if record.seed in found or (found and None in (record.seed, *found)):
-                other = next(iter(found.values()))
-                raise ClaimError(f"run = {pattern!r} in {domain}: fits both {other.run} and {record.run}")
-            if record.data_sha256 != self.test(domain).sha256:
-                raise ClaimError(f"{record.path}: made from other data than the {domain} sessions at hand")
-            if any(r.config != record.config for r in found.values()):
-                raise ClaimError(f"{record.path}: its settings differ from those of the other seeds of {pattern!r}")
-            found[record.seed] = record
-        return found
-
-    def scores(self, domain: str, pattern: str, metric: str, voters: int | None) -> dict[int | None, np.ndarray]:
-        """Seed → the metric of every test session."""
-        return {seed: self._of(record, metric, voters) for seed, record in self.by_seed(domain, pattern).items()}
-
-    def _of(self, record: RunRecord, metric: str, voters: int | None) -> np.ndarray:
-        key = (record.path, metric, voters)
-        if key not in self._scores:
-            protocol, name = metric.split()
-            test = self.test(record.domain)
-            if voters is None:
-                predictions = {id_: answer.bundles for id_, answer in load_predictions(record).items()}
-                self._scores[key] = getattr(per_session(predictions, test, protocol), name).astype(float)
-            else:
-                samples = [Samples.from_json(row) for row in load_attachment(record, "samples")]
-                chance = np.random.default_rng(0)
-                self._scores[key], _ = resampled_scores(samples, test, voters, generator=chance, metric=name)
-        return self._scores[key]

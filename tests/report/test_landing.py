@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, require
 from synthetic import stand_in, write_run
 
-from routedk_lite.report import scores, verdicts
+from routedk_lite.report import comparing, scores
 from routedk_lite.report.landing import FIGURE, PAGES, five_rows, landing, results_rows, write_landing
 from routedk_lite.report.scores import scored
 from routedk_lite.report.strip import richest_domain, strip_figure, strip_key
@@ -48,7 +48,7 @@ def test_findings_five_rows_and_the_plot_stand_before_everything_else(page):
 @pytest.fixture
 def records(monkeypatch, tmp_path):
     """A few runs of two domains."""
-    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    monkeypatch.setattr(comparing, "load_domain", stand_in)
     monkeypatch.setattr(scores, "_sessions", stand_in)
     for domain in ("electronic", "food"):
         write_run(tmp_path, "floor-pairs", 0.1, domain=domain)

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from routedk_lite.__main__ import app
 from routedk_lite.config import get_profile
 from routedk_lite.files import own_file
-from routedk_lite.report import verdicts
+from routedk_lite.report import comparing, scores
 from routedk_lite.report.claims import load_claims
+from routedk_lite.report.costs import CALLS, MACHINES, READ_ON
 from routedk_lite.report.figure import claims_figure
 from routedk_lite.report.replication import (
     figure_key,
@@ -24,6 +25,7 @@ from routedk_lite.report.replication import (
     summary_table,
     write_report,
 )
+from routedk_lite.report.style import LIGHT, dark_twin, in_the_dark
 from routedk_lite.report.verdicts import judge
 from routedk_lite.study.records import load_all
 
@@ -39,14 +41,17 @@ def study(tmp_path_factory):
     write_study(folder, domains=("food",), seeds=(0,))
     records = load_all(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verdicts, "load_domain", stand_in)
+        patch.setattr(comparing, "load_domain", stand_in)
         return records, judge(CLAIMS, records, n_draws=2000)
 
 
 @pytest.fixture(scope="module")
 def parts(study):
     records, judgements = study
-    return page_parts(CLAIMS, judgements, records, records[0].path.parents[3] / "book")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparing, "load_domain", stand_in)
+        patch.setattr(scores, "_sessions", stand_in)
+        return page_parts(CLAIMS, judgements, records, records[0].path.parents[3] / "book")
 
 
 # --- the committed page -------------------------------------------------------------------------------------------
@@ -59,7 +64,9 @@ def test_the_page_and_its_figure_show_what_the_records_give(mirror):
     text = PAGE.read_text(encoding="utf-8")
     assert filled_page(text, CLAIMS, judgements, records, PAGE.parent) == text, "run: routedk report --book book"
     assert all(f"(claim-{claim.id})=" in text for claim in CLAIMS)
-    assert figure_key(judgements) in FIGURE.read_text(encoding="utf-8"), "run: routedk report --book book"
+    light = FIGURE.read_text(encoding="utf-8")
+    assert figure_key(judgements) in light, "run: routedk report --book book"
+    assert dark_twin(FIGURE).read_text(encoding="utf-8") == in_the_dark(light), "run: routedk report --book book"
 
 
 # --- what is written ----------------------------------------------------------------------------------------------
@@ -71,7 +78,7 @@ def test_every_claim_has_a_section_with_the_papers_words_the_rule_and_the_verdic
     for section, judgement in zip(sections, study[1], strict=True):
         claim = judgement.claim
         assert section.startswith(f"### {claim.title}\n") and claim.statement in section
-        assert claim.reports in section and f"| verdict | **{judgement.verdict}** |" in section
+        assert claim.reports in section and f"| verdict | **{judgement.words}** |" in section
         assert f"](../{claim.chapter}.ipynb)" in section and (claim.note in section)
         assert f"](#claim-{claim.id})" in parts["summary"]
 
@@ -80,26 +87,40 @@ def test_numbers_missing_runs_and_records_stand_in_the_section(study, parts):
     section = parts["claims"].split("(claim-fusion-order)=")[1].split("(claim-")[0]
     finding = next(f for f in study[1][4].findings if f.comparison.label == "dynamic − static")
     assert f"{finding.estimate:+.3f} [{finding.low:+.3f},\u00a0{finding.high:+.3f}]" in section
-    assert "| – | 1 |" in section and "| not judged |" in section and f"| {finding.p_holm:.3f} | 3 |" in section
+    p_value = f"{finding.p_holm:.3f}" if finding.p_holm >= 0.001 else "<\u00a00.001"
+    assert "| – | 1 |" in section and "| so far as claimed |" in section and f"| {p_value} | 3 |" in section
+    assert "Not judged yet, for want of seeds" in section
     assert "Not run yet: `fusion-dynamic-seed*` (clothing)" in section
     links = re.findall(r"\[fusion-dynamic-seed0\]\((\S+)\)", section)
     assert links == [f"../results/smol/{d}/fusion-dynamic-seed0.json" for d in ("electronic", "food")]
     assert ":::{dropdown} Records behind these numbers" in section
 
 
-def test_what_the_student_costs_is_shown_where_nothing_can_be_compared(parts):
+def test_what_an_answer_costs_stands_with_its_formula_its_inputs_and_a_date(study, parts):
     section = parts["claims"].split("(claim-cheaper)=")[1].split("(claim-")[0]
     n = len(stand_in("electronic", "test"))
-    assert f"| fusion-dynamic-seed0 | electronic | 135 million | {40 / n:.2f} s |" in section
-    assert "| verdict | **not run** |" in section and "neither times nor prices" in section
+    (cost,) = [c for c in study[1][9].costs if (c.domain, c.record.run) == ("electronic", "fusion-dynamic-seed0")]
+    assert f"| fusion-dynamic-seed0 | electronic | {40 / n:.2f} s |" in section
+    assert f"| {1000 * cost.low:.3f} to {1000 * cost.high:.3f} |" in section and f"| {cost.verdict} |" in section
+    assert f"Prices as of {READ_ON}" in section and r"$s\,(n\,c + g\,m) / 3600$" in section
+    assert all(f"[{price.model}]({price.source})" in section for price in CALLS)
+    assert all(f"[{machine.name}]({machine.source})" in section for machine in MACHINES)
+
+
+def test_the_page_opens_with_five_sentences(study, parts):
+    said = parts["found"].splitlines()
+    assert [line.partition("**")[0] for line in said] == [f"{n}. " for n in range(1, len(said) + 1)]
+    assert any("claims" in line for line in said) and "Dollars per thousand sessions" in said[-1]
 
 
 def test_prose_holds_no_bare_decimal(parts):
-    assert not [part for part in parts.values() if bare_decimals(part)]
+    made = {name: part for name, part in parts.items() if name != "found"}
+    made["claims"] = made["claims"].replace("95 %", "").replace(" no difference larger than 0.02", "")
+    assert not [name for name, part in made.items() if bare_decimals(part)]
 
 
 def test_without_records_everything_is_not_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    monkeypatch.setattr(comparing, "load_domain", stand_in)
     judgements = judge(CLAIMS, [])
     made = page_parts(CLAIMS, judgements, [], tmp_path)
     assert {j.verdict for j in judgements} == {"not run"}
@@ -123,14 +144,15 @@ def test_the_figure_draws_judged_and_unjudged_apart(study):
     marks = [line for line in axes.lines if line.get_marker() in tuple("osD") and len(line.get_xdata())]
     known = [f for j in study[1] for f in j.findings if not f.missing]
     assert len(marks) == len(known)
-    hollow = [line for line in marks if line.get_markerfacecolor() == "white"]
+    hollow = [line for line in marks if line.get_markerfacecolor() == LIGHT["ground"]]
     assert len(hollow) == sum(not f.is_judged for f in known) > 0
     texts = [text.get_text() for text in (*axes.texts, *figure.texts)]
-    assert all(claim.title in texts for claim in CLAIMS) and "a note" in texts
+    assert all(claim.title in " ".join(texts) for claim in CLAIMS) and "a note" in texts
 
 
 def test_runs_that_cannot_be_compared_are_said_to_on_the_page_and_in_the_figure(tmp_path, monkeypatch):
-    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    monkeypatch.setattr(comparing, "load_domain", stand_in)
+    monkeypatch.setattr(scores, "_sessions", stand_in)
     write_run(tmp_path / "results", "rules-seed0", 0.8, seed=0)
     write_run(tmp_path / "results", "both-seed1", 0.5, seed=1)
     records = load_all(tmp_path / "results")
@@ -143,13 +165,15 @@ def test_runs_that_cannot_be_compared_are_said_to_on_the_page_and_in_the_figure(
 
 
 def test_the_figure_says_where_nothing_was_run(monkeypatch):
-    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    monkeypatch.setattr(comparing, "load_domain", stand_in)
     texts = [text.get_text() for text in claims_figure(judge(CLAIMS, [])).axes[0].texts]
     n_comparisons = sum(len(claim.comparisons) for claim in CLAIMS)
-    assert texts.count("not run") == n_comparisons + len(CLAIMS)
+    assert texts.count("not run") == n_comparisons + len(CLAIMS) and texts.count("see its table") == 1
 
 
-def test_the_report_is_written_and_its_figure_tells_when_it_is_out_of_date(study, tmp_path):
+def test_the_report_is_written_and_its_figure_tells_when_it_is_out_of_date(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparing, "load_domain", stand_in)
+    monkeypatch.setattr(scores, "_sessions", stand_in)
     records, judgements = study
     shutil.copy(PAGE, tmp_path)
     page, picture = write_report(tmp_path, CLAIMS, judgements, records)
@@ -168,7 +192,7 @@ def test_the_report_is_written_and_its_figure_tells_when_it_is_out_of_date(study
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """`routedk report` with the claims in an empty folder, as where no chapters are at hand."""
-    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    monkeypatch.setattr(comparing, "load_domain", stand_in)
     path = shutil.copy(own_file("claims.yml"), tmp_path)
     return lambda *more: CliRunner().invoke(app, ["report", "--claims", str(path), *map(str, more)])
 

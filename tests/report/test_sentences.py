@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from synthetic import stand_in, write_run
 
-from routedk_lite.report import scores, sentences, verdicts
+from routedk_lite.report import comparing, scores, sentences
 from routedk_lite.report.claims import Comparison
 from routedk_lite.report.findings import Finding
 from routedk_lite.report.scores import main_profile, scored
@@ -199,7 +199,7 @@ def test_without_a_control_nothing_is_said():
 @pytest.fixture
 def here(monkeypatch):
     """Some toy sessions under the names of the public domains."""
-    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    monkeypatch.setattr(comparing, "load_domain", stand_in)
     monkeypatch.setattr(scores, "_sessions", stand_in)
 
 

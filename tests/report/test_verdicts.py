@@ -10,13 +10,17 @@ from synthetic import EXPERTS, QUALITY, STUDENT, stand_in, votes, weights, write
 
 from routedk_lite.answers.decoding import Answer
 from routedk_lite.data.metrics import per_session
-from routedk_lite.report import verdicts
+from routedk_lite.report import comparing, verdicts
 from routedk_lite.report.claims import Claim, ClaimError, Claims, Comparison, load_claims
 from routedk_lite.report.findings import (
+    AS_CLAIMED,
     DOES_NOT,
+    NO_DIRECTION,
+    NO_LARGER,
     NOT_COMPARABLE,
     NOT_DECIDED,
     NOT_RUN,
+    OTHER_WAY,
     REPLICATES,
     TOO_SMALL,
     Finding,
@@ -30,7 +34,7 @@ DRAWS = 400
 
 @pytest.fixture(autouse=True)
 def no_download(monkeypatch):
-    monkeypatch.setattr(verdicts, "load_domain", stand_in)
+    monkeypatch.setattr(comparing, "load_domain", stand_in)
 
 
 def claims(*comparisons, **changes):
@@ -65,7 +69,7 @@ def runs(folder, a, b, *, seeds=(0, 1, 2), domain="electronic"):
     [
         (0.8, 0.5, "greater", 0.02, REPLICATES),
         (0.5, 0.8, "greater", 0.02, DOES_NOT),
-        (0.5, 0.5, "greater", 0.3, DOES_NOT),  # whatever there is, is too small to count
+        (0.5, 0.5, "greater", 0.3, NO_LARGER),  # whatever there is, is too small to count
         (0.5, 0.5, "greater", 0.0, NOT_DECIDED),
         (0.7, 0.7, "not worse", 0.1, REPLICATES),
         (0.9, 0.6, "not worse", 0.05, REPLICATES),  # better is not worse
@@ -111,17 +115,22 @@ def test_only_seeds_that_both_sides_have_are_compared(tmp_path):
     ("low", "high", "test", "p_value", "verdict"),
     [
         (0.005, 0.015, "greater", 0.001, TOO_SMALL),
-        (0.005, 0.015, "greater", 0.2, DOES_NOT),  # nothing that counts, and the small gain may be chance
+        (0.005, 0.015, "greater", 0.2, NO_LARGER),  # nothing that counts, and the small gain may be chance
         (0.005, 0.025, "greater", 0.001, REPLICATES),
         (0.021, 0.025, "greater", 0.001, REPLICATES),
-        (-0.005, 0.015, "greater", 0.5, DOES_NOT),
-        (-0.015, -0.005, "greater", 0.001, DOES_NOT),
+        (-0.005, 0.015, "greater", 0.5, NO_LARGER),
+        (-0.015, -0.005, "greater", 0.001, NO_LARGER),
+        (-0.025, 0.015, "greater", 0.5, DOES_NOT),
+        (-0.025, -0.021, "greater", 0.001, DOES_NOT),
+        (-0.02, 0.02, "greater", 0.9, NOT_DECIDED),
+        (-0.025, 0.025, "greater", 0.9, NOT_DECIDED),
+        (-0.025, 0.025, "not worse", 0.3, NOT_DECIDED),
         (-0.005, 0.025, "greater", 0.3, NOT_DECIDED),
         (-0.015, -0.005, "not worse", 0.001, REPLICATES),  # the margin is what may be lost
         (-0.025, -0.021, "not worse", 0.001, DOES_NOT),
         (0.005, 0.015, "varies", 0.001, TOO_SMALL),
         (-0.015, -0.005, "varies", 0.001, TOO_SMALL),
-        (-0.015, 0.005, "varies", 0.3, DOES_NOT),
+        (-0.015, 0.005, "varies", 0.3, NO_LARGER),
         (-0.025, -0.005, "varies", 0.001, REPLICATES),
     ],
 )
@@ -151,6 +160,17 @@ def stated(needs, *by_domain):
         ("any", [[REPLICATES, TOO_SMALL]], REPLICATES),
         ("any", [[NOT_DECIDED, TOO_SMALL]], NOT_DECIDED),
         ("any", [[DOES_NOT, TOO_SMALL]], TOO_SMALL),
+        ("all", [[NO_LARGER, NO_LARGER]], NO_LARGER),
+        ("all", [[NO_LARGER, TOO_SMALL]], NO_LARGER),  # every interval lies within the margin
+        ("all", [[NO_LARGER, REPLICATES]], DOES_NOT),
+        ("all", [[NO_LARGER, DOES_NOT]], DOES_NOT),
+        ("any", [[NO_LARGER, DOES_NOT]], DOES_NOT),
+        ("any", [[NO_LARGER, NOT_DECIDED]], NOT_DECIDED),
+        ("all", [[NO_LARGER], [NO_LARGER], [NO_LARGER]], NO_LARGER),
+        ("all", [[NO_LARGER], [DOES_NOT]], DOES_NOT),
+        ("all", [[NO_LARGER], [REPLICATES]], DIFFERS),
+        ("all", [[NO_LARGER], [NOT_DECIDED]], NOT_DECIDED),
+        ("all", [[NO_LARGER], [NOT_RUN]], f"{NO_LARGER} (1 of 2 domains)"),
         ("all", [[TOO_SMALL], [TOO_SMALL]], TOO_SMALL),
         ("all", [[TOO_SMALL], [REPLICATES]], DIFFERS),
         ("all", [[TOO_SMALL], [DOES_NOT]], DIFFERS),
@@ -160,6 +180,53 @@ def stated(needs, *by_domain):
 )
 def test_what_is_real_but_too_small_stands_between_the_others(needs, by_domain, verdict):
     assert stated(needs, *by_domain) == verdict
+
+
+def test_a_verdict_that_speaks_of_the_margin_says_its_number():
+    finding = Finding(compare(margin=0.03), "electronic", (), n_seeds=3, verdict=NO_LARGER)
+    (claim,) = claims(finding.comparison, domains=("electronic", "food"))
+    assert finding.words == "no difference larger than 0.03"
+    found = Judgement(claim=claim, findings=(finding,))
+    assert found.words == "no difference larger than 0.03 (1 of 2 domains)"
+    assert found.worded(DOES_NOT) == DOES_NOT
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "test", "direction"),
+    [
+        (0.001, 0.3, "greater", AS_CLAIMED),
+        (-0.3, -0.001, "greater", OTHER_WAY),
+        (-0.1, 0.3, "greater", NO_DIRECTION),
+        (-0.01, 0.3, "not worse", AS_CLAIMED),
+        (-0.03, 0.3, "not worse", NO_DIRECTION),
+        (-0.3, -0.03, "not worse", OTHER_WAY),
+        (0.001, 0.3, "varies", AS_CLAIMED),
+        (-0.3, -0.001, "varies", AS_CLAIMED),
+        (-0.3, 0.1, "varies", NO_DIRECTION),
+    ],
+)
+def test_a_direction_is_told_by_the_interval_alone(low, high, test, direction):
+    alone = {"estimate": (low + high) / 2, "low": low, "high": high, "n_seeds": 1}
+    assert Finding(compare(test=test), "electronic", (), **alone).direction == direction
+
+
+@pytest.mark.parametrize(
+    ("needs", "ends", "direction"),
+    [
+        ("all", [(0.1, 0.2), (0.1, 0.2)], AS_CLAIMED),
+        ("all", [(0.1, 0.2), (-0.1, 0.2)], NO_DIRECTION),
+        ("all", [(0.1, 0.2), (-0.2, -0.1)], OTHER_WAY),
+        ("any", [(0.1, 0.2), (-0.2, -0.1)], AS_CLAIMED),
+        ("any", [(-0.1, 0.2), (-0.2, -0.1)], NO_DIRECTION),
+        ("any", [(-0.2, -0.1), (-0.2, -0.1)], OTHER_WAY),
+        ("all", [], ""),
+    ],
+)
+def test_a_claim_leads_where_its_comparisons_do(needs, ends, direction):
+    (claim,) = claims(compare(), needs=needs)
+    found = tuple(Finding(compare(), "electronic", (), low=low, high=high, n_seeds=1) for low, high in ends)
+    beside = Finding(compare(decides=False), "electronic", (), low=-0.2, high=-0.1, n_seeds=1)
+    assert Judgement(claim=claim, findings=(*found, beside)).direction("electronic") == direction
 
 
 def test_runs_that_share_no_seed_are_said_to_and_the_other_claims_are_judged(tmp_path):
@@ -195,7 +262,7 @@ def test_weights_of_sessions_that_are_all_as_long_are_said_to_be_no_comparison(t
     test = stand_in("electronic", "test")
     size = len(test.sessions[0])
     alike = replace(test, sessions=tuple(s for s in test if len(s) == size))
-    monkeypatch.setattr(verdicts, "load_domain", lambda name, split: alike)
+    monkeypatch.setattr(comparing, "load_domain", lambda name, split: alike)
     rows = [row for row in weights("electronic", 0) if row["id"] in {s.id for s in alike}]
     more = {"test": alike, "answers": [Answer.of_bundles(s.id, s.bundles) for s in alike]}
     write_run(tmp_path, "d-seed0", 1.0, seed=0, analysis={"experts": EXPERTS}, attachments={"alpha": rows}, **more)
@@ -295,7 +362,7 @@ def test_votes_among_fewer_come_from_the_draw(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("slope", "verdicts_"), [((-0.03, 0.0, 0.03), [REPLICATES, DOES_NOT, REPLICATES]), ((0, 0, 0), [DOES_NOT] * 3)]
+    ("slope", "verdicts_"), [((-0.03, 0.0, 0.03), [REPLICATES, NO_LARGER, REPLICATES]), ((0, 0, 0), [NO_LARGER] * 3)]
 )
 def test_weights_that_follow_the_number_of_products_are_found(tmp_path, slope, verdicts_):
     for seed in range(3):
@@ -324,7 +391,7 @@ def test_records_that_cannot_be_compared_are_refused(tmp_path, monkeypatch):
         judged(tmp_path, compare())
     with pytest.raises(ClaimError, match=r"run = 'o\*-seed\*' in electronic: fits both one-seed0 and other-seed0"):
         judged(tmp_path, compare("o*-seed*"))
-    monkeypatch.setattr(verdicts, "load_domain", lambda name, split: stand_in("food", split))
+    monkeypatch.setattr(comparing, "load_domain", lambda name, split: stand_in("food", split))
     with pytest.raises(ClaimError, match="made from other data than the electronic sessions at hand"):
         judged(tmp_path, compare())
 
@@ -335,7 +402,7 @@ def test_records_that_cannot_be_compared_are_refused(tmp_path, monkeypatch):
 def test_a_full_study_judges_every_claim_that_can_be_measured(tmp_path):
     write_study(tmp_path, domains=("electronic", "food"))
     found = {j.claim.id: j for j in judge(load_claims(), load_all(tmp_path), n_draws=DRAWS)}
-    assert found["cheaper"].verdict == NOT_RUN and not found["cheaper"].findings
+    assert not found["cheaper"].findings and len(found["cheaper"].costs) == 12
     in_food = {id_: j.by_domain["food"] for id_, j in found.items() if id_ != "cheaper"}
     assert in_food["beats-distillation"] == in_food["more-experts"] == in_food["mixing-hurts"] == REPLICATES
     assert in_food["fusion-order"] == DOES_NOT, "TIES was made worse than the average"

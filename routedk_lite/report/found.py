@@ -1,0 +1,103 @@
+"""What the replication report opens with: five sentences that are worded by the numbers.
+
+The first three are those of `sentences`. The fourth counts what became of the claims, and says where those lead that
+are not judged yet; the fifth says what an answer costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..data.sessions import PUBLIC_DOMAINS
+from ..study.records import RunRecord
+from .findings import AS_CLAIMED, DOES_NOT, NO_DIRECTION, NO_LARGER, NOT_DECIDED, OTHER_WAY, REPLICATES, TOO_SMALL
+from .scores import scored
+from .sentences import Sentence, compared, listed, sentences
+from .verdicts import DIFFERS, Judgement
+
+_VERBS = {
+    REPLICATES: ("replicates", "replicate"),
+    TOO_SMALL: ("is real, but too small", "are real, but too small"),
+    NO_LARGER: ("shows no difference larger than its margin", "show no difference larger than their margins"),
+    DOES_NOT: ("does not replicate", "do not replicate"),
+    DIFFERS: ("differs by domain", "differ by domain"),
+    NOT_DECIDED: ("is not decided", "are not decided"),
+}
+"""What one claim does, and what several do."""
+
+
+def found_sentences(
+    profile: str, judgements: Sequence[Judgement], controls: Iterable[Judgement], records: Iterable[RunRecord]
+) -> list[Sentence]:
+    """All that can be said.
+
+    Args:
+        profile: whose records judge.
+        judgements: one per claim.
+        controls: what `verdicts.judge_controls` gives.
+        records: of that profile.
+
+    Raises:
+        RecordError: predictions are missing or changed, or made from other sessions than those at hand.
+    """
+    public = [record for record in records if record.domain in PUBLIC_DOMAINS]
+    said = sentences(scored(public), compared(public, profile), controls)
+    return [*said, *filter(None, (what_became_of_claims(judgements), what_it_costs(judgements)))]
+
+
+def what_became_of_claims(judgements: Sequence[Judgement]) -> Sentence:
+    """How many claims have which verdict, and where those that are not judged lead so far."""
+    found: dict[str, int] = {}
+    for judgement in judgements:
+        verdict = judgement.verdict.partition(" (")[0]
+        if verdict in _VERBS:
+            found[verdict] = found.get(verdict, 0) + 1
+    counts = [f"{found[v]} {verbs[found[v] > 1]}" for v, verbs in _VERBS.items() if v in found]
+    n, n_left = len(judgements), len(judgements) - sum(found.values())
+    if not counts:
+        return Sentence(f"None of the {n} claims is judged yet.", _so_far(judgements))
+    if n_left:
+        counts.append(f"{n_left} {'is' if n_left == 1 else 'are'} not judged yet")
+    return Sentence(f"Of {n} claims, {listed(counts)}.", _so_far(judgements))
+
+
+def _so_far(judgements: Iterable[Judgement]) -> str:
+    """Titles of claims that lack seeds, by where they lead in all domains that were run."""
+    leading: dict[str, list[str]] = {AS_CLAIMED: [], OTHER_WAY: [], NO_DIRECTION: [], "mixed": []}
+    n_missing = 0
+    for judgement in judgements:
+        if judgement.verdict.partition(" (")[0] in _VERBS:
+            continue
+        found = {judgement.direction(domain) for domain in judgement.claim.domains} - {""}
+        if not found:
+            n_missing += 1
+            continue
+        leading[found.pop() if len(found) == 1 else "mixed"].append(judgement.claim.title)
+    parts = [f"*{word}*: {'; '.join(titles)}" for word, titles in leading.items() if titles]
+    if n_missing:
+        parts.append(f"*not run*: {n_missing} more")
+    return f"Where those lead that lack seeds: {'. '.join(parts)}." if parts else "Each has the seeds that it needs."
+
+
+def what_it_costs(judgements: Iterable[Judgement]) -> Sentence | None:
+    """What a thousand sessions cost with the student and with the teacher; nothing, where that was not measured."""
+    found = [cost for judgement in judgements for cost in judgement.costs]
+    if not found:
+        return None
+    cheaper = [cost for cost in found if cost.verdict == REPLICATES]
+    dearer = [cost for cost in found if cost.verdict == DOES_NOT]
+    if len(cheaper) == len(found):
+        headline = "Answering with the student is cheaper than asking even the cheapest teacher."
+    elif len(dearer) == len(found):
+        headline = "Answering with the student costs more than asking even the dearest teacher."
+    elif cheaper:
+        runs = listed(sorted({cost.pattern.removesuffix("-seed*") for cost in cheaper}))
+        headline = (
+            f"Whether the student is cheaper depends on the run: even the cheapest teacher costs more than {runs}."
+        )
+    else:
+        headline = "Whether the student is cheaper depends on which teacher it is compared with."
+    parts = [f"{cost.record.run} in {cost.domain}, {1000 * cost.low:.3f} to {1000 * cost.high:.3f}" for cost in found]
+    low, high = (1000 * end([getattr(cost, name) for cost in found]) for end, name in
+                 ((min, "teacher_low"), (max, "teacher_high")))  # fmt: skip
+    return Sentence(headline, f"Dollars per thousand sessions: {'; '.join(parts)}; a teacher, {low:.3f} to {high:.3f}.")
