@@ -15,6 +15,7 @@ from typing import Any
 from ..config import known_profiles
 from ..data.sessions import PUBLIC_DOMAINS, TOY_DOMAINS
 from ..files import own_file
+from .frozen import Frozen
 
 METRICS = (
     "strict f1",
@@ -113,6 +114,8 @@ class Claims:
     profile: str
     papers: Mapping[str, Paper]
     claims: tuple[Claim, ...]
+    frozen: Frozen | None = None
+    """The recipe that is not to change until the grid is whole."""
     control_profile: str = ""
     """Whose records judge the controls."""
     controls: tuple[Claim, ...] = ()
@@ -147,15 +150,17 @@ def load_claims(path: str | Path | None = None) -> Claims:
         content = yaml.safe_load(path.read_bytes())  # bytes: YAML may be in UTF-16, and says so
     except (OSError, yaml.YAMLError) as error:
         raise ClaimError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    parts = {"profile": str, "papers": dict, "claims": list, "control_profile": str, "controls": list}
+    parts = {"profile": str, "frozen": dict, "papers": dict, "claims": list, "control_profile": str, "controls": list}
     if not isinstance(content, dict) or {name: type(part) for name, part in content.items()} != parts:
         raise ClaimError(
-            f"{path}: must hold a profile, a mapping of papers, a list of claims, a control_profile and a list of "
-            "controls, and nothing else"
+            f"{path}: must hold a profile, what is frozen, a mapping of papers, a list of claims, a control_profile and a "
+            "list of controls, and nothing else"
         )
     where = path.name
     for name in ("profile", "control_profile"):
         _one_of(f"{where}, {name}", content[name], known_profiles())
+    frozen = _made(Frozen, content["frozen"], f"{where}, frozen")
+    _one_of(f"{where}, frozen: profile", frozen.profile, known_profiles())
     papers = {key: _made(Paper, entry, f"{where}, paper {key!r}") for key, entry in content["papers"].items()}
     claims = tuple(_claim(entry, where, papers, PUBLIC_DOMAINS) for entry in content["claims"])
     controls = tuple(_claim(entry, where, {}, TOY_DOMAINS) for entry in content["controls"])
@@ -166,6 +171,7 @@ def load_claims(path: str | Path | None = None) -> Claims:
         profile=content["profile"],
         papers=papers,
         claims=claims,
+        frozen=frozen,
         control_profile=content["control_profile"],
         controls=controls,
     )

@@ -19,6 +19,7 @@ from .coverage import coverage_table
 from .figure import claims_figure
 from .findings import NOT_JUDGED, NOT_RUN, Finding
 from .found import found_sentences
+from .frozen import check_frozen
 from .sections import claim_section
 from .style import write_twins
 from .tables import UNBROKEN, fill_marked, provenance, text_table
@@ -41,8 +42,11 @@ def judged_claims(
 
     Raises:
         ClaimError: a claim cites a chapter, a run or a record that does not exist, or records do not fit together.
+        RecipeChangedError: the grid's recipe is not what it was.
     """
     check_runs(claims, stages)
+    if claims.frozen is not None:
+        check_frozen(claims.frozen)
     if root is not None:
         check_chapters(claims, root)
     runs: dict[str, list[str]] = {}

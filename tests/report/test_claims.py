@@ -112,7 +112,7 @@ def test_claims_may_begin_with_a_mark_of_their_encoding(tmp_path, encoding):
     ("change", "message"),
     [
         (lambda c: c.update(profile="huge"), "claims.yml, profile = 'huge': choose one of toy, smol, qwen, t4, paper"),
-        (lambda c: c.pop("papers"), "must hold a profile, a mapping of papers, a list of claims"),
+        (lambda c: c.pop("papers"), "must hold a profile, what is frozen, a mapping of papers"),
         (
             lambda c: c["claims"][0].update(paper="other"),
             "claim 'beats-distillation': paper = 'other': choose one of",
