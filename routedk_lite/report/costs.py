@@ -113,20 +113,13 @@ class Cost(NamedTuple):
 
 def costs(claim: Claim, shelf: Shelf) -> tuple[Cost, ...]:
     """Every recorded run that a claim about cost names; not those on a GPU, for which no price is listed."""
-    tokens = {}
+    priced = [record for record in shelf.records if record.student and not record.hardware.get("gpu")]
     found = []
     for domain in claim.domains:
-        for pattern in claim.costs:
-            for record in shelf.records:
-                if (
-                    record.domain == domain
-                    and fnmatch(record.run, pattern)
-                    and record.student
-                    and not record.hardware.get("gpu")
-                ):
-                    if domain not in tokens:
-                        tokens[domain] = call_tokens(shelf.test(domain))
-                    found.append(_cost(pattern, record, tokens[domain]))
+        fitting = [(p, r) for p in claim.costs for r in priced if r.domain == domain and fnmatch(r.run, p)]
+        if fitting:
+            tokens = call_tokens(shelf.test(domain))
+            found += [_cost(pattern, record, tokens) for pattern, record in fitting]
     return tuple(found)
 
 

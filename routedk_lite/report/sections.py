@@ -117,10 +117,7 @@ def _p(value: float) -> str:
 
 
 def costs_parts(judgement: Judgement) -> list[str]:
-    """The formula of a claim about cost, its inputs and what comes out, in Markdown."""
-    claim = judgement.claim
-    if not judgement.costs:
-        return ["Not run yet: " + ", ".join(f"`{run}`" for run in claim.costs) + "."]
+    """The formula of a claim about cost, its inputs, what comes out, and what is missing, in Markdown."""
     rows = [
         [
             cost.record.run,
@@ -138,9 +135,19 @@ def costs_parts(judgement: Judgement) -> list[str]:
               "teacher, dollars per 1,000", "verdict"]  # fmt: skip
     calls = [[f"[{c.model}]({c.source})", c.why, f"{c.question:.2f}", f"{c.answer:.2f}"] for c in CALLS]
     machines = [[f"[{m.name}]({m.source})", f"{m.core:.5f}", f"{m.gigabyte:.6f}"] for m in MACHINES]
+    found = {(cost.pattern, cost.domain) for cost in judgement.costs}
+    missing = {
+        run: [domain for domain in judgement.claim.domains if (run, domain) not in found]
+        for run in judgement.claim.costs
+    }
+    parts = [FORMULA]
+    if rows:
+        parts.append(text_table(header, rows, text_columns=2, markdown=True))
+    if any(missing.values()):
+        named = "; ".join(f"`{run}` ({', '.join(domains)})" for run, domains in missing.items() if domains)
+        parts.append(f"Not run yet, or only on a GPU, for which no price stands here: {named}.")
     return [
-        FORMULA,
-        text_table(header, rows, text_columns=2, markdown=True),
+        *parts,
         f"Prices as of {READ_ON}, in dollars. A call of a teacher, per million tokens:",
         text_table(["model", "why", "read", "written"], calls, text_columns=2, markdown=True),
         "A machine, per hour:",

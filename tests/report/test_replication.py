@@ -102,6 +102,7 @@ def test_what_an_answer_costs_stands_with_its_formula_its_inputs_and_a_date(stud
     (cost,) = [c for c in study[1][9].costs if (c.domain, c.record.run) == ("electronic", "fusion-dynamic-seed0")]
     assert f"| fusion-dynamic-seed0 | electronic | {40 / n:.2f} s |" in section
     assert f"| {1000 * cost.low:.3f} to {1000 * cost.high:.3f} |" in section and f"| {cost.verdict} |" in section
+    assert "no price stands here: `fusion-dynamic-seed*` (clothing); `voting-dynamic-seed*` (clothing)." in section
     assert f"Prices as of {READ_ON}" in section and r"$s\,(n\,c + g\,m) / 3600$" in section
     assert all(f"[{price.model}]({price.source})" in section for price in CALLS)
     assert all(f"[{machine.name}]({machine.source})" in section for machine in MACHINES)
