@@ -109,9 +109,7 @@ def _curve(
     return [point._asdict() for point in choice_curve(samples, sessions, choose, sizes, **how)]
 
 
-def chosen_scores(
-    choose: Chooser, samples: Sequence[Samples], sessions: Sequence[Session], metric: str
-) -> np.ndarray:
+def chosen_scores(choose: Chooser, samples: Sequence[Samples], sessions: Sequence[Session], metric: str) -> np.ndarray:
     """A strict metric of every session when all of its answers are at hand.
 
     Args:

@@ -17,13 +17,12 @@ def test_the_grid_is_run_with_the_recipe_that_was_frozen():
     assert GRID.profile == "qwen" and GRID.date == "2026-11-29"
 
 
-@pytest.mark.parametrize("part", ["student", "prompt", "train", "router", "decode", "vote", "place", "answers"])
+@pytest.mark.parametrize("part", ["student", "prompt", "train", "router", "decode", "vote", "place"])
 def test_no_setting_of_it_may_change(part, monkeypatch):
     profile = get_profile(GRID.profile)
     changes = {
         "student": {"revision": "another"}, "prompt": {"max_title_words": 9}, "train": {"learning_rate": 1e-5},
         "router": {"epochs": 7}, "decode": {"exact_weight": 0.25}, "vote": {"temperature": 0.5}, "place": "masked",
-        "answers": "pairs",
     }[part]  # fmt: skip
     value = replace(getattr(profile, part), **changes) if isinstance(changes, dict) else changes
     monkeypatch.setattr(frozen, "get_profile", lambda name: replace(profile, **{part: value}))
