@@ -49,7 +49,7 @@ function answersTable(data, here, n) {
     const text = bundlesOf(here, place).map((items) => items.join(" ")).join(" · ") || "no bundle";
     return h("tr", { class: picks.length ? "rdkx-picked" : count ? null : "rdkx-later" },
       h("th", { scope: "row" }, text, option < 0 ? h("span", { class: "rdkx-soft" }, " (nobody wrote it)") : null,
-        picks.map((name) => h("span", { class: `rdkx-pick-${name}` }, PICKS[name]))),
+        picks.flatMap((name) => [" ", h("span", { class: `rdkx-pick-${name}` }, PICKS[name])])),
       cell(bar(count)),
       h("td", { class: "rdkx-num" }, count || picks.length ? two(now.worth(place)) : "–"),
       h("td", { class: "rdkx-num" }, h("span", { "aria-hidden": "true" }, `${SIGN[verdict]} `), two(f1 / 1000), hidden(` ${verdict}`)));
