@@ -153,8 +153,8 @@ def load_claims(path: str | Path | None = None) -> Claims:
     parts = {"profile": str, "frozen": dict, "papers": dict, "claims": list, "control_profile": str, "controls": list}
     if not isinstance(content, dict) or {name: type(part) for name, part in content.items()} != parts:
         raise ClaimError(
-            f"{path}: must hold a profile, what is frozen, a mapping of papers, a list of claims, a control_profile and a "
-            "list of controls, and nothing else"
+            f"{path}: must hold a profile, what is frozen, a mapping of papers, a list of claims, a control_profile "
+            "and a list of controls, and nothing else"
         )
     where = path.name
     for name in ("profile", "control_profile"):

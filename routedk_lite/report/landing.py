@@ -16,6 +16,7 @@ from .strip import richest_domain, strip_figure, strip_key
 from .style import write_twins
 from .tables import f1_cell, fill_marked, provenance, text_table
 from .verdicts import judge_controls
+from .written import chosen, what_choosing_adds
 
 FIGURE = "assets/findings.svg"
 """Below the folder of the book."""
@@ -69,7 +70,9 @@ def landing(records: Sequence[RunRecord]) -> Landing:
     scores = tuple(scored(records))
     own = [s for s in scores if s.profile == profile]
     found = compared(records, profile)
-    return Landing(profile, scores, tuple(sentences(own, found, judge_controls(load_claims(), records))))
+    said = sentences(own, found, judge_controls(load_claims(), records))
+    said += filter(None, [what_choosing_adds(chosen(records))])
+    return Landing(profile, scores, tuple(said))
 
 
 def five_rows(scores: Sequence[Score]) -> str:

@@ -181,12 +181,23 @@ def scored(records: Iterable[RunRecord]) -> list[Score]:
 
 def _per_session(record: RunRecord) -> np.ndarray:
     """Strict F1 and exact match: (2, sessions)."""
-    test = _sessions(record.domain, record.split)
-    if test.sha256 != record.data_sha256:
-        raise RecordError(f"{record.path}: made from other data than the {record.domain} sessions at hand")
+    test = sessions_of(record)
     predictions = {id_: answer.bundles for id_, answer in load_predictions(record).items()}
     scores = per_session(predictions, test, "strict")
     return np.stack([scores.f1, scores.exact_match]).astype(float)
+
+
+def sessions_of(record: RunRecord) -> Domain:
+    """The sessions that a run answered.
+
+    Raises:
+        RecordError: those at hand are others.
+        DownloadError: they are neither cached nor to be had.
+    """
+    test = _sessions(record.domain, record.split)
+    if test.sha256 != record.data_sha256:
+        raise RecordError(f"{record.path}: made from other data than the {record.domain} sessions at hand")
+    return test
 
 
 @lru_cache(maxsize=8)

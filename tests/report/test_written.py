@@ -1,0 +1,58 @@
+"""What choosing among recorded answers is worth is said as the numbers say it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from synthetic import STUDENT, answers, stand_in, votes, write_run
+
+from routedk_lite.report import scores
+from routedk_lite.report.written import Chosen, chosen, what_choosing_adds
+from routedk_lite.statistics import PairedDifference
+from routedk_lite.study.records import load_all
+
+
+def one(domain: str, difference: float, *, half: float = 0.05, seeds: int = 1) -> Chosen:
+    interval = PairedDifference(difference, difference - half, difference + half, 0.01)
+    records = (SimpleNamespace(student=STUDENT),) * seeds
+    return Chosen(domain, 32, 0.6 + difference, 0.6, 0.5, interval, records)
+
+
+@pytest.mark.parametrize(
+    ("found", "headline"),
+    [
+        ([("electronic", 0.2), ("food", 0.3)], "beats a majority vote in electronic and food."),
+        ([("electronic", 0.2), ("food", -0.3)], "beats a majority vote in electronic and loses to it in food."),
+        ([("clothing", 0.01)], "is not told apart from a majority vote in clothing."),
+        (
+            [("electronic", 0.2), ("clothing", -0.1), ("food", 0.01)],
+            "beats a majority vote in electronic, loses to it in clothing and is not told apart from it in food.",
+        ),
+    ],
+)
+def test_the_headline_follows_the_intervals(found, headline):
+    sentence = what_choosing_adds([one(*each) for each in found])
+    assert sentence.headline == f"Choosing by consensus {headline}"
+    assert "135 million weights writes 32 answers" in sentence.figures
+    assert sentence.figures.endswith("One seed: intervals count the sessions only.")
+
+
+def test_seeds_are_not_said_to_be_missing_where_there_are_three():
+    assert "One seed" not in what_choosing_adds([one("food", 0.1, seeds=3)]).figures
+    assert what_choosing_adds([]) is None
+
+
+def test_consensus_majority_and_greedy_come_from_one_draw(tmp_path, monkeypatch):
+    monkeypatch.setattr(scores, "load_domain", stand_in)
+    scores._sessions.cache_clear()
+    for seed in range(2):
+        right = answers(stand_in("food", "test"), 2.0, seed=seed, run="base")  # all of them
+        samples = {"attachments": {"samples": votes("food", seed, share=0.02)}}  # the greedy one is right as well
+        write_run(tmp_path, f"base-seed{seed}", 0, domain="food", seed=seed, answers=right, **samples)
+    write_run(tmp_path, "base-seed0", 0.5, domain="clothing", seed=0)  # keeps no samples
+    (found,) = chosen(load_all(tmp_path))
+    scores._sessions.cache_clear()
+    assert (found.domain, found.n, found.consensus, found.greedy) == ("food", 32, 1.0, 1.0)
+    assert found.majority < 0.8 and found.difference.estimate == pytest.approx(1 - found.majority)
+    assert len(found.records) == 2
