@@ -16,11 +16,12 @@ from .strip import richest_domain, strip_figure, strip_key
 from .style import write_twins
 from .tables import f1_cell, fill_marked, provenance, text_table
 from .verdicts import judge_controls
+from .when import Contrast, contrasts, contrasts_in_words
 from .written import chosen, what_choosing_adds
 
 FIGURE = "assets/findings.svg"
 """Below the folder of the book."""
-PAGES = ("README.md", "book/intro.md", "book/results.md", "book/summary.md")
+PAGES = ("README.md", "book/intro.md", "book/results.md", "book/summary.md", "book/open-questions.md")
 """What is filled."""
 ABSENT = "–"
 """Stands in a cell for a run that is not recorded."""
@@ -35,6 +36,8 @@ class Landing:
     scores: tuple[Score, ...]
     """Of all profiles."""
     sentences: tuple[Sentence, ...]
+    contrasts: tuple[Contrast, ...] = ()
+    """When the router gains over static weights, of that profile."""
 
     @property
     def own(self) -> list[Score]:
@@ -55,6 +58,7 @@ class Landing:
             "five": five_rows(self.own),
             "drawn": drawn_from(self.drawn),
             "results": results_rows(self.scores),
+            "when": contrasts_in_words(self.contrasts),
         }
 
 
@@ -72,7 +76,7 @@ def landing(records: Sequence[RunRecord]) -> Landing:
     found = compared(records, profile)
     said = sentences(own, found, judge_controls(load_claims(), records))
     said += filter(None, [what_choosing_adds(chosen(records))])
-    return Landing(profile, scores, tuple(said))
+    return Landing(profile, scores, tuple(said), tuple(contrasts(records, profile)))
 
 
 def five_rows(scores: Sequence[Score]) -> str:

@@ -18,9 +18,12 @@ from ..data.sessions import PUBLIC_DOMAINS, Domain
 from ..statistics import GroupDifference, group_difference, holm
 from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
 from .scores import ROUTER, STATIC, TEACHER
+from .sentences import between, plain, signed
 from .tables import text_table
 
-MORE, EVEN, ERRS = "more products than the median", "α more even than the median", "the teacher errs"
+MORE, EVEN, ERRS = "there are more products than the median", "α is more even than the median", "the teacher errs"
+LEVEL = 0.05
+"""Of the corrected p value."""
 
 
 class Contrast(NamedTuple):
@@ -78,19 +81,39 @@ def contrasts(records: Iterable[RunRecord], profile: str, *, n_draws: int = 10_0
     return [c._replace(p_holm=float(p)) for c, p in zip(found, corrected, strict=True)]
 
 
+def contrasts_in_words(found: Sequence[Contrast]) -> str:
+    """What the contrasts say, and their table, in Markdown."""
+    if not found:
+        return "The router and static weights are not both recorded yet."
+    sure = [c for c in found if c.p_holm < LEVEL]
+    if not sure:
+        least = min(c.p_holm for c in found)
+        said = f"None of {len(found)} contrasts is told apart from chance (least corrected p: {least:.2f})."
+    else:
+        parts = [
+            f"in {c.domain}, the router gains {'more' if c.difference.estimate > 0 else 'less'} where {c.what}"
+            for c in sure
+        ]
+        said = f"{len(sure)} of {len(found)} contrasts {'is' if len(sure) == 1 else 'are'} sure: {'; '.join(parts)}."
+    return f"{said}\n\n{contrast_table(found)}"
+
+
 def contrast_table(found: Sequence[Contrast]) -> str:
     """Markdown: one contrast per row."""
     rows = [
         [
-            c.domain, c.what, f"{c.counts[0]} / {c.counts[1]}", f"{c.gains[0]:+.3f} / {c.gains[1]:+.3f}",
-            f"{c.difference.estimate:+.3f} [{c.difference.low:+.3f}, {c.difference.high:+.3f}]",
-            f"{c.p_holm:.3f}", str(c.n_seeds),
+            c.domain,
+            c.what,
+            f"{c.counts[0]} / {c.counts[1]}",
+            " / ".join(map(signed, c.gains)),
+            f"{signed(c.difference.estimate)} {between(c.difference.low, c.difference.high, signed)}",
+            plain(c.p_holm),
+            str(c.n_seeds),
         ]
         for c in found
-    ]  # fmt: skip
+    ]
     titles = ["domain", "sessions in which", "so / not so", "router less static", "difference", "p (Holm)", "seeds"]
-    return text_table(titles, [[cell.replace("-", "−") if "." in cell else cell for cell in row] for row in rows],
-                      text_columns=2, markdown=True)  # fmt: skip
+    return text_table(titles, rows, text_columns=2, markdown=True)
 
 
 def _by_seed(records: Iterable[RunRecord], domain: str, run: str) -> dict[int | None, RunRecord]:

@@ -8,7 +8,7 @@ from synthetic import EXPERTS, stand_in, weights, write_run
 
 from routedk_lite.answers.decoding import Answer
 from routedk_lite.report import when
-from routedk_lite.report.when import ERRS, EVEN, MORE, contrast_table, contrasts
+from routedk_lite.report.when import ERRS, EVEN, MORE, contrast_table, contrasts, contrasts_in_words
 from routedk_lite.study.records import load_all
 
 
@@ -49,6 +49,15 @@ def test_the_table_says_all_of_it_with_true_minus_signs(found):
     rows = contrast_table(found).splitlines()
     assert len(rows) == 2 + 3
     assert f"| food | {MORE} |" in rows[2] and "+1.000 / −1.000" in rows[2] and "+2.000 [+2.000, +2.000]" in rows[2]
+
+
+def test_what_is_sure_is_said_first(found):
+    said = contrasts_in_words(found)
+    assert said.startswith("3 of 3 contrasts are sure: in food, the router gains more where there are more products")
+    assert "in food, the router gains less where α is more even" in said and said.endswith(contrast_table(found))
+    unsure = [c._replace(p_holm=0.3) for c in found]
+    assert "None of 3 contrasts is told apart from chance (least corrected p: 0.30)" in contrasts_in_words(unsure)
+    assert contrasts_in_words([]) == "The router and static weights are not both recorded yet."
 
 
 def test_what_is_not_recorded_gives_no_contrast(tmp_path):
