@@ -21,7 +21,7 @@ from .scores import BASE, sessions_of
 from .sentences import Sentence, between, listed, plain, signed
 
 
-class Chosen(NamedTuple):
+class ChoiceScores(NamedTuple):
     """Consensus and majority of the same answers in one domain, over all seeds."""
 
     domain: str
@@ -36,7 +36,7 @@ class Chosen(NamedTuple):
     records: tuple[RunRecord, ...]
 
 
-def chosen(records: Iterable[RunRecord]) -> list[Chosen]:
+def chosen(records: Iterable[RunRecord]) -> list[ChoiceScores]:
     """The base experts whose samples are recorded, by public domain; of one profile, the one with most records.
 
     Raises:
@@ -53,11 +53,11 @@ def chosen(records: Iterable[RunRecord]) -> list[Chosen]:
     found = []
     for domain in PUBLIC_DOMAINS:
         if mine := sorted((r for r in runs if r.domain == domain), key=lambda r: r.seed):
-            found.append(_chosen(domain, mine))
+            found.append(_scores_of(domain, mine))
     return found
 
 
-def _chosen(domain: str, records: Sequence[RunRecord]) -> Chosen:
+def _scores_of(domain: str, records: Sequence[RunRecord]) -> ChoiceScores:
     values: dict[str, list[np.ndarray]] = {"consensus": [], "majority": [], "greedy": []}
     for record in records:
         test = sessions_of(record)
@@ -71,10 +71,10 @@ def _chosen(domain: str, records: Sequence[RunRecord]) -> Chosen:
             values[name].append(per_session(bundles, test, "strict").f1.astype(float))
     difference = paired_difference(values["consensus"], values["majority"], generator=np.random.default_rng(0))
     means = {name: float(np.mean(found)) for name, found in values.items()}
-    return Chosen(domain, len(samples[0].drawn), **means, difference=difference, records=tuple(records))
+    return ChoiceScores(domain, len(samples[0].drawn), **means, difference=difference, records=tuple(records))
 
 
-def what_choosing_adds(found: Sequence[Chosen]) -> Sentence | None:
+def what_choosing_adds(found: Sequence[ChoiceScores]) -> Sentence | None:
     """Consensus against majority; nothing, where no samples are recorded."""
     if not found:
         return None
@@ -95,7 +95,7 @@ def what_choosing_adds(found: Sequence[Chosen]) -> Sentence | None:
     return Sentence(_headline(found), figures.strip())
 
 
-def _headline(found: Sequence[Chosen]) -> str:
+def _headline(found: Sequence[ChoiceScores]) -> str:
     sides = {
         "beats": [c.domain for c in found if c.difference.low > 0],
         "loses to": [c.domain for c in found if c.difference.high < 0],

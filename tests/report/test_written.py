@@ -8,15 +8,15 @@ import pytest
 from synthetic import STUDENT, answers, stand_in, votes, write_run
 
 from routedk_lite.report import scores
-from routedk_lite.report.written import Chosen, chosen, what_choosing_adds
+from routedk_lite.report.written import ChoiceScores, chosen, what_choosing_adds
 from routedk_lite.statistics import PairedDifference
 from routedk_lite.study.records import load_all
 
 
-def one(domain: str, difference: float, *, half: float = 0.05, seeds: int = 1) -> Chosen:
+def one(domain: str, difference: float, *, half: float = 0.05, seeds: int = 1) -> ChoiceScores:
     interval = PairedDifference(difference, difference - half, difference + half, 0.01)
     records = (SimpleNamespace(student=STUDENT),) * seeds
-    return Chosen(domain, 32, 0.6 + difference, 0.6, 0.5, interval, records)
+    return ChoiceScores(domain, 32, 0.6 + difference, 0.6, 0.5, interval, records)
 
 
 @pytest.mark.parametrize(
