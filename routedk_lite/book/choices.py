@@ -202,8 +202,3 @@ def say_sizes(found: Mapping[str, Sequence[float]]) -> str:
             word = "better" if low > 0 else "worse"
         lines.append(f"  {sizes}: {difference:+.3f} [{low:+.3f}, {high:+.3f}]  p = {p:.3f}  {word}")
     return "\n".join(lines)
-
-
-def listed(differences: Mapping[str, Any]) -> str:
-    """Differences by domain, in one line: `+0.197 [+0.140, +0.255] (electronic), …`."""
-    return ", ".join(f"{one:+.3f} ({domain})" for domain, one in differences.items())

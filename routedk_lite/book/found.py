@@ -151,5 +151,14 @@ def estimate(found: Mapping[str, float]) -> Estimate:
     return Estimate(found["estimate"], found["low"], found["high"])
 
 
+def by_domain(found: Mapping[str, Any], spec: str = "+.3f") -> str:
+    """Differences by domain in one line, for a sentence.
+
+    >>> by_domain({"food": Estimate(0.1, 0.05, 0.15)}, "+.2f")
+    '+0.10 [+0.05, +0.15] in food'
+    """
+    return ", ".join(f"{_shown(one):{spec}} in {domain}" for domain, one in found.items())
+
+
 def _shown(value: Any) -> Any:
     return estimate(value) if isinstance(value, Mapping) and {"estimate", "low", "high"} <= value.keys() else value

@@ -133,7 +133,7 @@ def _without_student(study: Study) -> Iterator[Planned]:
             continue
         config = {"similarity": name}
         yield Planned(f"cluster-{name}", "clusters of titles", "floor", None, config, preliminaries.clustering)
-        if study.profile.answers == "pairs":
+        if study.profile.answers in ("pairs", "consensus"):
             about = "similarities of titles, decoded as a student's pairs are"
             config = {"similarity": name, "exact_weight": study.profile.decode.exact_weight}
             yield Planned(f"decode-{name}", about, "floor", None, config, preliminaries.decoded_similarity)

@@ -8,8 +8,7 @@ import pytest
 from routedk_lite.answers.choosing import CHOOSERS
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.book import choices
-from routedk_lite.book.choices import chosen_scores, compare_sizes, cross_fitted, listed, say_sizes
-from routedk_lite.book.found import Estimate
+from routedk_lite.book.choices import chosen_scores, compare_sizes, cross_fitted, say_sizes
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.sessions import Session
 from routedk_lite.files import own_file
@@ -79,11 +78,6 @@ def test_more_voters_are_compared_and_said() -> None:
     assert lines[1].endswith("worse") and "N = 16 −  1: −" in lines[1].replace("-", "−")
     assert say_sizes({"N = 2 − 1": (0.01, -0.02, 0.04, 0.5)}).endswith("not told apart")
     assert say_sizes({"N = 2 − 1": (0.01, 0.005, 0.04, 0.01)}).endswith("better")
-
-
-def test_differences_stand_in_one_line() -> None:
-    both = {"food": Estimate(0.1, 0.05, 0.15), "clothing": Estimate(-0.1, -0.2, 0.0)}
-    assert listed(both) == "+0.100 [+0.050, +0.150] (food), −0.100 [−0.200, +0.000] (clothing)"
 
 
 def test_recorded_answers_are_compared_in_aggregates_alone(mirror, monkeypatch) -> None:

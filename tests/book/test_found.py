@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from routedk_lite.book.found import STRICT, Estimate, NotTrueError, estimate, says, what_we_found
+from routedk_lite.book.found import (
+    STRICT,
+    Estimate,
+    NotTrueError,
+    by_domain,
+    estimate,
+    says,
+    what_we_found,
+)
 from routedk_lite.book.notebook import Chapter
 from routedk_lite.study.records import load_all
 
@@ -22,6 +30,11 @@ def test_a_sentence_takes_its_numbers_and_keeps_its_condition():
 def test_an_estimate_knows_on_which_side_it_lies(interval, above, below, within):
     found = Estimate(*interval)
     assert (found.above, found.below, found.within(0.05)) == (above, below, within)
+
+
+def test_differences_of_domains_stand_in_one_line():
+    both = {"food": Estimate(0.1, 0.05, 0.15), "clothing": {"estimate": -0.1, "low": -0.2, "high": 0.0, "seeds": 1}}
+    assert by_domain(both) == "+0.100 [+0.050, +0.150] in food, −0.100 [−0.200, +0.000] in clothing"
 
 
 @pytest.mark.parametrize("text, values", [("No number.", {}), ("{a} alone", {}), ("{a} alone", {"a": 1, "b": 2})])
