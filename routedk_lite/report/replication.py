@@ -18,8 +18,8 @@ from .claims import Claims, check_chapters, check_recorded, check_runs
 from .coverage import coverage_table
 from .figure import claims_figure
 from .findings import NOT_JUDGED, NOT_RUN, Finding
-from .found import found_sentences
 from .frozen import check_frozen
+from .opening import found_sentences
 from .sections import claim_section
 from .style import write_twins
 from .tables import UNBROKEN, fill_marked, provenance, text_table

@@ -13,7 +13,7 @@ from routedk_lite.report import comparing, costs
 from routedk_lite.report.claims import Claim, Claims
 from routedk_lite.report.costs import CALLS, MACHINES, Cost, MachinePrice, call_tokens, student_cost
 from routedk_lite.report.findings import DOES_NOT, NOT_DECIDED, NOT_RUN, REPLICATES
-from routedk_lite.report.found import what_it_costs
+from routedk_lite.report.opening import what_it_costs
 from routedk_lite.report.verdicts import Judgement, judge
 from routedk_lite.study.records import load_all
 from routedk_lite.teacher.teaching import ask_bundles

@@ -6,7 +6,7 @@ import pytest
 
 from routedk_lite.report.claims import Claim, Comparison
 from routedk_lite.report.findings import DOES_NOT, NO_LARGER, NOT_DECIDED, NOT_RUN, REPLICATES, TOO_SMALL, Finding
-from routedk_lite.report.found import what_became_of_claims
+from routedk_lite.report.opening import what_became_of_claims
 from routedk_lite.report.verdicts import Judgement
 
 COMPARISON = Comparison(label="a − b", a="a", b=("b",), margin=0.02)
