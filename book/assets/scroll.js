@@ -1,4 +1,4 @@
-// Says where there is more: what is wider than its column gets a class while something is hidden on its right or left.
+// Says where there is more on a page: what is wider than its column gets a class while something is hidden on its right or left.
 (() => {
   const WIDE = "article :is(pre, .pst-scrollable-table-container, .cell_output, .output.text_html, figure, .rdk-figure, mjx-container)";
 
@@ -11,6 +11,8 @@
   };
 
   const watch = () => {
+    // On a page without contents the theme would watch every link, and stop at the first whose end is no element's name.
+    if (!document.querySelector(".bd-toc-nav")) document.body.removeAttribute("data-bs-spy");
     const sizes = new ResizeObserver((entries) => entries.forEach((entry) => mark(entry.target)));
     for (const box of document.querySelectorAll(WIDE)) {
       box.addEventListener("scroll", () => mark(box), { passive: true });
