@@ -335,3 +335,14 @@ def test_bare_decimals_are_told_from_other_dots() -> None:
     ]
     allowed = "Python 3.11, arXiv 2508.17250, torch 2.13.0, `lr=0.1`, $T = 0.7$, Apache License 2.0, step 3. Then"
     assert bare_decimals(f"{allowed}\n\n| a | .25 |\n|---|---|\n\n```\nx = 0.5\n```\n$$\n0.5\n$$\n") == []
+
+
+def test_what_the_package_reads_from_the_checkout_ships_with_it():
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "routedk_lite").rglob("*.py")]
+    wanted = {name for text in sources for name in re.findall(r'own_file\("([^"]+)"\)', text)}
+    assert wanted >= {"results", "claims.yml"}
+    assert build["wheel"]["force-include"] == {
+        name: f"routedk_lite/assets/{name}" for name in sorted(wanted, reverse=True)
+    }
+    assert {f"/{name}" for name in wanted} <= set(build["sdist"]["include"])
