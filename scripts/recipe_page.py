@@ -180,17 +180,21 @@ def _routers(trials: Iterable[Mapping[str, Any]]) -> str:
 
 
 WRITTEN = {
-    "one-line": "letters",
-    "one-nopair": "letters, no pair loss",
-    "one-numbers": "lists of numbers",
-    "one-titles": "lists of short titles",
-    "one-smol": "letters, SmolLM2-135M",
-    "one-15b": "letters, Qwen2.5-Coder-1.5B",
-    "line5e4": "letters, batches of sixteen",
-    "b8r": "letters",
-    "joint1": "letters, three domains jointly",
-    "jel": "letters, three domains, then electronic",
-    "b8o8": "the same as four epochs of letters, asked in eight orders",
+    "one-line": ("letters", "1"),
+    "one-nopair": ("letters, no pair loss", "1"),
+    "one-numbers": ("lists of numbers", "1"),
+    "one-titles": ("lists of short titles", "1"),
+    "one-r8": ("letters, rank 8", "1"),
+    "one-r64": ("letters, rank 64", "1"),
+    "one-2e3": ("letters, rate 0.002", "1"),
+    "one-smol": ("letters, SmolLM2-135M", "1"),
+    "one-15b": ("letters, Qwen2.5-Coder-1.5B", "1"),
+    "b8r": ("letters", "4"),
+    "b8o8": ("the same, asked in eight orders", "4"),
+    "line5e4": ("letters, batches of sixteen", "5"),
+    "joint1": ("letters, three domains jointly", "1"),
+    "jel": ("the same, then electronic", "1 + 2"),
+    "jelo2": ("the same, asked in two orders", "1 + 2"),
 }
 """Trials of written answers, by the name in `writing.json`."""
 CONSENSUS = "0.5"
@@ -201,18 +205,17 @@ def _writing(found: Mapping[str, Any]) -> str:
     """Where each trial of written answers ended, and what needs no student."""
     trials = {trial["trial"]: trial for trial in found["trials"]}
     rows = []
-    for name, label in WRITTEN.items():
+    for name, (label, epochs) in WRITTEN.items():
         if name not in trials:
             continue
         trial = trials[name]
         last = trial["epochs"][-1]
         below = f"{last['content_free'] - last['nats']:+.3f}" if "nats" in last else ""
-        epochs = f"{trial['before']} + {trial['own']}" if trial["before"] else str(trial["own"])
         scores = (last.get("greedy"), last.get("majority"), last.get("consensus", {}).get(CONSENSUS))
         rows.append([label, epochs, below, *(_pair(score) for score in scores)])
     for label, score in found["floors"].items():
         rows.append([label, "", "", "", "", _pair(score)])
-    header = ["answers, training", "epochs", "nats below", "greedy: F1 / exact", "majority", "consensus, or floor"]
+    header = ["answers, training", "epochs", "nats below", "greedy", "majority", "consensus, or floor"]
     return text_table(header, rows, text_columns=2, markdown=True)
 
 
@@ -283,7 +286,8 @@ def routers() -> Mapping[str, Any]:
 def filled(text: str) -> str:
     """The page's text with the tables that the trials give now."""
     found = tables(json.loads(TRIALS.read_text(encoding="utf-8")))
-    return fill_marked(text, {**found, "routers": _routers(routers()["trials"])})
+    writing = _writing(json.loads(WRITING.read_text(encoding="utf-8")))
+    return fill_marked(text, {**found, "routers": _routers(routers()["trials"]), "writing": writing})
 
 
 if __name__ == "__main__":
