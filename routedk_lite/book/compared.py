@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..statistics import PairedDifference, holm
 from ..study.records import RunRecord
+from .found import values_of
 from .plots.ablations import differences_figure
 
 if TYPE_CHECKING:
@@ -38,21 +39,16 @@ def families(
         the smallest difference that so many sessions would have shown, and `seeds`. What is not recorded is left out.
 
     Raises:
-        ClaimError, RecordError: see `report.verdicts.judge`.
+        ClaimError, RecordError: see `report.verdicts.judge_pairs`.
     """
-    from ..report.claims import Claim, Claims, Comparison
-    from ..report.verdicts import judge
+    from ..report.verdicts import judge_pairs
 
-    made = tuple(Comparison(label=name, a=a, b=(b,), metric=metric) for name, (a, b) in pairs.items())
-    claim = Claim(id="families", title="", statement="", chapter="", comparisons=made, domains=tuple(domains))
-    (judgement,) = judge(Claims(profile=profile, papers={}, claims=(claim,)), records)
+    compared = [f for f in judge_pairs(records, profile, pairs, domains=domains, metric=metric) if f.is_compared]
     found: dict[str, dict[str, dict[str, float]]] = {}
     for domain in domains:
-        there = [f for f in judgement.findings if f.domain == domain and f.is_compared]
+        there = [f for f in compared if f.domain == domain]
         for f, p in zip(there, holm([f.p_value for f in there]) if there else (), strict=True):
-            values = {"estimate": f.estimate, "low": f.low, "high": f.high, "a": f.a, "b": f.b}
-            values |= {"p": float(p), "least": f.detectable, "seeds": f.n_seeds or 1}
-            found.setdefault(domain, {})[f.comparison.label] = values
+            found.setdefault(domain, {})[f.comparison.label] = values_of(f) | {"p": float(p), "least": f.detectable}
     return found
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..study.records import RunRecord
+
+if TYPE_CHECKING:
+    from ..report.findings import Finding
 
 STRICT = "ROUTEDK_STRICT"
 """Environment variable: if it is set, as when the book is built, a sentence that is not true is an error."""
@@ -130,20 +133,21 @@ def differences(
         Name → domain → `estimate`, `low`, `high`, the means `a` and `b`, and `seeds`; what is not recorded is left out.
 
     Raises:
-        ClaimError, RecordError: see `report.verdicts.judge`.
+        ClaimError, RecordError: see `report.verdicts.judge_pairs`.
     """
-    from ..report.claims import Claim, Claims, Comparison
-    from ..report.verdicts import judge
+    from ..report.verdicts import judge_pairs
 
-    made = tuple(Comparison(label=name, a=a, b=(b,), metric=metric) for name, (a, b) in pairs.items())
-    claim = Claim(id="found", title="", statement="", chapter="", comparisons=made, domains=tuple(domains))
-    (judgement,) = judge(Claims(profile=profile, papers={}, claims=(claim,)), records)
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for f in judgement.findings:
+    for f in judge_pairs(records, profile, pairs, domains=domains, metric=metric):
         if f.is_compared:
-            values = {"estimate": f.estimate, "low": f.low, "high": f.high, "a": f.a, "b": f.b}
-            found.setdefault(f.comparison.label, {})[f.domain] = values | {"seeds": f.n_seeds or 1}
+            found.setdefault(f.comparison.label, {})[f.domain] = values_of(f)
     return found
+
+
+def values_of(f: Finding) -> dict[str, float]:
+    """What is kept of one comparison."""
+    values = {name: getattr(f, name) for name in ("estimate", "low", "high", "a", "b")}
+    return values | {"seeds": f.n_seeds or 1}
 
 
 def estimate(found: Mapping[str, float]) -> Estimate:

@@ -168,7 +168,7 @@ def scored(records: Iterable[RunRecord]) -> list[Score]:
     found = []
     for (profile, domain, run, _), group in groups.items():
         group.sort(key=lambda r: -1 if r.seed is None else r.seed)
-        by_seed = np.stack([_per_session(record) for record in group])  # (seeds, 2, sessions)
+        by_seed = np.stack([strict_scores(record) for record in group])  # (seeds, 2, sessions)
         f1 = by_seed[:, 0]
         if len(f1) > 1:
             found_f1 = np.clip(two_level_interval(f1), 0, 1)  # it is a share
@@ -179,7 +179,7 @@ def scored(records: Iterable[RunRecord]) -> list[Score]:
     return sorted(found, key=lambda s: (s.profile, s.domain, s.f1.estimate, s.run))
 
 
-def _per_session(record: RunRecord) -> np.ndarray:
+def strict_scores(record: RunRecord) -> np.ndarray:
     """Strict F1 and exact match: (2, sessions)."""
     test = sessions_of(record)
     predictions = {id_: answer.bundles for id_, answer in load_predictions(record).items()}

@@ -16,10 +16,9 @@ from typing import NamedTuple
 from ..answers.baselines import FLOORS, SIMILARITIES
 from ..data.sessions import PUBLIC_DOMAINS
 from ..study.records import RunRecord
-from .claims import Claim, Claims, Comparison
 from .findings import Finding
 from .scores import BASE, CLUSTERING, DECODER, FLOOR, ROUTER, STATIC, WAYS, Score
-from .verdicts import Judgement, judge
+from .verdicts import Judgement, judge_pairs
 
 ABOVE, BELOW, OPEN = "above", "below", "not told apart from"
 _NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
@@ -49,12 +48,10 @@ class Sentence(NamedTuple):
 def compared(records: Iterable[RunRecord], profile: str) -> dict[str, list[Finding]]:
     """The comparisons behind the first two sentences, by the second run's name, one per domain where both are known."""
     rivals = [run for runs in _RIVALS.values() for run in runs]
-    pairs = [(f"{BASE}-seed*", run) for run in rivals] + [(f"{ROUTER}-seed*", f"{STATIC}-seed*")]
-    comparisons = tuple(Comparison(label=b, a=a, b=(b,)) for a, b in pairs)
-    claim = Claim(id="findings", title="", statement="", chapter="", comparisons=comparisons)
-    (judgement,) = judge(Claims(profile=profile, papers={}, claims=(claim,)), records)
+    pairs = {run: (f"{BASE}-seed*", run) for run in rivals}
+    pairs[f"{STATIC}-seed*"] = f"{ROUTER}-seed*", f"{STATIC}-seed*"
     found: dict[str, list[Finding]] = {}
-    for finding in judgement.findings:
+    for finding in judge_pairs(records, profile, pairs):
         if not finding.missing:
             found.setdefault(finding.comparison.label, []).append(finding)
     return found

@@ -27,13 +27,14 @@ highest, in this order: `does not replicate`, `no difference larger than the mar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ..data.sessions import PUBLIC_DOMAINS
 from ..statistics import holm
 from ..study.records import RunRecord
-from .claims import Claim, Claims
+from .claims import Claim, Claims, Comparison
 from .comparing import Shelf, compare
 from .costs import Cost, costs
 from .findings import (
@@ -159,6 +160,32 @@ def judge(
     profile = profile or claims.profile
     shelf = Shelf([r for r in records if r.profile == profile])
     return [_judged(claim, shelf, n_draws) for claim in claims]
+
+
+def judge_pairs(
+    records: Iterable[RunRecord],
+    profile: str,
+    pairs: Mapping[str, tuple[str, str]],
+    *,
+    domains: Sequence[str] = PUBLIC_DOMAINS,
+    metric: str = "strict f1",
+) -> tuple[Finding, ...]:
+    """Judge comparisons that belong to no claim, by the same rule.
+
+    Args:
+        records: all that are known; those of other profiles are left aside.
+        profile: whose runs.
+        pairs: a name for every comparison → its two runs, with `*` for the seeds, as in `claims.yml`.
+        domains: in which.
+        metric: protocol and score: `strict f1`, `strict exact_match`.
+
+    Raises:
+        ClaimError, RecordError: see `judge`.
+    """
+    made = tuple(Comparison(label=name, a=a, b=(b,), metric=metric) for name, (a, b) in pairs.items())
+    claim = Claim(id="pairs", title="", statement="", chapter="", comparisons=made, domains=tuple(domains))
+    (judgement,) = judge(Claims(profile=profile, papers={}, claims=(claim,)), records)
+    return judgement.findings
 
 
 def judge_controls(claims: Claims, records: Iterable[RunRecord], *, n_draws: int = 10_000) -> list[Judgement]:

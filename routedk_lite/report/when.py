@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.domains import load_domain
-from ..data.metrics import per_session
 from ..data.sessions import PUBLIC_DOMAINS, Domain
 from ..statistics import GroupDifference, group_difference, holm
-from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
-from .scores import ROUTER, STATIC, TEACHER
+from ..study.records import RunRecord, load_attachment, without_seed
+from .scores import ROUTER, STATIC, TEACHER, sessions_of, strict_scores
 from .sentences import between, plain, signed
 from .tables import text_table
 
@@ -51,7 +49,7 @@ def contrasts(records: Iterable[RunRecord], profile: str, *, n_draws: int = 10_0
         n_draws: resamples and permutations; they always draw the same.
 
     Raises:
-        RecordError: predictions or attachments are missing or changed.
+        RecordError: predictions or attachments are missing or changed, or made from other sessions than those at hand.
         DownloadError: the test sessions are neither cached nor to be had.
     """
     records = [r for r in records if r.profile == profile]
@@ -61,13 +59,15 @@ def contrasts(records: Iterable[RunRecord], profile: str, *, n_draws: int = 10_0
         seeds = sorted(runs[ROUTER].keys() & runs[STATIC].keys())
         if not seeds:
             continue
-        test = load_domain(domain, "test")
-        gains = np.stack([_f1(runs[ROUTER][seed], test) - _f1(runs[STATIC][seed], test) for seed in seeds])
+        test = sessions_of(runs[ROUTER][seeds[0]])
+        gains = np.stack(
+            [strict_scores(runs[ROUTER][seed])[0] - strict_scores(runs[STATIC][seed])[0] for seed in seeds]
+        )
         evenness = np.mean([_evenness(runs[ROUTER][seed], test) for seed in seeds], axis=0)
         lengths = np.array([len(session) for session in test])
         groups = {MORE: lengths > np.median(lengths), EVEN: evenness > np.median(evenness)}
         if teacher := _by_seed(records, domain, TEACHER):
-            groups[ERRS] = _f1(next(iter(teacher.values())), test) < 1
+            groups[ERRS] = strict_scores(next(iter(teacher.values())))[0] < 1
         for what, first in groups.items():
             if first.all() or not first.any():
                 continue
@@ -118,12 +118,6 @@ def contrast_table(found: Sequence[Contrast]) -> str:
 
 def _by_seed(records: Iterable[RunRecord], domain: str, run: str) -> dict[int | None, RunRecord]:
     return {r.seed: r for r in records if r.domain == domain and without_seed(r.run) == run}
-
-
-def _f1(record: RunRecord, test: Domain) -> np.ndarray:
-    """Strict F1 of every session."""
-    predictions = {id_: answer.bundles for id_, answer in load_predictions(record).items()}
-    return per_session(predictions, test, "strict").f1.astype(float)
 
 
 def _evenness(record: RunRecord, test: Domain) -> np.ndarray:

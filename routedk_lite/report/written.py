@@ -16,8 +16,8 @@ from ..answers.voting import vote_all
 from ..data.metrics import per_session
 from ..data.sessions import PUBLIC_DOMAINS
 from ..statistics import PairedDifference, paired_difference
-from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
-from .scores import BASE, sessions_of
+from ..study.records import RunRecord, load_attachment, without_seed
+from .scores import BASE, sessions_of, strict_scores
 from .sentences import Sentence, between, listed, plain, signed
 
 
@@ -63,10 +63,10 @@ def _scores_of(domain: str, records: Sequence[RunRecord]) -> ChoiceScores:
         test = sessions_of(record)
         samples = [Samples.from_json(row) for row in load_attachment(record, "samples")]
         answers = {
-            "consensus": {id_: answer.bundles for id_, answer in load_predictions(record).items()},
             "majority": {id_: vote.bundles for id_, vote in vote_all(samples).items()},
             "greedy": {one.id: one.greedy.bundles for one in samples},
         }
+        values["consensus"].append(strict_scores(record)[0])
         for name, bundles in answers.items():
             values[name].append(per_session(bundles, test, "strict").f1.astype(float))
     difference = paired_difference(values["consensus"], values["majority"], generator=np.random.default_rng(0))

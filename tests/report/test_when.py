@@ -7,14 +7,17 @@ import pytest
 from synthetic import EXPERTS, stand_in, weights, write_run
 
 from routedk_lite.answers.decoding import Answer
-from routedk_lite.report import when
+from routedk_lite.report import scores
 from routedk_lite.report.when import ERRS, EVEN, MORE, contrast_table, contrasts, contrasts_in_words
 from routedk_lite.study.records import load_all
 
 
 @pytest.fixture(autouse=True)
 def no_download(monkeypatch):
-    monkeypatch.setattr(when, "load_domain", stand_in)
+    monkeypatch.setattr(scores, "load_domain", stand_in)
+    scores._sessions.cache_clear()
+    yield
+    scores._sessions.cache_clear()
 
 
 def answered(right):
