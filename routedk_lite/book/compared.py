@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..config import get_profile
 from ..statistics import PairedDifference, holm
 from ..study.records import RunRecord
 from .found import values_of
 from .plots.ablations import differences_figure
+
+STUDENTS = {"smol": "SmolLM2", "qwen": "Qwen2.5-Coder"}
+"""What a profile's student is called."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,6 +89,13 @@ def in_words(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     few, most = seeds[0], seeds[-1]
     counted = f"{few} to {most} seeds" if few < most else f"{few} seeds" if few > 1 else "one seed"
     return f"recorded, {counted}" + (": intervals count sessions only" if few == 1 else "")
+
+
+def recorded_by(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Whose runs stand behind what `Chapter.differences` found, and how many seeds; for the source of a box."""
+    whose = sorted({values["profile"] for by_domain in found.values() for values in by_domain.values()})
+    weights = {name: f"{get_profile(name).parameters / 1e6:,.0f} million weights" for name in whose}
+    return ", ".join([*(f"{STUDENTS.get(name, name)} ({weights[name]})" for name in whose), in_words(found)])
 
 
 def _difference(values: Mapping[str, Any]) -> PairedDifference:

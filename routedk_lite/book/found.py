@@ -118,7 +118,7 @@ def differences(
     *,
     domains: Sequence[str],
     metric: str = "strict f1",
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, dict[str, Any]]]:
     """One run less another on the test sessions, over all seeds that both have; for `Chapter.public`.
 
     Args:
@@ -130,17 +130,18 @@ def differences(
         metric: protocol and score: `strict f1`, `strict exact_match`.
 
     Returns:
-        Name → domain → `estimate`, `low`, `high`, the means `a` and `b`, and `seeds`; what is not recorded is left out.
+        Name → domain → `estimate`, `low`, `high`, the means `a` and `b`, `seeds` and `profile`; what is not recorded is
+        left out.
 
     Raises:
         ClaimError, RecordError: see `report.verdicts.judge_pairs`.
     """
     from ..report.verdicts import judge_pairs
 
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for f in judge_pairs(records, profile, pairs, domains=domains, metric=metric):
         if f.is_compared:
-            found.setdefault(f.comparison.label, {})[f.domain] = values_of(f)
+            found.setdefault(f.comparison.label, {})[f.domain] = values_of(f) | {"profile": profile}
     return found
 
 

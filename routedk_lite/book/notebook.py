@@ -7,9 +7,10 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
 from ..config import Profile, get_profile
@@ -17,6 +18,9 @@ from ..files import own_file
 from ..places import user_folder
 from .recorded import HOW_TO_GET, plain, public_values, read
 from .requirements import install_missing, remove_refused
+
+if TYPE_CHECKING:
+    from ..study.records import RunRecord
 
 LARGE_GPU = 20 * 2**30
 """Bytes of memory from which on a GPU carries the paper's student in four bits."""
@@ -72,22 +76,50 @@ class Chapter(NamedTuple):
         Args:
             name: under which the values are recorded for those without the sessions.
             pairs: see `found.differences`.
-            profile: whose runs; by default the one that the claims are judged by.
+            profile: whose runs; by default those of the student that the claims are judged by, or, where more pairs
+                are recorded of it, of the smaller one before it.
             domains: in which; by default the public ones.
             metric: protocol and score.
 
         Returns:
-            Comparison → domain → values; empty where nothing is recorded.
+            Comparison → domain → values, with their `profile`; empty where nothing is recorded.
         """
         from ..data.sessions import PUBLIC_DOMAINS
         from ..report.claims import load_claims
         from ..study.records import load_all
         from .found import differences
 
-        profile = profile or load_claims().profile
-        chosen = tuple(domains) or PUBLIC_DOMAINS
-        compute = lambda: differences(load_all(self.results), profile, pairs, domains=chosen, metric=metric)  # noqa: E731
+        def compute() -> dict[str, Any]:
+            claims, known = load_claims(), load_all(self.results)
+            students = (profile,) if profile else (claims.profile, claims.smaller_profile)
+            found: dict[str, Any] = {}
+            for student in students:
+                other = differences(known, student, pairs, domains=tuple(domains) or PUBLIC_DOMAINS, metric=metric)
+                found = other if len(other) > len(found) else found
+                if len(found) == len(pairs):
+                    break
+            return found
+
         return self.public(name, compute) or {}
+
+    def recorded(self, *runs: str) -> list[RunRecord]:
+        """Recorded runs of one student: of the one that the claims are judged by, or of the smaller one before it.
+
+        Args:
+            runs: as in `claims.yml`, with `*` for the seeds; of the first student, every one is recorded.
+
+        Returns:
+            All of that student's runs that any of `runs` fits; none, where neither student has them all.
+        """
+        from ..report.claims import load_claims
+        from ..study.records import load_all
+
+        claims, known = load_claims(), load_all(self.results)
+        for profile in (claims.profile, claims.smaller_profile):
+            fitting = {run: [r for r in known if r.profile == profile and fnmatch(r.run, run)] for run in runs}
+            if all(fitting.values()):
+                return [r for r in known if any(r in found for found in fitting.values())]
+        return []
 
     def source(self, name: str) -> str:
         """Where the values of `public(name, ...)`, or those of the toy shop in their place, come from: for labels."""

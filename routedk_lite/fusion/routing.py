@@ -66,7 +66,7 @@ def trace_alpha(
     batch_size: int = 16,
     progress: bool = True,
 ) -> np.ndarray:
-    """α of the prompt of every session or text, in their order.
+    """α of the prompt of every session or text, in their order; of a fusion that reads no prompt, one is enough.
 
     Shapes:
         → (sessions, L, E)
@@ -75,15 +75,17 @@ def trace_alpha(
 
     prompt, found = prompt or PromptConfig(), {}
     ids = [_prompt_ids(one, k, tokenizer, prompt) for k, one in enumerate(sessions)]
+    wanted = ids if model.fusion.depends_on_input else ids[:1]
     model.eval()
-    with tqdm(total=len(ids), unit="session", desc="tracing α", disable=not progress) as bar:
-        for rows in longest_first(ids, batch_size):
-            batch = pad_left([ids[k] for k in rows], model, tokenizer)
+    with tqdm(total=len(wanted), unit="session", desc="tracing α", disable=not progress) as bar:
+        for rows in longest_first(wanted, batch_size):
+            batch = pad_left([wanted[k] for k in rows], model, tokenizer)
             with torch.inference_mode():
                 model(**batch, use_cache=False, logits_to_keep=1)
             found |= dict(zip(rows, model.alpha, strict=True))
             bar.update(len(rows))
-    return np.stack([found[k] for k in range(len(ids))])
+    alpha = np.stack([found[k] for k in range(len(wanted))])
+    return np.repeat(alpha, len(ids) // len(wanted), axis=0)
 
 
 def _prompt_ids(one: Lesson, place: int, tokenizer, prompt: PromptConfig) -> list[int]:

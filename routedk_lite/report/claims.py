@@ -116,6 +116,8 @@ class Claims:
     claims: tuple[Claim, ...]
     frozen: Frozen | None = None
     """The recipe that is not to change until the grid is whole."""
+    smaller_profile: str = ""
+    """Whose records judge the same claims on a page of their own."""
     control_profile: str = ""
     """Whose records judge the controls."""
     controls: tuple[Claim, ...] = ()
@@ -150,14 +152,17 @@ def load_claims(path: str | Path | None = None) -> Claims:
         content = yaml.safe_load(path.read_bytes())  # bytes: YAML may be in UTF-16, and says so
     except (OSError, yaml.YAMLError) as error:
         raise ClaimError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
-    parts = {"profile": str, "frozen": dict, "papers": dict, "claims": list, "control_profile": str, "controls": list}
+    parts = {
+        "profile": str, "frozen": dict, "smaller_profile": str, "papers": dict, "claims": list, "control_profile": str,
+        "controls": list,
+    }  # fmt: skip
     if not isinstance(content, dict) or {name: type(part) for name, part in content.items()} != parts:
         raise ClaimError(
-            f"{path}: must hold a profile, what is frozen, a mapping of papers, a list of claims, a control_profile "
-            "and a list of controls, and nothing else"
+            f"{path}: must hold a profile, what is frozen, a smaller_profile, a mapping of papers, a list of claims, a "
+            "control_profile and a list of controls, and nothing else"
         )
     where = path.name
-    for name in ("profile", "control_profile"):
+    for name in ("profile", "smaller_profile", "control_profile"):
         _one_of(f"{where}, {name}", content[name], known_profiles())
     frozen = _made(Frozen, content["frozen"], f"{where}, frozen")
     _one_of(f"{where}, frozen: profile", frozen.profile, known_profiles())
@@ -172,6 +177,7 @@ def load_claims(path: str | Path | None = None) -> Claims:
         papers=papers,
         claims=claims,
         frozen=frozen,
+        smaller_profile=content["smaller_profile"],
         control_profile=content["control_profile"],
         controls=controls,
     )

@@ -32,16 +32,17 @@ def compare(claim: Claim, comparison: Comparison, domain: str, shelf: Shelf, n_d
         ClaimError: records do not fit together.
         RecordError: predictions or attachments are missing or changed.
     """
-    missing = tuple(run for run in dict.fromkeys(comparison.runs) if not shelf.by_seed(domain, run))
+    kept_in = {run: shelf.votes_of(domain, run) if comparison.voters else run for run in comparison.runs}
+    missing = tuple(run for run in dict.fromkeys(kept_in.values()) if not shelf.by_seed(domain, run))
     if missing:
         return Finding(comparison, domain, missing)
     if comparison.test == "varies":
         return _varying(comparison, domain, shelf, n_draws)
     n_a, n_b = comparison.voters or (None, None)
-    a = shelf.scores(domain, comparison.a, comparison.metric, n_a)
-    others = [shelf.scores(domain, run, comparison.metric, n_b) for run in comparison.b]
+    a = shelf.scores(domain, kept_in[comparison.a], comparison.metric, n_a)
+    others = [shelf.scores(domain, kept_in[run], comparison.metric, n_b) for run in comparison.b]
     seeds = _common([a, *others])
-    every = ", ".join(dict.fromkeys(comparison.runs))
+    every = ", ".join(dict.fromkeys(kept_in.values()))
     if not seeds:
         return Finding(comparison, domain, (), hindrance=f"no seed is recorded for all of {every}")
     first = np.stack([_at(a, seed) for seed in seeds])
@@ -55,7 +56,7 @@ def compare(claim: Claim, comparison: Comparison, domain: str, shelf: Shelf, n_d
     found = paired_difference(first - bound, second, generator=np.random.default_rng(0), n_draws=n_draws)
     used = [
         record
-        for run in dict.fromkeys(comparison.runs)
+        for run in dict.fromkeys(kept_in.values())
         for seed, record in shelf.by_seed(domain, run).items()
         if seed is None or seed in seeds
     ]
@@ -146,6 +147,11 @@ class Shelf:
                 raise ClaimError(f"{record.path}: its settings differ from those of the other seeds of {pattern!r}")
             found[record.seed] = record
         return found
+
+    def votes_of(self, domain: str, pattern: str) -> str:
+        """The runs that keep the written answers of these: they themselves, or the votes of a student that is read."""
+        written = all("samples" in record.attachments for record in self.by_seed(domain, pattern).values())
+        return pattern if written else pattern.replace("fusion-", "voting-", 1)
 
     def scores(self, domain: str, pattern: str, metric: str, voters: int | None) -> dict[int | None, np.ndarray]:
         """Seed → the metric of every test session."""

@@ -1,14 +1,17 @@
 """The replication report: the page `book/replication.md` and its figure, from the claims and the run records.
 
-What is prose on that page is written there. Between its markers stands what this module makes; a test keeps the two
-equal.
+The records of a smaller student judge the same claims on `book/smaller-scale.md`. What is prose on these pages is
+written there. Between their markers stands what this module makes; a test keeps the two equal.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config import Profile, get_profile
 from ..data.sessions import PUBLIC_DOMAINS
@@ -25,7 +28,18 @@ from .style import write_twins
 from .tables import UNBROKEN, fill_marked, provenance, text_table
 from .verdicts import Judgement, judge, judge_controls
 
-PAGE, FIGURE = "replication.md", "assets/replication.svg"
+
+class Page(NamedTuple):
+    """One page of claims, below the folder of the book."""
+
+    name: str
+    figure: str
+    anchor: str
+    """What the targets of its sections begin with."""
+
+
+STUDY = Page("replication.md", "assets/replication.svg", "claim")
+SMALLER = Page("smaller-scale.md", "assets/smaller-scale.svg", "smaller")
 SUMMARY_HEADER = ("claim", "the paper reports", *PUBLIC_DOMAINS, "verdict")
 
 
@@ -57,19 +71,29 @@ def judged_claims(
     return judge(claims, records)
 
 
-def summary_table(judgements: Iterable[Judgement], *, markdown: bool = False) -> str:
-    """One row per claim: what the paper reports, the verdict in each domain, and over all."""
+def at_smaller_scale(claims: Claims) -> Claims:
+    """The same claims, judged by the smaller student; nothing is frozen there."""
+    return replace(claims, profile=claims.smaller_profile, frozen=None)
+
+
+def summary_table(judgements: Iterable[Judgement], *, anchor: str = "") -> str:
+    """One row per claim: what the paper reports, the verdict in each domain, and over all.
+
+    Args:
+        judgements: one per claim.
+        anchor: what the targets of the sections begin with, for a table in Markdown; without one, for the terminal.
+    """
     rows = []
     for judgement in judgements:
         claim = judgement.claim
         domains = [_in_domain(judgement, domain) for domain in PUBLIC_DOMAINS]
-        name = f"[{claim.title}](#claim-{claim.id})" if markdown else claim.id
+        name = f"[{claim.title}](#{anchor}-{claim.id})" if anchor else claim.id
         verdict = judgement.words
-        if markdown:
+        if anchor:
             verdict = f"**{verdict.replace('one seed', f'one{UNBROKEN}seed')}**"
-        reports = claim.reports if markdown else _shortened(claim.reports)
+        reports = claim.reports if anchor else _shortened(claim.reports)
         rows.append([name, reports, *domains, verdict])
-    return text_table(SUMMARY_HEADER, rows, text_columns=len(SUMMARY_HEADER), markdown=markdown)
+    return text_table(SUMMARY_HEADER, rows, text_columns=len(SUMMARY_HEADER), markdown=bool(anchor))
 
 
 def _in_domain(judgement: Judgement, domain: str) -> str:
@@ -83,19 +107,20 @@ def _shortened(text: str) -> str:
 
 
 def page_parts(
-    claims: Claims, judgements: Sequence[Judgement], records: Sequence[RunRecord], folder: Path
+    claims: Claims, judgements: Sequence[Judgement], records: Sequence[RunRecord], folder: Path, page: Page = STUDY
 ) -> dict[str, str]:
-    """Everything between the page's markers, by their names.
+    """Everything between a page's markers, by their names.
 
     Args:
         claims: what is claimed.
         judgements: one per claim.
         records: all that are known.
         folder: the page's, from which records are linked.
+        page: which of the two.
     """
     own = [record for record in records if record.profile == claims.profile]
     counts = Counter(judgement.verdict for judgement in judgements)
-    controls = judge_controls(claims, records)
+    controls = judge_controls(claims, records) if page == STUDY else []
     state = "; ".join(f"{verdict}: {number}" for verdict, number in counts.most_common())
     where = provenance(own) if own else "No records yet."
     sentences = found_sentences(claims.profile, judgements, controls, own)
@@ -103,10 +128,10 @@ def page_parts(
         "found": "\n".join(f"{n}. {sentence}" for n, sentence in enumerate(sentences, 1)),
         "coverage": coverage_table(),
         "state": f"The {len(claims)} claims so far: {state}.\n\n*{where}*",
-        "summary": summary_table(judgements, markdown=True),
+        "summary": summary_table(judgements, anchor=page.anchor),
         "settings": settings_table(get_profile(claims.profile), own),
-        "control": "\n\n".join(claim_section(claims, j, records, folder) for j in controls),
-        "claims": "\n\n".join(claim_section(claims, j, own, folder) for j in judgements),
+        "control": "\n\n".join(claim_section(claims, j, folder) for j in controls),
+        "claims": "\n\n".join(claim_section(claims, j, folder, anchor=page.anchor) for j in judgements),
     }
 
 
@@ -116,13 +141,14 @@ def settings_table(profile: Profile, records: Sequence[RunRecord]) -> str:
     seeds = sorted({r.seed for r in records if r.seed is not None})
     domains = [d for d in PUBLIC_DOMAINS if any(r.domain == d and r.student for r in records)]
     batch = train.micro_batch_size * train.accumulation_steps
+    jointly = f"{train.joint_epochs} on three domains + " if train.joint_epochs else ""
     reads = "the same" + ", divided by its root mean square" * router.normalize
     rows = [
         ["student", "Llama-3.1-8B-Instruct (public summary)", f"`{profile.student.id}`"],
         ["weights of the student", "4-bit, QLoRA (public summary)", _weights(profile)],
         ["adapters: rank, scale", "unknown", f"{train.r}, {train.lora_alpha}"],
         ["adapters: where", "unknown", f"all linear modules from layer {train.first_layer} up"],
-        ["experts: rate, epochs, batch", "unknown", f"{train.learning_rate:g}, {train.epochs}, {batch}"],
+        ["experts: rate, epochs, batch", "unknown", f"{train.learning_rate:g}, {jointly}{train.epochs}, {batch}"],
         ["loss", "likelihood of the answer", f"answers × {train.answer_weight:g} + pairs × {train.pair_weight:g}"],
         ["where knowledge stands", "in the prompt in training (public summary)", f"the same (`{profile.place}`)"],
         ["router: what it reads", "the mean state of the prompt (public summary)", reads],
@@ -138,17 +164,23 @@ def settings_table(profile: Profile, records: Sequence[RunRecord]) -> str:
 def _weights(profile: Profile) -> str:
     if profile.student.load_in_4bit:
         return "4-bit, NF4"
-    return "de-quantised from 4-bit Q4_1" if profile.student.file.endswith("Q4_1.gguf") else "as published"
+    quantised = re.search(r"(?i)q4_\w+", profile.student.file)  # llama.cpp's names: Q4_1, Q4_K_M
+    return f"de-quantised from 4-bit {quantised[0].upper()}" if quantised else "as published"
 
 
 # --- the files ----------------------------------------------------------------------------------------------------
 
 
 def filled_page(
-    text: str, claims: Claims, judgements: Sequence[Judgement], records: Sequence[RunRecord], folder: Path
+    text: str,
+    claims: Claims,
+    judgements: Sequence[Judgement],
+    records: Sequence[RunRecord],
+    folder: Path,
+    page: Page = STUDY,
 ) -> str:
     """The page's text with what the records give now."""
-    return fill_marked(text, page_parts(claims, judgements, records, folder))
+    return fill_marked(text, page_parts(claims, judgements, records, folder, page))
 
 
 def figure_key(judgements: Sequence[Judgement]) -> str:
@@ -166,14 +198,33 @@ def _rounded(finding: Finding) -> list[str]:
 
 def write_report(
     book: str | Path, claims: Claims, judgements: Sequence[Judgement], records: Sequence[RunRecord]
-) -> tuple[Path, Path]:
-    """Bring `replication.md` of a book and its figure up to date; returns the page's path and the light figure's."""
-    book = Path(book)
-    page = book / PAGE
-    text = filled_page(page.read_text(encoding="utf-8"), claims, judgements, records, book)
-    with atomic_write(page) as file:
+) -> list[Path]:
+    """Bring the pages of a book and their figures up to date.
+
+    Args:
+        book: its folder.
+        claims: what is claimed; where another profile judges them than the smaller one, that has its page as well.
+        judgements: one per claim.
+        records: all that are known.
+
+    Returns:
+        Every page, each followed by its light figure.
+    """
+    written = _write_page(Path(book), STUDY, claims, judgements, records)
+    if claims.smaller_profile not in ("", claims.profile):
+        smaller = at_smaller_scale(claims)
+        written += _write_page(Path(book), SMALLER, smaller, judge(smaller, records), records)
+    return written
+
+
+def _write_page(
+    book: Path, page: Page, claims: Claims, judgements: Sequence[Judgement], records: Sequence[RunRecord]
+) -> list[Path]:
+    path = book / page.name
+    text = filled_page(path.read_text(encoding="utf-8"), claims, judgements, records, book, page)
+    with atomic_write(path) as file:
         file.write(text)
     own = [r for r in records if r.profile == claims.profile]
     figure = claims_figure(judgements, note=provenance(own) if own else "no records yet")
-    picture, _ = write_twins(figure, book / FIGURE, salt="replication", key=figure_key(judgements))
-    return page, picture
+    picture, _ = write_twins(figure, book / page.figure, salt=path.stem, key=figure_key(judgements))
+    return [path, picture]

@@ -14,6 +14,7 @@ from ..data.sessions import PUBLIC_DOMAINS, Domain
 from ..statistics import Interval, bootstrap_interval, two_level_interval
 from ..study.records import RecordError, RunRecord, load_predictions, without_seed
 from ..study.variants import VARIANTS
+from .claims import load_claims
 
 DIGITS = 6
 """As many as records keep, so that both are rounded alike where they are printed."""
@@ -206,20 +207,22 @@ def _sessions(domain: str, split: str) -> Domain:
 
 
 def main_profile(records: Iterable[RunRecord]) -> str:
-    """The profile whose study of the public domains is the most complete; empty if there is none.
+    """The profile that the first pages show; empty if there is none.
 
-    What counts first is in how many domains, and with how many seeds, the base expert, static weights and the router
-    are all recorded; then, how many runs of students there are.
+    It is the one that the claims are judged by, once the base expert, static weights and the router are recorded with
+    one seed in a public domain. Before, it is the most complete: first by how many domains and seeds have these three,
+    then by how many runs of students there are.
     """
+    judged_by = load_claims().profile
     runs: dict[str, set[tuple[str, str, int | None]]] = {}
     for r in records:
         if r.domain in PUBLIC_DOMAINS and r.student:
             runs.setdefault(r.profile, set()).add((r.domain, without_seed(r.run), r.seed))
 
-    def completeness(profile: str) -> tuple[int, int, str]:
+    def completeness(profile: str) -> tuple[bool, int, int, str]:
         found = runs[profile]
         places = {(domain, seed) for domain, _, seed in found if seed is not None}
         core = sum(all((d, run, seed) in found for run in (BASE, STATIC, ROUTER)) for d, seed in places)
-        return core, len(found), profile
+        return core > 0 and profile == judged_by, core, len(found), profile
 
     return max(runs, key=completeness, default="")

@@ -24,8 +24,15 @@ FORMULA = r"""In dollars a session, the student costs $s\,(n\,c + g\,m) / 3600$ 
   that are written."""
 
 
-def claim_section(claims: Claims, judgement: Judgement, records: Sequence[RunRecord], folder: Path) -> str:
-    """Everything about one claim in MyST Markdown."""
+def claim_section(claims: Claims, judgement: Judgement, folder: Path, *, anchor: str = "claim") -> str:
+    """Everything about one claim in MyST Markdown.
+
+    Args:
+        claims: of which this is one.
+        judgement: on it.
+        folder: the page's, from which records are linked.
+        anchor: what the name of the section's target begins with.
+    """
     claim = judgement.claim
     source = f" ({claim.source})" if claim.source else ""
     facts = [
@@ -35,7 +42,7 @@ def claim_section(claims: Claims, judgement: Judgement, records: Sequence[RunRec
         ["verdict", f"**{judgement.words}**"],
     ]
     parts = [
-        f"(claim-{claim.id})=\n### {claim.title}",
+        f"({anchor}-{claim.id})=\n### {claim.title}",
         claim.statement + (f" {_cited(claims.papers[claim.paper], claim.where)}" if claim.paper else ""),
         text_table(["", ""], facts, text_columns=2, markdown=True),
     ]

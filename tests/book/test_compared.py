@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drawings import texts
 
-from routedk_lite.book.compared import families, families_figure, in_words
+from routedk_lite.book.compared import families, families_figure, in_words, recorded_by
 from routedk_lite.statistics import holm, paired_difference, smallest_detectable_difference
 
 matplotlib.use("agg")
@@ -50,6 +50,13 @@ def test_a_family_is_paired_by_session_and_corrected_within_its_domain(mirror, m
 def test_nothing_recorded_is_no_family(tmp_path):
     assert families([], "smol", PAIRS, domains=("electronic",)) == {}
     assert in_words({}) == "not recorded"
+
+
+def test_a_source_names_the_student_its_size_and_its_seeds():
+    found = {"a": {"food": {"profile": "qwen", "seeds": 3}, "clothing": {"profile": "qwen", "seeds": 3}}}
+    assert recorded_by(found) == "Qwen2.5-Coder (494 million weights), recorded, 3 seeds"
+    found["b"] = {"food": {"profile": "t4", "seeds": 1}}
+    assert recorded_by(found).startswith("Qwen2.5-Coder (494 million weights), t4 (1,540 million weights), recorded")
 
 
 def test_the_figure_keeps_the_order_and_leaves_out_what_is_nowhere_recorded():

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from synthetic import stand_in, write_run
 
 from routedk_lite.book.found import (
     STRICT,
@@ -11,6 +12,8 @@ from routedk_lite.book.found import (
     what_we_found,
 )
 from routedk_lite.book.notebook import Chapter
+from routedk_lite.report import comparing
+from routedk_lite.report.claims import load_claims
 from routedk_lite.study.records import load_all
 
 
@@ -65,11 +68,36 @@ def test_recorded_runs_are_compared_session_by_session(mirror, monkeypatch, tmp_
     chapter = Chapter(profile=None, device="cpu", results=results, work=tmp_path, has_public_data=True)
     found = chapter.differences("none", {"floor": runs, "nothing": ("no-run", runs[1])}, domains=["electronic"])
     assert found.keys() == {"floor"}
-    records = {r.run: r for r in load_all(results) if r.profile == "smol" and r.domain == "electronic"}
+    profile = load_claims().profile
+    records = {r.run: r for r in load_all(results) if (r.profile, r.domain) == (profile, "electronic")}
     test, scores = load_domain("electronic", "test"), []
     for run in ("base-seed0", "floor-all_pairs"):
         predictions = {k: a.bundles for k, a in load_predictions(records[run]).items()}
         scores.append(per_session(predictions, test, "strict").f1)
     values = found["floor"]["electronic"]
     assert values["estimate"] == pytest.approx(np.mean(scores[0] - scores[1]), abs=1e-4)
-    assert values["low"] < values["estimate"] < values["high"] and values["seeds"] == 1
+    assert values["low"] < values["estimate"] < values["high"] and values["seeds"] >= 1
+    assert values["profile"] == profile
+
+
+def test_where_the_first_student_lacks_a_run_the_smaller_one_is_compared_whole(mirror, monkeypatch, tmp_path):
+    monkeypatch.setenv("ROUTEDK_MIRROR", str(mirror))
+    monkeypatch.setattr(comparing, "load_domain", stand_in)
+    claims = load_claims()
+    for run in ("base", "rules"):
+        write_run(tmp_path / "results", f"{run}-seed0", 0.5, seed=0, profile=claims.smaller_profile)
+    chapter = Chapter(profile=None, device="cpu", results=tmp_path / "results", work=tmp_path, has_public_data=True)
+
+    def whose(**pairs):
+        found = chapter.differences("none", {name: (run, "base-seed*") for name, run in pairs.items()})
+        return {values["profile"] for by_domain in found.values() for values in by_domain.values()}
+
+    assert whose(rules="rules-seed*") == {claims.smaller_profile} and whose(none="both-seed*") == set()
+    assert {r.run for r in chapter.recorded("base-seed*", "rules-seed*")} == {"base-seed0", "rules-seed0"}
+    assert chapter.recorded("base-seed*", "both-seed*") == []
+    write_run(tmp_path / "results", "base-seed0", 0.5, seed=0, profile=claims.profile)
+    assert whose(rules="rules-seed*") == {claims.smaller_profile}
+    assert {r.profile for r in chapter.recorded("base-seed*", "rules-seed*")} == {claims.smaller_profile}
+    write_run(tmp_path / "results", "rules-seed0", 0.5, seed=0, profile=claims.profile)
+    assert whose(rules="rules-seed*") == {claims.profile}
+    assert {r.profile for r in chapter.recorded("base-seed*", "rules-seed*")} == {claims.profile}

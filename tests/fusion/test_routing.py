@@ -106,6 +106,18 @@ def test_the_log_tells_what_alpha_does(routed, train, tiny_student, sessions):
     assert np.allclose(saved["statistics"]["load"], by_hand.load, atol=1e-4)
 
 
+def test_alpha_that_no_prompt_changes_is_read_from_one(routed, tiny_student, sessions):
+    for fusion, n_read in ((Static(), 1), (Dynamic(), len(sessions))):
+        model = routed(fusion=fusion)
+        seen = []
+        watch = model.register_forward_pre_hook(
+            lambda _, __, given, seen=seen: seen.extend(given["input_ids"]), with_kwargs=True
+        )
+        alpha = trace_alpha(model, tiny_student.tokenizer, sessions, progress=False)
+        watch.remove()
+        assert len(seen) == n_read and len(alpha) == len(sessions)
+
+
 @pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
 def test_a_finished_training_is_loaded_and_a_changed_one_repeated(routed, train):
     first = train(routed())

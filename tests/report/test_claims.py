@@ -89,7 +89,7 @@ def test_citing_what_does_not_exist_is_an_error(load, tmp_path):
     claims = load(lambda c: c["claims"][0].update(recorded=["food"]))
     with pytest.raises(ClaimError, match="claim 'beats-distillation': chapter = 'notebooks/05_router_and_fusion'"):
         check_chapters(claims, tmp_path)
-    with pytest.raises(ClaimError, match=r"recorded = 'food', but the run 'fusion-dynamic-seed\*' is missing in smol"):
+    with pytest.raises(ClaimError, match=r"recorded = 'food', but the run 'fusion-dynamic-seed\*' is missing in qwen"):
         check_recorded(claims, {"food": ["rules-seed0"]})
     every = ["fusion-dynamic-seed0", "rules-seed0", "reasoning-seed2", "both-seed0"]
     check_recorded(claims, {"food": every})
@@ -112,7 +112,7 @@ def test_claims_may_begin_with_a_mark_of_their_encoding(tmp_path, encoding):
     ("change", "message"),
     [
         (lambda c: c.update(profile="huge"), "claims.yml, profile = 'huge': choose one of toy, smol, qwen, t4, paper"),
-        (lambda c: c.pop("papers"), "must hold a profile, what is frozen, a mapping of papers"),
+        (lambda c: c.pop("papers"), "must hold a profile, what is frozen, a smaller_profile, a mapping of papers"),
         (
             lambda c: c["claims"][0].update(paper="other"),
             "claim 'beats-distillation': paper = 'other': choose one of",

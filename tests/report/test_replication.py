@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT, bare_decimals, require
-from synthetic import stand_in, write_run, write_study
+from synthetic import CLAIMS, stand_in, write_run, write_study
 from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app
@@ -18,6 +19,9 @@ from routedk_lite.report.claims import load_claims
 from routedk_lite.report.costs import CALLS, MACHINES, READ_ON
 from routedk_lite.report.figure import claims_figure
 from routedk_lite.report.replication import (
+    SMALLER,
+    STUDY,
+    at_smaller_scale,
     figure_key,
     filled_page,
     page_parts,
@@ -29,8 +33,7 @@ from routedk_lite.report.style import LIGHT, dark_twin, in_the_dark
 from routedk_lite.report.verdicts import judge
 from routedk_lite.study.records import load_all
 
-CLAIMS = load_claims()
-PAGE, FIGURE = ROOT / "book/replication.md", ROOT / "book/assets/replication.svg"
+OURS = load_claims()
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +60,26 @@ def parts(study):
 # --- the committed page -------------------------------------------------------------------------------------------
 
 
-def test_the_page_and_its_figure_show_what_the_records_give(mirror):
-    require(PAGE.exists(), "the book comes with the repository only")
+@pytest.mark.parametrize(("page", "claims"), [(STUDY, OURS), (SMALLER, at_smaller_scale(OURS))])
+def test_a_page_and_its_figure_show_what_the_records_give(mirror, page, claims):
+    path, figure = ROOT / "book" / page.name, ROOT / "book" / page.figure
+    require(path.exists(), "the book comes with the repository only")
     records = load_all(ROOT / "results")
-    judgements = judge(CLAIMS, records)
-    text = PAGE.read_text(encoding="utf-8")
-    assert filled_page(text, CLAIMS, judgements, records, PAGE.parent) == text, "run: routedk report --book book"
-    assert all(f"(claim-{claim.id})=" in text for claim in CLAIMS)
-    light = FIGURE.read_text(encoding="utf-8")
+    judgements = judge(claims, records)
+    text = path.read_text(encoding="utf-8")
+    assert filled_page(text, claims, judgements, records, path.parent, page) == text, "run: routedk report --book book"
+    assert all(f"({page.anchor}-{claim.id})=" in text for claim in claims)
+    light = figure.read_text(encoding="utf-8")
     assert figure_key(judgements) in light, "run: routedk report --book book"
-    assert dark_twin(FIGURE).read_text(encoding="utf-8") == in_the_dark(light), "run: routedk report --book book"
+    assert dark_twin(figure).read_text(encoding="utf-8") == in_the_dark(light), "run: routedk report --book book"
+
+
+def test_no_mean_mixes_the_students():
+    """Each of the two pages rests on the records of one student."""
+    assert {OURS.profile, OURS.smaller_profile} == {"qwen", "smol"} and OURS.frozen.profile == OURS.profile
+    for claims in (OURS, at_smaller_scale(OURS)):
+        records = [record for judgement in judge(claims, load_all(ROOT / "results")) for record in judgement.records]
+        assert {record.profile for record in records} == {claims.profile}
 
 
 # --- what is written ----------------------------------------------------------------------------------------------
@@ -102,7 +115,7 @@ def test_what_an_answer_costs_stands_with_its_formula_its_inputs_and_a_date(stud
     (cost,) = [c for c in study[1][9].costs if (c.domain, c.record.run) == ("electronic", "fusion-dynamic-seed0")]
     assert f"| fusion-dynamic-seed0 | electronic | {40 / n:.2f} s |" in section
     assert f"| {1000 * cost.low:.3f} to {1000 * cost.high:.3f} |" in section and f"| {cost.verdict} |" in section
-    assert "no price stands here: `fusion-dynamic-seed*` (clothing); `voting-dynamic-seed*` (clothing)." in section
+    assert "no price stands here: `fusion-dynamic-seed*` (clothing)." in section
     assert f"Prices as of {READ_ON}" in section and r"$s\,(n\,c + g\,m) / 3600$" in section
     assert all(f"[{price.model}]({price.source})" in section for price in CALLS)
     assert all(f"[{machine.name}]({machine.source})" in section for machine in MACHINES)
@@ -176,14 +189,17 @@ def test_the_report_is_written_and_its_figure_tells_when_it_is_out_of_date(study
     monkeypatch.setattr(comparing, "load_domain", stand_in)
     monkeypatch.setattr(scores, "_sessions", stand_in)
     records, judgements = study
-    shutil.copy(PAGE, tmp_path)
-    page, picture = write_report(tmp_path, CLAIMS, judgements, records)
+    for page in (STUDY, SMALLER):
+        shutil.copy(ROOT / "book" / page.name, tmp_path)
+    claims = replace(CLAIMS, smaller_profile="t4")
+    page, picture, smaller, _ = write_report(tmp_path, claims, judgements, records)
     text = page.read_text(encoding="utf-8")
-    assert summary_table(judgements, markdown=True) in text
+    assert summary_table(judgements, anchor="claim") in text
+    assert f"not run: {len(CLAIMS)}." in smaller.read_text(encoding="utf-8"), "no records of that profile"
     assert figure_key(judgements) in picture.read_text(encoding="utf-8")
     assert figure_key(judgements[:-1]) != figure_key(judgements)
     before = picture.read_bytes(), text
-    write_report(tmp_path, CLAIMS, judgements, records)
+    assert write_report(tmp_path, CLAIMS, judgements, records) == [page, picture], "one student, one page"
     assert (picture.read_bytes(), page.read_text(encoding="utf-8")) == before
 
 
@@ -195,7 +211,8 @@ def command(tmp_path, monkeypatch):
     """`routedk report` with the claims in an empty folder, as where no chapters are at hand."""
     monkeypatch.setattr(comparing, "load_domain", stand_in)
     path = shutil.copy(own_file("claims.yml"), tmp_path)
-    return lambda *more: CliRunner().invoke(app, ["report", "--claims", str(path), *map(str, more)])
+    judged = ["report", "--claims", str(path), "--profile", "smol"]
+    return lambda *more: CliRunner().invoke(app, [*judged, *map(str, more)])
 
 
 def test_the_command_prints_verdicts(command, tmp_path):

@@ -10,7 +10,7 @@ from conftest import ROOT
 from synthetic import stand_in, write_run
 
 from routedk_lite.report import comparing, scores, sentences
-from routedk_lite.report.claims import Comparison
+from routedk_lite.report.claims import Comparison, load_claims
 from routedk_lite.report.findings import Finding
 from routedk_lite.report.scores import main_profile, scored
 from routedk_lite.report.sentences import (
@@ -241,8 +241,18 @@ def test_the_main_profile_has_the_core_in_the_most_domains(here, tmp_path):
     assert main_profile(load_all(tmp_path)) == "smol"
     for domain in DOMAINS[:2]:
         for run in ("base", "fusion-dynamic", "fusion-static"):
-            write_run(tmp_path, f"{run}-seed0", 0.5, seed=0, domain=domain, profile="qwen")
-    assert main_profile(load_all(tmp_path)) == "qwen"
+            write_run(tmp_path, f"{run}-seed0", 0.5, seed=0, domain=domain, profile="t4")
+    assert main_profile(load_all(tmp_path)) == "t4"
+
+
+def test_the_student_whose_claims_are_judged_comes_first_once_it_has_the_core(here, tmp_path):
+    judged = load_claims().profile
+    for run in ("base", "fusion-dynamic", "fusion-static"):
+        assert main_profile(load_all(tmp_path)) != judged
+        write_run(tmp_path, f"{run}-seed0", 0.5, seed=0, profile=judged)
+        for domain in DOMAINS[:2]:
+            write_run(tmp_path, f"{run}-seed0", 0.5, seed=0, domain=domain, profile="t4")
+    assert main_profile(load_all(tmp_path)) == judged
 
 
 # --- words --------------------------------------------------------------------------------------------------------

@@ -8,10 +8,9 @@ from itertools import combinations
 import pytest
 from conftest import ROOT
 from matplotlib.text import Text
-from synthetic import stand_in, write_study
+from synthetic import CLAIMS, stand_in, write_study
 
 from routedk_lite.report import comparing, scores
-from routedk_lite.report.claims import load_claims
 from routedk_lite.report.figure import claims_figure
 from routedk_lite.report.scores import scored
 from routedk_lite.report.strip import strip_figure
@@ -59,9 +58,8 @@ def figures(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(comparing, "load_domain", stand_in)
         patch.setattr(scores, "_sessions", stand_in)
-        claims = load_claims()
         made = {
-            "forest": claims_figure(judge(claims, records, n_draws=100), note="Recorded: a student, " * 8),
+            "forest": claims_figure(judge(CLAIMS, records, n_draws=100), note="Recorded: a student, " * 8),
             "strip": strip_figure([s for s in scored(records) if s.domain == "electronic"]),
         }
     for figure in made.values():

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from synthetic import EXPERTS, QUALITY, STUDENT, stand_in, votes, weights, write_run, write_study
+from synthetic import CLAIMS, EXPERTS, QUALITY, STUDENT, stand_in, votes, weights, write_run, write_study
 
 from routedk_lite.answers.decoding import Answer
 from routedk_lite.data.metrics import per_session
 from routedk_lite.report import comparing, verdicts
-from routedk_lite.report.claims import Claim, ClaimError, Claims, Comparison, load_claims
+from routedk_lite.report.claims import Claim, ClaimError, Claims, Comparison
 from routedk_lite.report.findings import (
     AS_CLAIMED,
     DOES_NOT,
@@ -401,8 +401,8 @@ def test_records_that_cannot_be_compared_are_refused(tmp_path, monkeypatch):
 
 def test_a_full_study_judges_every_claim_that_can_be_measured(tmp_path):
     write_study(tmp_path, domains=("electronic", "food"))
-    found = {j.claim.id: j for j in judge(load_claims(), load_all(tmp_path), n_draws=DRAWS)}
-    assert not found["cheaper"].findings and len(found["cheaper"].costs) == 12
+    found = {j.claim.id: j for j in judge(CLAIMS, load_all(tmp_path), n_draws=DRAWS)}
+    assert not found["cheaper"].findings and len(found["cheaper"].costs) == 6
     in_food = {id_: j.by_domain["food"] for id_, j in found.items() if id_ != "cheaper"}
     assert in_food["beats-distillation"] == in_food["more-experts"] == in_food["mixing-hurts"] == REPLICATES
     assert in_food["fusion-order"] == DOES_NOT, "TIES was made worse than the average"
