@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--only", help="measure again what fits this pattern, keep the rest: 'generate: h*'")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.expert = None
+    args.expert, args.profile = None, PROFILE.name
     if args.one:
         seconds = MEASUREMENTS[args.one](Bench(args))
         print(json.dumps({"seconds": seconds, "peak_mb": peak_memory_mb()}))

@@ -1,12 +1,12 @@
-"""How fast and in how much memory one SmolLM2 expert trains: ours against a plain Trainer with PEFT.
+"""How fast and in how much memory one expert trains: ours against a plain Trainer with PEFT.
 
-Both train the same adapter (rank 16 on all linear modules) on the same sessions. *Plain* is what one writes first:
-bfloat16 student, PEFT's float32 adapters, sessions in random order, micro-batches of eight padded on the right, logits
-and loss over all positions' vocabulary. *Ours* is `experts.train_expert`. The two alternate, each in a process of its
-own so that peak memory is its own, and tokens count without padding. Results are
-printed and kept in `results/benchmarks/training.json`.
+Both train the same adapter (rank 16 on all linear modules) on the same tokens of the same sessions. *Plain* is what one
+writes first: bfloat16 student, PEFT's float32 adapters, sessions in random order, micro-batches of eight padded on the
+right, logits and loss over all positions' vocabulary. *Ours* is `experts.train_expert`. The two alternate, each in a
+process of its own so that peak memory is its own, and tokens count without padding. Results are printed and kept in
+`results/benchmarks/training-<profile>.json`.
 
-    python benchmarks/training.py --rounds 3
+    python benchmarks/training.py --profile qwen --rounds 3
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from routedk_lite.config import TrainConfig, get_profile
+from routedk_lite.config import Profile, TrainConfig, get_profile
 from routedk_lite.data.domains import load_domain
 from routedk_lite.errors import ended
 from routedk_lite.files import write_json
@@ -32,12 +32,11 @@ from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import train_expert
 from routedk_lite.study.machine import peak_memory_mb, surroundings
 
-OUTPUT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "training.json"
+FOLDER = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 
 
-def ours(n_sessions: int, domain: str) -> tuple[int, float]:
+def ours(profile: Profile, n_sessions: int, domain: str) -> tuple[int, float]:
     """Train with the package; give tokens and seconds."""
-    profile = get_profile("smol")
     student = load_student(profile)
     sessions = load_domain(domain, "train").sessions[:n_sessions]
     with tempfile.TemporaryDirectory() as folder:
@@ -53,27 +52,21 @@ def same_training(config: TrainConfig) -> TrainConfig:
     return replace(config, epochs=1, r=16, lora_alpha=32, first_layer=1, permute=False, pair_weight=0.0)
 
 
-def plain(n_sessions: int, domain: str) -> tuple[int, float]:
+def plain(profile: Profile, n_sessions: int, domain: str) -> tuple[int, float]:
     """Train with nothing but Trainer and PEFT; give tokens and seconds."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, set_seed
 
-    profile = get_profile("smol")
     profile = replace(profile, student=replace(profile.student, attention="sdpa"))
     student, config = load_student(profile), same_training(profile.train)
     student.tokenizer.padding_side = "right"
     rows = []
     for session in load_domain(domain, "train").sessions[:n_sessions]:
         example = encode_example(session, student.tokenizer, profile.prompt, max_length=config.max_length)
-        ids, n_prompt = example.input_ids, example.n_prompt
-        rows.append(
-            {
-                "input_ids": ids,
-                "attention_mask": [1] * len(ids),
-                "labels": [IGNORE] * n_prompt + ids[n_prompt:],
-            }
-        )
+        ids, learned = example.input_ids, set(example.learned or range(example.n_prompt, len(example.input_ids)))
+        labels = [token if place in learned else IGNORE for place, token in enumerate(ids)]
+        rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels})
     set_seed(0)
     lora = LoraConfig(task_type="CAUSAL_LM", r=config.r, lora_alpha=config.lora_alpha,
                       lora_dropout=config.lora_dropout, target_modules=config.target_modules)  # fmt: skip
@@ -93,9 +86,10 @@ def plain(n_sessions: int, domain: str) -> tuple[int, float]:
     return sum(len(row["input_ids"]) for row in rows), time.perf_counter() - started
 
 
-def measure(name: str, n_sessions: int, domain: str) -> dict[str, float]:
+def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     """Run one of the two in a process of its own."""
-    words = [sys.executable, __file__, "--one", name, "--sessions", str(n_sessions), "--domain", domain]
+    words = [sys.executable, __file__, "--one", name, "--profile", args.profile]
+    words += ["--sessions", str(args.sessions), "--domain", args.domain]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
@@ -104,31 +98,37 @@ def measure(name: str, n_sessions: int, domain: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="qwen")
     parser.add_argument("--sessions", type=int, default=96)
     parser.add_argument("--domain", default="electronic")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", choices=["ours", "plain"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        tokens, seconds = {"ours": ours, "plain": plain}[args.one](args.sessions, args.domain)
+        tokens, seconds = {"ours": ours, "plain": plain}[args.one](
+            get_profile(args.profile), args.sessions, args.domain
+        )
         print(json.dumps({"tokens_per_second": tokens / seconds, "peak_mb": peak_memory_mb()}))
         return
     runs = {"plain": [], "ours": []}
     for _ in range(args.rounds):
         for name, found in runs.items():
-            found.append(measure(name, args.sessions, args.domain))
+            found.append(measure(name, args))
             print(name, found[-1], file=sys.stderr)
     rows = []
-    for name, found in runs.items():
-        speed = [run["tokens_per_second"] for run in found]
-        memory = median(run["peak_mb"] for run in found)
+    for name, rounds in runs.items():
+        speed = [run["tokens_per_second"] for run in rounds]
+        memory = median(run["peak_mb"] for run in rounds)
         rows.append([name, f"{median(speed):.0f}", f"{min(speed):.0f}-{max(speed):.0f}", f"{memory:.0f}"])
     pairs = zip(runs["ours"], runs["plain"], strict=True)
     ratios = [one["tokens_per_second"] / other["tokens_per_second"] for one, other in pairs]
-    title = f"SmolLM2-135M, {args.sessions} sessions of {args.domain}, {args.rounds} rounds"
+    title = f"{args.profile}, {args.sessions} sessions of {args.domain}, {args.rounds} rounds"
     print(text_table(["training", "tokens/s", "range", "peak MB"], rows, title=title))
     print(f"ours / plain, pair by pair: median {median(ratios):.2f}, lowest {min(ratios):.2f}")
-    write_json(OUTPUT, {**surroundings(), "domain": args.domain, "sessions": args.sessions, "runs": runs})
+    write_json(
+        FOLDER / f"training-{args.profile}.json",
+        {**surroundings(), "domain": args.domain, "sessions": args.sessions, "runs": runs},
+    )
 
 
 if __name__ == "__main__":

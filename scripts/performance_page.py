@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from routedk_lite.config import get_profile
 from routedk_lite.files import atomic_write
 from routedk_lite.report.style import finish, new_figure, palette
 from routedk_lite.report.tables import UNBROKEN, fill_marked, text_table
@@ -30,33 +31,75 @@ def load(name: str) -> dict[str, Any]:
     return json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def by_profile(name: str) -> dict[str, dict[str, Any]]:
+    """The records of a benchmark that was run with several students, the smaller student first."""
+    found = {file.stem.removeprefix(f"{name}-"): load(file.stem) for file in BENCHMARKS.glob(f"{name}-*.json")}
+    return {profile: found[profile] for profile in sorted(found, key=lambda one: get_profile(one).parameters)}
+
+
 def tables(
-    training: Mapping[str, Any], routing: Mapping[str, Any], gpu: Mapping[str, Any], fusions: Mapping[str, Any]
+    training: Mapping[str, Mapping[str, Any]],
+    routing: Mapping[str, Mapping[str, Any]],
+    gpu: Mapping[str, Any],
+    fusions: Mapping[str, Any],
 ) -> dict[str, str]:
-    """Markdown tables by the name of their markers."""
+    """Markdown tables by the name of their markers.
+
+    Args:
+        training, routing: profile → the record of a benchmark.
+        gpu, fusions: the records of one.
+    """
     rows = []
-    for name, found in training["runs"].items():
-        speed = [run["tokens_per_second"] for run in found]
-        memory = median(run["peak_mb"] for run in found)
-        rows.append([name, f"{median(speed):.0f}", _spread(speed, 0), f"{memory:.0f}"])
-    made = {"training": text_table(["training", "tokens per second", "range", "peak MB"], rows, markdown=True)}
+    for profile, record in training.items():
+        for name, found in record["runs"].items():
+            speed = [run["tokens_per_second"] for run in found]
+            memory = median(run["peak_mb"] for run in found)
+            rows.append([profile, name, f"{median(speed):.0f}", _spread(speed, 0), f"{memory:.0f}"])
+    titles = ["profile", "training", "tokens per second", "range", "peak MB"]
+    made = {"training": text_table(titles, rows, text_columns=2, markdown=True)}
     rows = [
-        [name, f"{median(r['seconds'] for r in found):.0f}", f"{median(r['peak_mb'] for r in found):.0f}"]
-        for name, found in routing["runs"].items()
+        [
+            profile,
+            name,
+            "" if name.startswith("step") else str(record["sessions"]),
+            f"{median(r['seconds'] for r in found):.0f}",
+            f"{median(r['peak_mb'] for r in found):.0f}",
+        ]
+        for profile, record in routing.items()
+        for name, found in record["runs"].items()
         if name.split()[0] not in GROWTH
     ]
-    made["routing"] = text_table(["what", "seconds", "peak MB"], rows, markdown=True)
+    titles = ["profile", "what", "sessions", "seconds", "peak MB"]
+    made["routing"] = text_table(titles, rows, text_columns=2, markdown=True)
     rows = [
-        [r["what"], r["reach"].replace(" ", UNBROKEN), f"{median(found):.2f}", _spread(found, 2), str(len(found))]
-        for r in routing["ratios"]
+        [
+            profile,
+            r["what"],
+            r["reach"].replace(" ", UNBROKEN),
+            f"{median(found):.2f}",
+            _spread(found, 2),
+            str(len(found)),
+        ]
+        for profile, record in routing.items()
+        for r in record["ratios"]
         for found in [r["rounds"]]
     ]
-    titles = ["ratio of times", "aim", "median", "range", "rounds"]
-    made["ratios"] = text_table(titles, rows, text_columns=2, markdown=True)
-    made["machine"] = _machine(training) if _machine(training) == _machine(routing) else (
-        f"Training: {_machine(training)} Routing: {_machine(routing)}"
-    )  # fmt: skip
+    rows = [*_training_ratios(training), *rows]
+    titles = ["profile", "ratio", "aim", "median", "range", "rounds"]
+    made["ratios"] = text_table(titles, rows, text_columns=3, markdown=True)
+    made["machine"] = " ".join(dict.fromkeys(_machine(one) for one in (*training.values(), *routing.values())))
     return made | _on_gpu(gpu) | {"fusions": _fusions(fusions)}
+
+
+def _training_ratios(training: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    rows = []
+    for profile, record in training.items():
+        pairs = zip(record["runs"]["ours"], record["runs"]["plain"], strict=True)
+        found = [one["tokens_per_second"] / other["tokens_per_second"] for one, other in pairs]
+        aim = f"≥{UNBROKEN}2"
+        rows.append([profile, "our training / plain, tokens per second", aim, f"{median(found):.2f}", _spread(found, 2),
+                     str(len(found))])  # fmt: skip
+    return rows
 
 
 def _fusions(fusions: Mapping[str, Any]) -> str:
@@ -121,7 +164,7 @@ def growth_figure(runs: Mapping[str, Any]) -> Figure:
 
 def filled(text: str) -> str:
     """The page's text with the tables that the benchmarks give now."""
-    return fill_marked(text, tables(load("training"), load("routing"), load("gpu"), load("fusions")))
+    return fill_marked(text, tables(by_profile("training"), by_profile("routing"), load("gpu"), load("fusions")))
 
 
 if __name__ == "__main__":
@@ -129,4 +172,4 @@ if __name__ == "__main__":
     with atomic_write(PAGE) as file:
         file.write(content)
     plt.rcParams["svg.hashsalt"] = "performance"  # the same ids in every run: a figure changes only when its data do
-    growth_figure(load("routing")["runs"]).savefig(FIGURE, metadata={"Date": None})
+    growth_figure(load("routing-smol")["runs"]).savefig(FIGURE, metadata={"Date": None})
