@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import get_profile
 from ..data.sessions import DOMAINS, PUBLIC_DOMAINS
 from ..files import atomic_write
 from ..study.records import RunRecord
+from .asked import Seen, seen, seen_table
 from .claims import load_claims
 from .scores import BASE, DECODER, FLOOR, ROUTER, TEACHER, Score, main_profile, scored
 from .sentences import Sentence, between, compared, sentences
@@ -38,6 +40,8 @@ class Landing:
     sentences: tuple[Sentence, ...]
     contrasts: tuple[Contrast, ...] = ()
     """When the router gains over static weights, of that profile."""
+    asked: tuple[Seen, ...] = ()
+    """What it says about the paper's other open questions."""
 
     @property
     def own(self) -> list[Score]:
@@ -59,6 +63,7 @@ class Landing:
             "drawn": drawn_from(self.drawn),
             "results": results_rows(self.scores),
             "when": contrasts_in_words(self.contrasts),
+            "asked": seen_table(self.asked),
         }
 
 
@@ -75,8 +80,10 @@ def landing(records: Sequence[RunRecord]) -> Landing:
     own = [s for s in scores if s.profile == profile]
     found = compared(records, profile)
     said = sentences(own, found, judge_controls(load_claims(), records))
-    said += filter(None, [what_choosing_adds(chosen(records))])
-    return Landing(profile, scores, tuple(said), tuple(contrasts(records, profile)))
+    choices = chosen(records)
+    said += filter(None, [what_choosing_adds(choices)])
+    asked = seen(records, profile, choices)
+    return Landing(profile, scores, tuple(said), tuple(contrasts(records, profile)), tuple(asked))
 
 
 def five_rows(scores: Sequence[Score]) -> str:
@@ -106,8 +113,15 @@ def five_rows(scores: Sequence[Score]) -> str:
     header = ["strict F1 [95 %]", *PUBLIC_DOMAINS]
     absent = f" {ABSENT}: not run." if any(ABSENT in row for row in rows) else ""
     records = [record for s in used for record in s.records]
-    where = f"{records[0].n_sessions} test sessions a domain, without the vote.{absent} {provenance(records)}"
+    answered = _answered(scores[0].profile)
+    where = f"{records[0].n_sessions} test sessions a domain, {answered}.{absent} {provenance(records)}"
     return f"{text_table(header, rows, markdown=True)}\n\n*{where}*"
+
+
+def _answered(profile: str) -> str:
+    """What a student's answer is."""
+    known = get_profile(profile)
+    return f"consensus of {known.vote.n} written answers" if known.answers == "consensus" else "without the vote"
 
 
 def _f1(score: Score) -> float:
