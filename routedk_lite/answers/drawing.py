@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..student.generation import end_tokens, pad_left
+from ..student.generation import end_tokens, last_place, pad_left
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ def draw_texts(
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=last_place(),
             )
         logits = output.logits[:, -1].float()
         likely, log_p = logits.argmax(-1).cpu(), logits.log_softmax(-1).cpu()  # (rows,), (rows, V)

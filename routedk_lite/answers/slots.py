@@ -15,6 +15,7 @@ import numpy as np
 
 from ..data.formats import Slots
 from ..data.prompts import SlotTokens
+from ..student.generation import last_place
 from .drawing import draw_from
 
 if TYPE_CHECKING:
@@ -155,9 +156,7 @@ def _read(
         position_ids=positions.to(model.device),
         past_key_values=cache,
         use_cache=True,
-        # A position instead of a number: an index copies the state, a slice would leave it strided, and the product
-        # with the vocabulary would copy all of that first.
-        logits_to_keep=torch.tensor([longest - 1], device=model.device),
+        logits_to_keep=last_place(),
         **routed,
     )
     return output.logits[:, -1].float().cpu(), mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib.util
 import os
@@ -104,6 +105,8 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
 
     config = get_profile(profile).student
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        _keep_freed_memory()
     dtype = choose_dtype(config.dtype, device)
     attention = "eager" if config.attention == "auto" else config.attention
     folder, revision, sha256 = student_files(config)
@@ -130,6 +133,21 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
         quantization="nf4" if config.load_in_4bit else "none",
     )
     return Student(model, tokenizer, info)
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what tensors free, up to 2 GB, where it is Linux's.
+
+    By default it gives every large block back to the system at once and gets the next one anew, page by page: two
+    fifths of the time of drawing 32 answers.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # macOS, other C libraries, Windows
+        return
+    no_blocks_of_their_own, keep_at_the_end = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD
+    set_option(no_blocks_of_their_own, 0)
+    set_option(keep_at_the_end, 2**31 - 1)
 
 
 def _settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, id: str) -> None:

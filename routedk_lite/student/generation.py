@@ -111,6 +111,21 @@ def check_tokens(rows: Sequence[Sequence[int]], model: PreTrainedModel, tokenize
             )
 
 
+def last_place() -> torch.Tensor:
+    """What `logits_to_keep` is told where only the logits behind the last token are wanted.
+
+    An index copies the state of that token. The number 1 would slice it out and leave it strided, and the product with
+    the vocabulary would first copy the whole embedding for every row: with a vocabulary of 152,000, two thirds of the
+    time that a prompt takes.
+
+    Shapes:
+        → (1,)
+    """
+    import torch
+
+    return torch.tensor([-1])
+
+
 def _n_tokens(model: PreTrainedModel) -> int:
     return model.config.get_text_config(decoder=True).vocab_size
 

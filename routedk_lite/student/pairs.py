@@ -24,7 +24,7 @@ from ..config import OptimizerConfig, PairConfig, PromptConfig
 from ..data.prompts import ContextOf, prompt_batches
 from ..data.sessions import Session
 from .examples import encode_example
-from .generation import pad_left
+from .generation import last_place, pad_left
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -191,7 +191,7 @@ def _hidden(model: PreTrainedModel, batch: dict[str, torch.Tensor], layer: int) 
     """
     with torch.inference_mode():
         batch = {name: value.to(model.device) for name, value in batch.items()}
-        output = model(**batch, output_hidden_states=True, use_cache=False, logits_to_keep=1)
+        output = model(**batch, output_hidden_states=True, use_cache=False, logits_to_keep=last_place())
     return output.hidden_states[layer]
 
 

@@ -113,9 +113,13 @@ def test_alpha_that_no_prompt_changes_is_read_from_one(routed, tiny_student, ses
         watch = model.register_forward_pre_hook(
             lambda _, __, given, seen=seen: seen.extend(given["input_ids"]), with_kwargs=True
         )
+        head = tiny_student.model.get_output_embeddings()
+        states = []
+        look = head.register_forward_pre_hook(lambda _, given, states=states: states.append(given[0]))
         alpha = trace_alpha(model, tiny_student.tokenizer, sessions, progress=False)
-        watch.remove()
+        watch.remove(), look.remove()
         assert len(seen) == n_read and len(alpha) == len(sessions)
+        assert all(state.is_contiguous() for state in states), "else the embedding is copied for every row"
 
 
 @pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")

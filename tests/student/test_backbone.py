@@ -1,5 +1,8 @@
 import json
+import platform
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -27,6 +30,28 @@ def test_a_local_student_is_loaded_frozen_and_described(tiny_profile, tiny_llama
     assert student.info.parameters == sum(p.numel() for p in student.model.parameters())
     assert len(student.info.sha256) == 64
     assert student.info.attention == "eager"
+
+
+ALLOCATING = """
+import resource, torch
+from routedk_lite.student.backbone import load_student
+
+load_student("toy", device="cpu")
+faults = []
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(64 * 2**20, dtype=torch.uint8).fill_(1)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults[1:]))
+"""
+
+
+def test_memory_that_a_tensor_freed_is_used_again():
+    """Linux's C library would give every block of this size back to the system, and get it anew page by page."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only the GNU C library can be told to")
+    done = subprocess.run([sys.executable, "-c", ALLOCATING], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 64 * 2**20 / 4096 / 10
 
 
 def test_the_hash_follows_the_weights(tiny_profile, tiny_llama, tmp_path):

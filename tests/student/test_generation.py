@@ -311,3 +311,23 @@ def test_a_local_teacher_is_asked_likewise(tiny_student, tmp_path):
     assert again == usual
     asked = LocalTeacher(tiny_student)._encode({"messages": messages})
     assert tokenizer.eos_token_id not in asked and tokenizer.decode(asked).count("Answer.\n\ntea </s>") == 1
+
+
+def test_no_state_meets_the_vocabulary_strided(tiny_student, sessions):
+    """Else the product copies the whole embedding once for every row."""
+    contiguous = []
+    head = tiny_student.model.get_output_embeddings()
+    watch = head.register_forward_pre_hook(lambda _, given: contiguous.append(given[0].is_contiguous()))
+    student, some = tiny_student, sessions[:4]
+    readers = {
+        "draws": lambda: drawn(student, some, prompt=PromptConfig()),
+        "letters": lambda: drawn(student, some, prompt=PromptConfig(fmt="letters")),
+        "pairs": lambda: make_reader(student, some, PairConfig(layer=2)),
+    }
+    try:
+        for name, read in readers.items():
+            contiguous.clear()
+            read()
+            assert contiguous and all(contiguous), name
+    finally:
+        watch.remove()
