@@ -17,7 +17,7 @@ from ..answers.baselines import FLOORS, SIMILARITIES
 from ..data.sessions import PUBLIC_DOMAINS
 from ..study.records import RunRecord
 from .findings import Finding
-from .scores import BASE, CLUSTERING, DECODER, FLOOR, ROUTER, STATIC, WAYS, Score
+from .scores import BASE, CLUSTERING, DECODER, FLOOR, ROUTER, STATIC, TEACHER, WAYS, Score
 from .verdicts import Judgement, judge_pairs
 
 ABOVE, BELOW, OPEN = "above", "below", "not told apart from"
@@ -26,12 +26,14 @@ _RIVALS = {
     "floor": tuple(FLOOR + name for name in FLOORS),
     "clustering": tuple(CLUSTERING + name for name in SIMILARITIES),
     "decoder": (DECODER,),
+    "teacher": (TEACHER,),
 }
 """What the base expert is set against; of several, the best in each domain."""
 _CALLED = {
     "floor": "the best floor",
     "clustering": "the better clustering of titles",
     "decoder": "our decoder on MiniLM similarities of titles",
+    "teacher": "the teacher",
 }
 
 

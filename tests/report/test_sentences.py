@@ -42,7 +42,8 @@ def score(run: str, f1: float, *, domain: str = "electronic", seeds: int = 1):
 
 def against(**estimates) -> dict[str, list[Finding]]:
     """The base expert's differences in the three domains, by rival."""
-    names = {"floor": "floor-pairs", "clustering": "cluster-tfidf", "decoder": "decode-minilm"}
+    names = {"floor": "floor-pairs", "clustering": "cluster-tfidf", "decoder": "decode-minilm",
+             "teacher": "teacher"}  # fmt: skip
     return {
         names[rival]: [
             difference("base-seed*", names[rival], e, domain=d) for d, e in zip(DOMAINS, values, strict=False)
@@ -78,7 +79,7 @@ def test_the_headline_says_whom_the_student_beats_and_where(floor, decoder, head
 
 
 def test_figures_name_sides_ranges_and_the_domains_that_are_compared():
-    found = against(floor=(0.1, 0.2, 0.3), clustering=(0.1, 0, -0.1), decoder=(0,))
+    found = against(floor=(0.1, 0.2, 0.3), clustering=(0.1, 0, -0.1), decoder=(0,), teacher=(0.05, 0.08))
     said = what_a_student_adds(BASE, found).figures
     assert "0.600 [0.550, 0.650] in electronic" in said
     assert "above the best floor (+0.100 to +0.300)" in said
@@ -87,6 +88,7 @@ def test_figures_name_sides_ranges_and_the_domains_that_are_compared():
         "(−0.100 to +0.100)" in said
     )
     assert "not told apart from our decoder on MiniLM similarities of titles in electronic (0.000)" in said
+    assert "above the teacher in electronic and clothing (+0.050 to +0.080)" in said
     assert said.endswith("One seed: intervals count the sessions only.")
 
 
