@@ -121,7 +121,11 @@ def five_rows(scores: Sequence[Score]) -> str:
 def _answered(profile: str) -> str:
     """What a student's answer is."""
     known = get_profile(profile)
-    return f"consensus of {known.vote.n} written answers" if known.answers == "consensus" else "without the vote"
+    return (
+        f"students by consensus of {known.vote.n} written answers"
+        if known.answers == "consensus"
+        else "students without the vote"
+    )
 
 
 def _f1(score: Score) -> float:

@@ -9,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..data.sessions import PUBLIC_DOMAINS
-from ..study.records import RunRecord
-from .findings import AS_CLAIMED, DOES_NOT, NO_DIRECTION, NO_LARGER, NOT_DECIDED, OTHER_WAY, REPLICATES, TOO_SMALL
-from .scores import scored
+from ..study.records import RunRecord, without_seed
+from .findings import (
+    AS_CLAIMED,
+    DOES_NOT,
+    NO_DIRECTION,
+    NO_LARGER,
+    NOT_DECIDED,
+    NOT_RUN,
+    OTHER_WAY,
+    REPLICATES,
+    TOO_SMALL,
+)
+from .scores import in_words, scored
 from .sentences import Sentence, compared, listed, sentences
 from .verdicts import DIFFERS, Judgement
 
@@ -53,30 +63,28 @@ def what_became_of_claims(judgements: Sequence[Judgement]) -> Sentence:
         if verdict in _VERBS:
             found[verdict] = found.get(verdict, 0) + 1
     counts = [f"{found[v]} {verbs[found[v] > 1]}" for v, verbs in _VERBS.items() if v in found]
-    n, n_left = len(judgements), len(judgements) - sum(found.values())
-    if not counts:
+    n, n_not_run = len(judgements), sum(judgement.verdict == NOT_RUN for judgement in judgements)
+    n_left = n - sum(found.values()) - n_not_run
+    for number, what in ((n_left, "not judged yet"), (n_not_run, "not run, or only in part")):
+        if number:
+            counts.append(f"{number} {'is' if number == 1 else 'are'} {what}")
+    if not found:
         return Sentence(f"None of the {n} claims is judged yet.", _so_far(judgements))
-    if n_left:
-        counts.append(f"{n_left} {'is' if n_left == 1 else 'are'} not judged yet")
     return Sentence(f"Of {n} claims, {listed(counts)}.", _so_far(judgements))
 
 
 def _so_far(judgements: Iterable[Judgement]) -> str:
     """Titles of claims that lack seeds, by where they lead in all domains that were run."""
     leading: dict[str, list[str]] = {AS_CLAIMED: [], OTHER_WAY: [], NO_DIRECTION: [], "mixed": []}
-    n_missing = 0
     for judgement in judgements:
-        if judgement.verdict.partition(" (")[0] in _VERBS:
+        if judgement.verdict == NOT_RUN or judgement.verdict.partition(" (")[0] in _VERBS:
             continue
         found = {judgement.direction(domain) for domain in judgement.claim.domains} - {""}
-        if not found:
-            n_missing += 1
-            continue
         leading[found.pop() if len(found) == 1 else "mixed"].append(judgement.claim.title)
     parts = [f"*{word}*: {'; '.join(titles)}" for word, titles in leading.items() if titles]
-    if n_missing:
-        parts.append(f"*not run*: {n_missing} more")
-    return f"Where those lead that lack seeds: {'. '.join(parts)}." if parts else "Each has the seeds that it needs."
+    if parts:
+        return f"Where those lead that lack seeds: {'. '.join(parts)}."
+    return "" if any(j.verdict == NOT_RUN for j in judgements) else "Each has the seeds that it needs."
 
 
 def what_it_costs(judgements: Iterable[Judgement]) -> Sentence | None:
@@ -97,7 +105,11 @@ def what_it_costs(judgements: Iterable[Judgement]) -> Sentence | None:
         )
     else:
         headline = "Whether the student is cheaper depends on which teacher it is compared with."
-    parts = [f"{cost.record.run} in {cost.domain}, {1000 * cost.low:.3f} to {1000 * cost.high:.3f}" for cost in found]
+    named = [in_words(without_seed(cost.record.run), is_trained=True) for cost in found]
+    parts = [
+        f"{name} in {cost.domain}, {1000 * cost.low:.3f} to {1000 * cost.high:.3f}"
+        for name, cost in zip(named, found, strict=True)
+    ]
     low, high = (1000 * end([getattr(cost, name) for cost in found]) for end, name in
                  ((min, "teacher_low"), (max, "teacher_high")))  # fmt: skip
     return Sentence(headline, f"Dollars per thousand sessions: {'; '.join(parts)}; a teacher, {low:.3f} to {high:.3f}.")

@@ -154,6 +154,11 @@ def settings_table(profile: Profile, records: Sequence[RunRecord]) -> str:
         ["router: what it reads", "the mean state of the prompt (public summary)", reads],
         ["router: rate, epochs", "unknown", f"{router.learning_rate:g}, {router.epochs}"],
         ["vote: answers, temperature", "up to 32, unknown", f"{vote.n}, {vote.temperature:g}"],
+        [
+            "answer",
+            "the most frequent",
+            {"pairs": "decoded from pairs", "consensus": "consensus"}.get(profile.answers, "the most likely"),
+        ],
         ["titles", "whole", f"cut to {profile.prompt.max_title_words} words"],
         ["seeds", "unknown", ", ".join(map(str, seeds)) or NOT_RUN],
         ["domains with a student", "electronic, clothing, food", ", ".join(domains) or NOT_RUN],

@@ -88,19 +88,19 @@ TRAINED_WORDS = {
 }
 """Runs that have seeds."""
 
+FUSED = "experts fused"
+"""The group of runs in which experts are fused, by the method or as other papers have it."""
 GROUPS = {
     "untrained student": ("zero-shot-pairs", "few-shot"),
     "expert told nothing": (BASE, "joint"),
     "told rules": ("rules",),
     "told reasoning": ("reasoning",),
     "told both, or patterns": ("both", "patterns"),
-    "experts fused": ("fusion", "fused"),
+    FUSED: ("fusion", "fused"),
     "fusion disturbed": ("control", "knockout", "top"),
     "writes its answers": ("zero-shot", "voting"),
 }
 """Beginnings of the names of runs that ask a student."""
-WAYS = tuple(name for name in GROUPS if name.startswith(("expert", "told")))
-"""Groups of ways to teach, and to fuse what was taught."""
 
 
 class Score(NamedTuple):

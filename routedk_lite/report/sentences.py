@@ -17,7 +17,7 @@ from ..answers.baselines import FLOORS, SIMILARITIES
 from ..data.sessions import PUBLIC_DOMAINS
 from ..study.records import RunRecord
 from .findings import Finding
-from .scores import BASE, CLUSTERING, DECODER, FLOOR, ROUTER, STATIC, TEACHER, WAYS, Score
+from .scores import BASE, CLUSTERING, DECODER, FLOOR, FUSED, ROUTER, STATIC, TEACHER, Score
 from .verdicts import Judgement, judge_pairs
 
 ABOVE, BELOW, OPEN = "above", "below", "not told apart from"
@@ -142,19 +142,20 @@ def _beats(findings: Sequence[Finding], rival: str) -> str:
 
 
 def _all(n: int) -> str:
-    return "both domains" if n == 2 else f"all {_NUMBERS.get(n, n)} domains"
+    return "both domains that were run" if n == 2 else f"all {_NUMBERS.get(n, n)} domains"
 
 
 # --- whether the way matters --------------------------------------------------------------------------------------
 
 
 def whether_the_way_matters(scores: Sequence[Score], found: Mapping[str, Sequence[Finding]]) -> Sentence | None:
-    """The range of all ways to teach and fuse, and the router less static weights; nothing, where neither is known."""
+    """The range of all fusions, and the router less static weights; nothing, where neither is known."""
     ranges = []
     for domain in PUBLIC_DOMAINS:
-        ways = [s.f1.estimate for s in scores if s.domain == domain and s.is_trained and s.group in WAYS]
-        if len(ways) > 1:
-            ranges.append(f"the {len(ways)} ways that were run lie between {_range(ways, plain, ' and ')} in {domain}")
+        found_f1 = [s.f1.estimate for s in scores if s.domain == domain and s.is_trained and s.group == FUSED]
+        if len(found_f1) > 1:
+            within = _range(found_f1, plain, " and ")
+            ranges.append(f"the {len(found_f1)} fusions that were run lie between {within} in {domain}")
     differences = found.get(f"{STATIC}-seed*", ())
     if not ranges and not differences:
         return None
