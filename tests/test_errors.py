@@ -173,7 +173,7 @@ def test_the_page_of_the_report_must_be_there_and_in_utf_8(ended):
 
 def test_a_report_without_records_says_so(ended):
     code, err = ended("report", "--results", "empty")
-    assert code == 0 and err.startswith("note: no records of profile 'smol' in empty. Make some: routedk run --profile")
+    assert code == 0 and err.startswith("note: no records of profile 'qwen' in empty. Make some: routedk run --profile")
 
 
 @pytest.mark.parametrize(
