@@ -121,7 +121,7 @@ def test_every_price_has_a_source_and_is_one():
 def test_cost_is_said_as_the_ranges_say_it(found, headline):
     said = what_it_costs([Judgement(claim=CLAIM, findings=(), costs=tuple(found))])
     assert said.headline == headline
-    assert said.figures.endswith("a teacher, 3.000 to 4.000.") and "one-seed0 in electronic, " in said.figures
+    assert said.figures.endswith("a teacher, 3.000 to 4.000.") and "one in electronic, " in said.figures
 
 
 def test_without_costs_nothing_is_said():
