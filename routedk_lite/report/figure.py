@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..data.sessions import PUBLIC_DOMAINS
 from .claims import Comparison
 from .findings import NOT_COMPARABLE, NOT_RUN, Finding
+from .sentences import signed
 from .style import DOMAIN_COLOURS, LIGHT, NARROW, bare_axes, narrow_figure
 from .verdicts import Judgement
 
@@ -26,6 +28,8 @@ LABELS = 2.05
 """Inches for the names of the comparisons."""
 SPREAD = 0.06
 """Inches between the domains of one comparison."""
+LIMIT = 0.45
+"""Where the axis ends at most. Beyond it stands an arrow with the number, so that small differences stay visible."""
 LETTERS = {"title": 48, "label": 24, "note": 58}
 """That fit in a line."""
 MARKS = "osD"
@@ -51,8 +55,9 @@ class _Row(NamedTuple):
 def claims_figure(judgements: Sequence[Judgement], *, note: str = "") -> Figure:
     """Forest plot: differences with 95 % intervals, one row per comparison, grouped by claim, one colour per domain.
 
-    Filled marks are judged; hollow ones rest on too few seeds. A grey band marks the differences that the claim's
-    margin does not count; in the comparison with the teacher, those that are still comparable.
+    Filled marks are judged; hollow ones rest on too few seeds. An arrow stands for a mark beyond the end of the axis. A
+    grey band marks the differences that the claim's margin does not count; in the comparison with the teacher, those
+    that are still comparable.
 
     Args:
         judgements: the claims in the order in which they are drawn.
@@ -75,6 +80,8 @@ def claims_figure(judgements: Sequence[Judgement], *, note: str = "") -> Figure:
     axes.set_ylim(tall, 0)
     axes.update_datalim(((-0.1, 0), (0.1, 0)))  # wide enough where nothing, or hardly anything, differs
     axes.autoscale_view(scaley=False)
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -LIMIT), min(high, LIMIT))
     axes.locator_params(axis="x", nbins=4)
     axes.tick_params(labeltop=True)
     axes.set_xlabel("difference a − b, 95 % interval")
@@ -139,9 +146,21 @@ def _draw_comparison(axes: Axes, row: _Row) -> None:
         place = PUBLIC_DOMAINS.index(finding.domain)
         y = row.middle + SPREAD * (place - 1) if len(row.findings) > 1 else row.middle
         colour = DOMAIN_COLOURS[place]
+        if abs(finding.estimate) > LIMIT:
+            _draw_arrow(axes, finding.estimate, y, colour)
+            continue
         axes.plot([finding.low, finding.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt", zorder=2)
         face = colour if finding.is_judged else LIGHT["ground"]
         axes.plot(finding.estimate, y, MARKS[place], color=colour, markerfacecolor=face, markersize=5, zorder=3)
+
+
+def _draw_arrow(axes: Axes, estimate: float, y: float, colour: str) -> None:
+    """A difference that lies beyond the end of the axis."""
+    end, number = math.copysign(LIMIT, estimate), signed(estimate)
+    left = estimate < 0
+    axes.update_datalim(((end, y),))
+    words, side = (f"◀ {number}", "left") if left else (f"{number} ▶", "right")
+    axes.text(end, y, words, ha=side, va="center", fontsize=SIZE - 0.5, color=colour, zorder=3)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

@@ -17,7 +17,7 @@ from routedk_lite.files import own_file
 from routedk_lite.report import comparing, scores
 from routedk_lite.report.claims import load_claims
 from routedk_lite.report.costs import CALLS, MACHINES, READ_ON
-from routedk_lite.report.figure import claims_figure
+from routedk_lite.report.figure import LIMIT, claims_figure
 from routedk_lite.report.replication import (
     SMALLER,
     STUDY,
@@ -157,6 +157,10 @@ def test_the_figure_draws_judged_and_unjudged_apart(study):
     (axes,) = figure.axes
     marks = [line for line in axes.lines if line.get_marker() in tuple("osD") and len(line.get_xdata())]
     known = [f for j in study[1] for f in j.findings if not f.missing]
+    arrows = [text for text in axes.texts if set("◀▶") & set(text.get_text())]
+    assert len(arrows) == sum(abs(f.estimate) > LIMIT for f in known) > 0
+    assert -LIMIT <= axes.get_xlim()[0] < axes.get_xlim()[1] <= LIMIT
+    known = [f for f in known if abs(f.estimate) <= LIMIT]
     assert len(marks) == len(known)
     hollow = [line for line in marks if line.get_markerfacecolor() == LIGHT["ground"]]
     assert len(hollow) == sum(not f.is_judged for f in known) > 0
