@@ -14,11 +14,11 @@ from ..study.records import RunRecord
 from .found import values_of
 from .plots.ablations import differences_figure
 
-STUDENTS = {"smol": "SmolLM2", "qwen": "Qwen2.5-Coder"}
-"""What a profile's student is called."""
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+STUDENTS = {"smol": "SmolLM2", "qwen": "Qwen2.5-Coder"}
+"""What a profile's student is called."""
 
 
 def families(

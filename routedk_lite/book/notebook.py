@@ -116,9 +116,9 @@ class Chapter(NamedTuple):
 
         claims, known = load_claims(), load_all(self.results)
         for profile in (claims.profile, claims.smaller_profile):
-            fitting = {run: [r for r in known if r.profile == profile and fnmatch(r.run, run)] for run in runs}
-            if all(fitting.values()):
-                return [r for r in known if any(r in found for found in fitting.values())]
+            mine = [r for r in known if r.profile == profile]
+            if all(any(fnmatch(r.run, run) for r in mine) for run in runs):
+                return [r for r in mine if any(fnmatch(r.run, run) for run in runs)]
         return []
 
     def source(self, name: str) -> str:

@@ -12,7 +12,7 @@ from ..data.sessions import PUBLIC_DOMAINS
 from ..study.records import RunRecord, without_seed
 from .costs import seconds_a_session
 from .scores import ROUTER
-from .sentences import between, signed
+from .sentences import ABOVE, BELOW, OPEN, between, side, signed
 from .tables import UNBROKEN, text_table
 from .verdicts import judge_pairs
 from .written import ChoiceScores
@@ -27,7 +27,7 @@ PAIRS = {
 }
 """Comparison → the question, and what is set against the router over three experts."""
 CONSENSUS = "consensus − majority"
-APART = ("higher", "lower", "not told apart")
+WORDS = {ABOVE: "higher", BELOW: "lower", OPEN: "not told apart"}
 
 
 class Seen(NamedTuple):
@@ -47,7 +47,7 @@ class Seen(NamedTuple):
     @property
     def words(self) -> str:
         """Where the interval lies."""
-        return APART[0] if self.low > 0 else APART[1] if self.high < 0 else APART[2]
+        return WORDS[side(self)]
 
 
 def seen(records: Iterable[RunRecord], profile: str, chosen: Sequence[ChoiceScores]) -> list[Seen]:

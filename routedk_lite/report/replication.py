@@ -126,7 +126,7 @@ def page_parts(
     sentences = found_sentences(claims.profile, judgements, controls, own)
     return {
         "found": "\n".join(f"{n}. {sentence}" for n, sentence in enumerate(sentences, 1)),
-        "coverage": coverage_table(),
+        "coverage": coverage_table() if page == STUDY else "",
         "state": f"The {len(claims)} claims so far: {state}.\n\n*{where}*",
         "summary": summary_table(judgements, anchor=page.anchor),
         "settings": settings_table(get_profile(claims.profile), own),

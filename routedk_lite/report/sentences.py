@@ -11,7 +11,7 @@ Comparisons are those of `verdicts`: paired by session and seed, and judged from
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..answers.baselines import FLOORS, SIMILARITIES
 from ..data.sessions import PUBLIC_DOMAINS
@@ -105,9 +105,9 @@ def _best(found: Mapping[str, Sequence[Finding]], runs: Sequence[str]) -> list[F
     ]
 
 
-def side(finding: Finding) -> str:
-    """Where a lies by the interval of a − b."""
-    return ABOVE if finding.low > 0 else BELOW if finding.high < 0 else OPEN
+def side(difference: Any) -> str:
+    """Where a lies by the interval of a − b, from `low` to `high`."""
+    return ABOVE if difference.low > 0 else BELOW if difference.high < 0 else OPEN
 
 
 def _stands(findings: Sequence[Finding], rival: str, domains: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from ..data.sessions import PUBLIC_DOMAINS
 from ..statistics import PairedDifference, paired_difference
 from ..study.records import RunRecord, load_attachment, without_seed
 from .scores import BASE, sessions_of, strict_scores
-from .sentences import Sentence, between, listed, plain, signed
+from .sentences import ABOVE, BELOW, OPEN, Sentence, between, listed, plain, side, signed
 
 
 class ChoiceScores(NamedTuple):
@@ -96,13 +96,9 @@ def what_choosing_adds(found: Sequence[ChoiceScores]) -> Sentence | None:
 
 
 def _headline(found: Sequence[ChoiceScores]) -> str:
-    sides = {
-        "beats": [c.domain for c in found if c.difference.low > 0],
-        "loses to": [c.domain for c in found if c.difference.high < 0],
-        "is not told apart from": [c.domain for c in found if c.difference.low <= 0 <= c.difference.high],
-    }
+    verbs = {ABOVE: "beats", BELOW: "loses to", OPEN: "is not told apart from"}
     parts: list[str] = []
-    for verb, domains in sides.items():
-        if domains:
+    for name, verb in verbs.items():
+        if domains := [c.domain for c in found if side(c.difference) == name]:
             parts.append(f"{verb} {'it' if parts else 'a majority vote'} in {listed(domains)}")
     return f"Choosing by consensus {listed(parts)}."
