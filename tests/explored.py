@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from routedk_lite.answers.consensus import Consensus
 from routedk_lite.answers.decoding import Answer, Samples
 from routedk_lite.answers.voting import vote_all
 from routedk_lite.book.explorer.static import RouterExplorer
@@ -19,8 +20,9 @@ from routedk_lite.config import VoteConfig
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import format_answer
 from routedk_lite.data.sessions import Session
+from routedk_lite.study.explored import VOTE_OR_CONSENSUS, VOTE_OR_ONE, choose_sessions, distinct_answers
 from routedk_lite.study.measurements import write_measurement
-from routedk_lite.study.mixtures import choose_sessions, distinct_answers, setting_text, settings
+from routedk_lite.study.mixtures import setting_text, settings
 from routedk_lite.study.records import write_record
 
 EXPERTS = ("base-seed0", "rules-seed0", "reasoning-seed0")
@@ -49,8 +51,18 @@ def sample(session: Session, rng: np.random.Generator, n: int) -> Samples:
     return Samples(session.id, drawn[0], tuple(drawn))
 
 
-def make_results(folder: Path, *, n_layers: int = 5, profile: str = "toy", seed: int = 0) -> Path:
-    """Write all records and the measurement that an explorer of the toy shop is made from."""
+def make_results(
+    folder: Path, *, n_layers: int = 5, profile: str = "toy", seed: int = 0, consensus: bool = False
+) -> Path:
+    """Write all records and the measurement that an explorer of the toy shop is made from.
+
+    Args:
+        folder: gets them.
+        n_layers: routed ones.
+        profile: whose they claim to be.
+        seed: of chance.
+        consensus: whether every answer is one of many samples, which the run keeps.
+    """
     rng, test = np.random.default_rng(seed), load_domain("toyshop", "test")
     common: dict[str, Any] = {"profile": profile, "config": {}, "config_hash": "0", "wall_seconds": 1.0}
     logits = rng.normal(0, 2, (len(test), n_layers, 3))
@@ -72,11 +84,17 @@ def make_results(folder: Path, *, n_layers: int = 5, profile: str = "toy", seed:
         record(name, f"fusion-{name}")
     rows = [{"id": s.id, "alpha": np.round(a, 4).tolist()} for s, a in zip(test, alpha, strict=True)]
     analysis = {"experts": list(EXPERTS), "layers": list(range(n_layers))}
-    record("dynamic", "fusion-dynamic", analysis=analysis, attachments={"alpha": rows}, adapter_sha256=HASHES)
     drawn = [sample(s, rng, VoteConfig().n) for s in test]
     votes = {id_: list(vote.bundles) for id_, vote in vote_all(drawn).items()}
-    record("vote", "voting-dynamic", votes, attachments={"samples": [s.to_json() for s in drawn]})
-    chosen = choose_sessions(test, answers, alpha, 12)
+    samples = {"samples": [s.to_json() for s in drawn]}
+    agreed = {s.id: list(Consensus()(s.drawn, s.greedy)) for s in drawn} if consensus else None
+    kept = {"alpha": rows, **(samples if consensus else {})}
+    record("dynamic", "fusion-dynamic", agreed, analysis=analysis, attachments=kept, adapter_sha256=HASHES)
+    if consensus:
+        answers["vote"] = votes
+    else:
+        record("vote", "voting-dynamic", votes, attachments=samples)
+    chosen = choose_sessions(test, answers, alpha, 12, VOTE_OR_CONSENSUS if consensus else VOTE_OR_ONE)
     logs = logits - logits.max(-1, keepdims=True)
     place = {s.id: i for i, s in enumerate(test)}
     grid = settings(3)

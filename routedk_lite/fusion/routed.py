@@ -203,6 +203,8 @@ class RoutedModel(nn.Module):
         Raises:
             ValueError: wrong number of experts or layers, or a layer without experts.
         """
+        if not isinstance(alpha, torch.Tensor):
+            alpha = np.array(alpha, dtype=np.float32)  # a copy: torch warns of arrays that must not be written
         weights = torch.as_tensor(alpha, dtype=torch.float32, device=self.device)
         if weights.shape[-1] != len(self.adapters) or not self.fusion.has_alpha:
             raise ValueError(f"alpha has {weights.shape[-1]} weights: give one for each of {list(self.expert_names)}")

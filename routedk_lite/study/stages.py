@@ -14,7 +14,7 @@ from ..config import settings
 from ..data.habits import HABITS
 from ..data.sessions import PUBLIC_DOMAINS
 from ..fusion.xlora import XLora
-from . import ablations, experiments, fused, fusing, mixtures, preliminaries, variants
+from . import ablations, experiments, explored, fused, fusing, mixtures, preliminaries, variants
 from .fusing import fusions
 from .preliminaries import FLOOR_SEED, HINTS, HINTS_WITHOUT_TEACHER
 
@@ -33,7 +33,7 @@ ASKED_TEACHER = 0.5
 """What it takes to ask a teacher about its texts, in trainings on them: no pass backward (`student.soft_targets`)."""
 PARTS = ("method", "companion", "ablations", "fusions")
 """Of a study: RouteDK with its baselines, the questions of the companion paper (`variants`), what the router and each
-expert are good for (`ablations`, and `mixtures` for the explorer), and the fusions of other papers (`fusing`)."""
+expert are good for (`ablations`, and `explored` for the explorer), and the fusions of other papers (`fusing`)."""
 
 
 class Planned(NamedTuple):
@@ -282,5 +282,5 @@ def _ablations(study: Study) -> Iterator[Planned]:
     }
     about = "answers under changed α, for the explorer"
     yield Planned(
-        f"explorer-seed{seed}", about, "explore", seed, config, mixtures.explorer, measured=True, part="ablations"
+        f"explorer-seed{seed}", about, "explore", seed, config, explored.explorer, measured=True, part="ablations"
     )

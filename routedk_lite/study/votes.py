@@ -16,7 +16,7 @@ from ..answers.decoding import Answer, Samples, sample_bundles
 from ..answers.voting import Vote, diversity, reliability, vote, vote_all, voting_curve
 from ..data.metrics import per_session
 from ..data.prompts import ContextOf
-from ..data.sessions import Bundle
+from ..data.sessions import Bundle, Session
 from ..files import naming, read_lines
 from ..locks import locked
 from ..statistics import bootstrap_interval
@@ -81,22 +81,42 @@ def sampled(
     context: ContextOf | None = None,
     alpha: Mapping[int, np.ndarray] | None = None,
 ) -> list[Samples]:
-    """Sampled answers to the test sessions, the greedy ones with them."""
-    settings = study.profile.vote
-    draw = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": study.seed}
+    """Sampled answers to the test sessions, the greedy ones with them; an interrupted run goes on."""
 
     def ask(*, sessions, **how):
-        more = {"context": context, "alpha": alpha, **draw, **how}
-        return sample_bundles(model, study.student.tokenizer, sessions, settings.n, **more)
+        return drawn(study, model, sessions, context=context, alpha=alpha, **how)
 
     return resumed(study, name, Samples, ask)
+
+
+def drawn(study: Study, model: PreTrainedModel | RoutedModel, sessions: Sequence[Session], **how: Any) -> list[Samples]:
+    """Sampled answers, as many and as warm as the profile says.
+
+    Args:
+        study: whose student is asked.
+        model: the student, with its experts.
+        sessions: about which.
+        how: what else `sample_bundles` takes.
+    """
+    settings = study.profile.vote
+    draw = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": study.seed}
+    return sample_bundles(model, study.student.tokenizer, sessions, settings.n, **draw, **how)
+
+
+def consensus_of(study: Study, samples: Sequence[Samples]) -> list[Answer]:
+    """The answers of a profile that takes the consensus of samples."""
+    choose = _consensus(study)
+    return [Answer.of_bundles(one.id, choose(one.drawn, one.greedy)) for one in samples]
+
+
+def _consensus(study: Study) -> Consensus:
+    return Consensus(exact_weight=study.profile.decode.exact_weight)
 
 
 def voted(study: Study, samples: Sequence[Samples]) -> dict[str, Any]:
     """The fields of a run whose answers are the consensus of samples: votes and greedy answers stand beside."""
     test, votes = study.split("test"), vote_all(samples)
-    consensus = Consensus(exact_weight=study.profile.decode.exact_weight)
-    answers = [Answer.of_bundles(one.id, consensus(one.drawn, one.greedy)) for one in samples]
+    consensus = _consensus(study)
     made = {
         "greedy": measure({one.id: one.greedy.bundles for one in samples}, test),
         "majority": measure({id_: vote.bundles for id_, vote in votes.items()}, test),
@@ -106,7 +126,8 @@ def voted(study: Study, samples: Sequence[Samples]) -> dict[str, Any]:
         },
         **vote_facts(study, samples, votes),
     }
-    return {"answers": answers, "analysis": made, "attachments": {"samples": (s.to_json() for s in samples)}}
+    attachments = {"samples": (s.to_json() for s in samples)}
+    return {"answers": consensus_of(study, samples), "analysis": made, "attachments": attachments}
 
 
 def voting_curves(study: Study, samples: Sequence[Samples]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from routedk_lite.book.explorer.static import RouterExplorer
 from routedk_lite.data.metrics import per_session
 from routedk_lite.data.sessions import Session
 from routedk_lite.study import records
-from routedk_lite.study.mixtures import changed_alpha, choose_sessions, mixtures, setting_text, settings
+from routedk_lite.study.explored import choose_sessions
+from routedk_lite.study.mixtures import changed_alpha, mixtures, setting_text, settings
 
 EVIL = ("<script>alert(1)</script>", "\"quoted\" & 'single'", "</script><b>bold</b>", "\u2028\u2029", "<!--", "a\\b")
 

@@ -21,8 +21,9 @@ from ...data.parsing import parse_answer
 from ...data.sessions import Bundle, Domain, Session
 from ...fusion.statistics import DOMINANT_LOAD, UNIFORM_ENTROPY
 from ...report.tables import provenance
+from ...study.explored import by_consensus, recorded_answers, recorded_runs, recorded_samples
 from ...study.measurements import Measurement, load_measurements
-from ...study.mixtures import PARTS, TEMPERATURES, recorded_answers, recorded_runs
+from ...study.mixtures import PARTS, TEMPERATURES
 from ...study.records import RunRecord, load_all, load_attachment, without_seed
 from .votes import CONSENSUS, stops, votes_of
 
@@ -126,7 +127,7 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
     """
     values, runs, test = source.measured.values, source.runs, source.test
     answers = recorded_answers(runs)
-    samples = {row["id"]: Samples.from_json(row) for row in load_attachment(runs["vote"], "samples")}
+    samples = {one.id: one for one in recorded_samples(runs)}
     traced = np.array([row["alpha"] for row in load_attachment(runs["dynamic"], "alpha")])  # (S, L, E)
     dynamic_right = per_session(answers["dynamic"], test, "strict")
     sizes = stops(min(len(one.drawn) for one in samples.values()))
@@ -141,7 +142,7 @@ def payload(source: Source, label: str = "") -> dict[str, Any]:
         "version": 1,
         "title": f"{source.measured.domain}, {source.measured.profile} student",
         "source": label or provenance([runs["dynamic"]]),
-        "answers_by": _answers_by(runs["dynamic"]),
+        "answers_by": _answers_by(runs),
         "same": [same, asked],
         "test_sessions": len(test),
         "experts": names,
@@ -174,8 +175,13 @@ def _shown_id(session: Session) -> int | str:
     return session.id if session.name in ("", str(session.id)) else session.name
 
 
-def _answers_by(run: RunRecord) -> str:
-    if "decoder" in run.analysis:
+def _answers_by(runs: Mapping[str, RunRecord]) -> str:
+    if by_consensus(runs):
+        return (
+            "Every answer is the consensus of sampled texts, under changed weights too. The vote is the "
+            "majority of the router's texts."
+        )
+    if "decoder" in runs["dynamic"].analysis:
         return (
             "Bundles are decoded from the student's pair probabilities (how likely two products belong together), the "
             "vote's from sampled text. Under changed weights the decoder stays the one fitted for the dynamic fusion."

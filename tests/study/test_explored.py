@@ -1,0 +1,105 @@
+"""The stage behind the router explorer: an interrupted grid goes on, and a vote is found where samples are kept."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from adapted import learned, make_adapter
+from explored import make_results
+
+from routedk_lite.answers.voting import vote_all
+from routedk_lite.book.explorer.data import find_source, payload
+from routedk_lite.data.domains import load_domain
+from routedk_lite.fusion.fusion import Dynamic, Static
+from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.study import explored
+from routedk_lite.study.explored import explorer, recorded_answers, recorded_runs, recorded_samples
+from routedk_lite.study.mixtures import Setting
+from routedk_lite.study.records import load_all
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_llama, tmp_path_factory):
+    top = tmp_path_factory.mktemp("experts")
+    return [make_adapter(tiny_llama, top / f"e{i}", r=2, targets=["q_proj", "down_proj"], seed=i + 1) for i in range(3)]
+
+
+@pytest.fixture
+def study(tiny_profile, tiny_student):
+    """What the functions ask of a study, without its stages."""
+    return SimpleNamespace(profile=tiny_profile, student=tiny_student, reader=None, seed=0, progress=False)
+
+
+def test_the_stage_measures_the_grid_and_goes_on_where_it_was(study, folders, tmp_path, monkeypatch):
+    results = make_results(tmp_path / "results")
+    study.records, study.work = lambda: load_all(results), tmp_path / "work"
+    study.split = lambda name: load_domain("toyshop", name)
+    every = (0, 1, 2)
+    grid = [
+        Setting("dynamic", 1.0, every, ()),
+        Setting("static", 2.0, (0, 2), ()),
+        Setting("mix", 1.0, every, (6, 0, 0)),
+    ]
+    asked, answers = [], explored.answers_under
+
+    @contextmanager
+    def routed(study, name):
+        model = learned(RoutedModel(study.student.model, folders, Dynamic() if name == "dynamic" else Static()))
+        try:
+            yield model, None
+        finally:
+            model.unload()
+
+    def ask(study, model, sessions, alpha, decoder):
+        if len(asked) == 2 and not (tmp_path / "again").exists():
+            raise KeyboardInterrupt
+        asked.append(alpha)
+        return answers(study, model, sessions, alpha, decoder)
+
+    monkeypatch.setattr(explored, "routed", routed)
+    monkeypatch.setattr(explored, "settings", lambda n: grid)
+    monkeypatch.setattr(explored, "answers_under", ask)
+    with pytest.raises(KeyboardInterrupt):
+        explorer(study, {"sessions": 3}, "key")
+    (tmp_path / "again").touch()
+    found = explorer(study, {"sessions": 3}, "key")["values"]
+    assert len(asked) == 3, "what was asked before is not asked again"
+    assert found["settings"] == ["dynamic 1 0,1,2", "static 2 0,2", "mix 6,0,0"]
+    assert len(found["sessions"]) == 3 and found["same_as_recorded"][1] == 3
+    assert [len(s["answer_of_setting"]) for s in found["sessions"]] == [3] * 3
+    router, static, mix = asked
+    logs = np.array([s["log_alpha"] for s in found["sessions"]])
+    assert np.abs(np.exp(logs) / np.exp(logs).sum(-1, keepdims=True) - router).max() < 1e-3
+    assert (static[..., 1] == 0).all() and np.allclose(static[0], static[1]) and (mix[..., 0] == 1).all()
+
+
+def test_the_stage_names_what_is_missing(study, tmp_path):
+    study.records = lambda: []
+    with pytest.raises(
+        ValueError, match="not recorded yet: base-seed0, .*voting-dynamic-seed0. Run these stages before"
+    ):
+        explorer(study, {"sessions": 3}, "key")
+
+
+def test_where_runs_keep_their_samples_their_majority_is_the_vote(tmp_path):
+    results = make_results(tmp_path, consensus=True)
+    runs = recorded_runs(load_all(results), seed=0)
+    assert runs["vote"].run == runs["dynamic"].run == "fusion-dynamic-seed0"
+    samples, answers = recorded_samples(runs), recorded_answers(runs)
+    votes = vote_all(samples)
+    assert {i: set(b) for i, b in answers["vote"].items()} == {i: set(vote.bundles) for i, vote in votes.items()}
+    assert any(set(answers["vote"][i]) != set(answers["dynamic"][i]) for i in votes), "consensus is another choice"
+    data = payload(find_source(results, "toy", "toyshop"))
+    assert "consensus" in data["answers_by"] and "greedy" not in data["answers_by"]
+    assert "vote" in data["methods"]
+    by_id = {one["id"]: one for one in data["sessions"]}
+    assert all(
+        by_id[i]["votes"]["winner"] in by_id[i]["votes"]["options"] + [by_id[i]["votes"]["fallback"]] for i in by_id
+    )
+    assert {"the majority is right, consensus is not", "consensus is right, the majority is not"} & {
+        one["why"] for one in data["sessions"]
+    }
+    assert not any("one answer" in one["why"] for one in data["sessions"])
