@@ -7,7 +7,7 @@ import importlib.util
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -70,6 +70,31 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def explorer_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up records of the toy shop, from which an explorer can be made."""
+    from explored import make_results
+
+    return make_results(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def explorer(explorer_results: Path) -> Any:
+    """The explorer of these records."""
+    from routedk_lite.book.explorer.static import RouterExplorer
+
+    return RouterExplorer.from_results(explorer_results, "toy", "toyshop")
+
+
+@pytest.fixture
+def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens explorers as one page in the browser."""
+    from explored import visiting
+
+    with visiting(browser, tmp_path) as open_page:
+        yield open_page
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from explored import make_results
 
 from routedk_lite.answers.decoding import Samples
 from routedk_lite.answers.voting import vote
@@ -33,18 +31,13 @@ EVIL = ("<script>alert(1)</script>", "\"quoted\" & 'single'", "</script><b>bold<
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory) -> Path:
-    return make_results(tmp_path_factory.mktemp("results"))
+def source(explorer_results):
+    return find_source(explorer_results, "toy", "toyshop")
 
 
 @pytest.fixture(scope="module")
-def source(results):
-    return find_source(results, "toy", "toyshop")
-
-
-@pytest.fixture(scope="module")
-def explorer(results) -> RouterExplorer:
-    return RouterExplorer.from_results(results, "toy", "toyshop", label="made up")
+def explorer(explorer_results) -> RouterExplorer:
+    return RouterExplorer.from_results(explorer_results, "toy", "toyshop", label="made up")
 
 
 @pytest.fixture
@@ -186,18 +179,18 @@ def test_payload_is_small(explorer) -> None:
     assert json.loads(json.dumps(explorer.data)) == explorer.data
 
 
-def test_missing_records_are_named(results, tmp_path) -> None:
+def test_missing_records_are_named(explorer_results, tmp_path) -> None:
     with pytest.raises(ValueError, match="no explorer-seed0 of profile 'smol'.*routedk run --profile smol"):
-        find_source(results, "smol", "toyshop")
-    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+        find_source(explorer_results, "smol", "toyshop")
+    shutil.copytree(explorer_results, tmp_path, dirs_exist_ok=True)
     (tmp_path / "toy/toyshop/rules-seed0.json").unlink()
     with pytest.raises(ValueError, match="not recorded yet: rules-seed0"):
         find_source(tmp_path, "toy", "toyshop")
     assert available(tmp_path) == [("toy", "toyshop")] and available(tmp_path / "nothing") == []
 
 
-def test_records_that_do_not_belong_together_are_refused(results, tmp_path) -> None:
-    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+def test_records_that_do_not_belong_together_are_refused(explorer_results, tmp_path) -> None:
+    shutil.copytree(explorer_results, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "toy/toyshop/measured/explorer-seed0.json"
     measured = json.loads(path.read_text())
     measured["adapter_sha256"]["base-seed0"] = "other"
@@ -206,8 +199,8 @@ def test_records_that_do_not_belong_together_are_refused(results, tmp_path) -> N
         find_source(tmp_path, "toy", "toyshop")
 
 
-def test_a_run_of_other_test_sessions_is_refused(results, tmp_path) -> None:
-    shutil.copytree(results, tmp_path, dirs_exist_ok=True)
+def test_a_run_of_other_test_sessions_is_refused(explorer_results, tmp_path) -> None:
+    shutil.copytree(explorer_results, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "toy/toyshop/rules-seed0.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data_sha256": "0"}))
     with pytest.raises(ValueError, match="rules-seed0.json was made from other test sessions"):

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterator
 from html import unescape
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 from conftest import ROOT
-from explored import drag, make_results, now, part, shown_alpha, visiting
+from explored import drag, now, part, shown_alpha
 
 from routedk_lite.book.explorer.static import RouterExplorer
 from routedk_lite.files import asset
 
 PURE = "\n".join(asset("explorer", f"{name}.js").read_text(encoding="utf-8") for name in ("arithmetic", "dom", "link"))
 PAGE = ROOT / "book/explorer.md"
-
-
-@pytest.fixture(scope="module")
-def explorer(tmp_path_factory) -> RouterExplorer:
-    return RouterExplorer.from_results(make_results(tmp_path_factory.mktemp("results")), "toy", "toyshop")
-
-
-@pytest.fixture
-def visit(browser, tmp_path) -> Iterator[Callable[..., Any]]:
-    with visiting(browser, tmp_path) as open_page:
-        yield open_page
 
 
 def fragment(tab: Any) -> str:

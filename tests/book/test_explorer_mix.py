@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from explored import drag, make_results, now, part, shown_alpha, visiting
+from explored import drag, now, part, shown_alpha
 
 from routedk_lite.book.explorer.static import RouterExplorer
 from routedk_lite.files import asset
 from routedk_lite.study.mixtures import mixtures
 
 ARITHMETIC = asset("explorer", "arithmetic.js").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def explorer(tmp_path_factory) -> RouterExplorer:
-    return RouterExplorer.from_results(make_results(tmp_path_factory.mktemp("results")), "toy", "toyshop")
-
-
-@pytest.fixture
-def visit(browser, tmp_path) -> Iterator[Callable[..., Any]]:
-    with visiting(browser, tmp_path) as open_page:
-        yield open_page
 
 
 def shares(tab: Any) -> list[int]:

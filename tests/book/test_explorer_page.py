@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, require
-from explored import drag, make_results, now, part, shown_alpha, visiting
+from explored import drag, now, part, shown_alpha
 
 from routedk_lite.answers.decoding import Samples
 from routedk_lite.answers.voting import vote
@@ -30,22 +28,6 @@ SUBSETS = ((0, 1, 2), (0, 1), (0, 2), (1, 2), (0,), (1,), (2,))
 NOW = "tfoot .rdkx-now"
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory) -> Path:
-    return make_results(tmp_path_factory.mktemp("results"))
-
-
-@pytest.fixture(scope="module")
-def explorer(results) -> RouterExplorer:
-    return RouterExplorer.from_results(results, "toy", "toyshop")
-
-
-@pytest.fixture
-def visit(browser, tmp_path) -> Iterator[Callable[..., Any]]:
-    with visiting(browser, tmp_path) as open_page:
-        yield open_page
-
-
 def study_of(entry: tuple[str, str] | None, results: Path):
     """The made-up records, or recorded ones."""
     if entry is None:
@@ -59,8 +41,8 @@ def study_of(entry: tuple[str, str] | None, results: Path):
 
 
 @pytest.mark.parametrize("entry", [None, *RECORDED], ids=lambda e: "-".join(e) if e else "made-up")
-def test_alpha_is_that_of_torch(entry, results, browser) -> None:
-    source = study_of(entry, results)
+def test_alpha_is_that_of_torch(entry, explorer_results, browser) -> None:
+    source = study_of(entry, explorer_results)
     data = RouterExplorer.from_results(source.measured.path.parents[3], source.measured.profile, source.test.name).data
     asked = [[t, [i in s for i in range(3)]] for t in TEMPERATURES for s in SUBSETS]
     tab = browser.new_page()
@@ -86,8 +68,8 @@ def test_alpha_is_that_of_torch(entry, results, browser) -> None:
 
 
 @pytest.mark.parametrize("entry", [None, *RECORDED], ids=lambda e: "-".join(e) if e else "made-up")
-def test_votes_are_those_of_the_package(entry, results, browser) -> None:
-    source = study_of(entry, results)
+def test_votes_are_those_of_the_package(entry, explorer_results, browser) -> None:
+    source = study_of(entry, explorer_results)
     data = RouterExplorer.from_results(source.measured.path.parents[3], source.measured.profile, source.test.name).data
     tab = browser.new_page()
     winners = tab.evaluate(
@@ -138,7 +120,7 @@ def test_without_javascript_only_what_works_is_shown(visit, explorer) -> None:
     assert "need JavaScript" in tab.locator(".rdkx noscript").last.inner_text()
 
 
-@pytest.mark.parametrize("width", [360, 760, 1280])
+@pytest.mark.parametrize("width", [360, 560, 760, 1100, 1280])
 def test_nothing_jumps_while_the_page_comes_up(visit, explorer, width: int) -> None:
     tab = visit(explorer, width=width)
     tab.wait_for_timeout(300)
@@ -151,9 +133,13 @@ def test_nothing_jumps_while_the_page_comes_up(visit, explorer, width: int) -> N
         })"""
     )
     assert shift < 0.01
-    heights = [part(tab, "products").bounding_box()["y"], part(tab, "heat").bounding_box()["y"]]
+    heights, said = [part(tab, name).bounding_box()["y"] for name in ("products", "heat")], set()
     drag(tab, "temperature", 2)
-    assert [part(tab, "products").bounding_box()["y"], part(tab, "heat").bounding_box()["y"]] == heights
+    assert [part(tab, name).bounding_box()["y"] for name in ("products", "heat")] == heights
+    for temperature in (2, 1.37, -1.3):  # on the grid, and beside it, of which the page says more
+        drag(tab, "temperature", temperature)
+        said.add(part(tab, "now").bounding_box()["height"])
+    assert len(said) == 1, "its sentence keeps its place however long it is"
 
 
 def test_it_leaves_no_global_names(visit, explorer) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import ROOT, require
-from explored import drag, make_results, part, visiting
+from explored import drag, part
 
 from routedk_lite.answers.consensus import Consensus, bundle_agreement
 from routedk_lite.answers.decoding import Samples
@@ -26,22 +24,6 @@ RECORDED = [entry for entry in available(ROOT / "results") if entry[0] != "toy"]
 PURE = "\n".join(
     asset("explorer", f"{name}.js").read_text(encoding="utf-8") for name in ("arithmetic", "dom", "tables", "votes")
 )
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory) -> Path:
-    return make_results(tmp_path_factory.mktemp("results"))
-
-
-@pytest.fixture(scope="module")
-def explorer(results) -> RouterExplorer:
-    return RouterExplorer.from_results(results, "toy", "toyshop")
-
-
-@pytest.fixture
-def visit(browser, tmp_path) -> Iterator[Callable[..., Any]]:
-    with visiting(browser, tmp_path) as open_page:
-        yield open_page
 
 
 @pytest.fixture
@@ -61,10 +43,10 @@ def bundles(session: dict[str, Any], place: int) -> frozenset[frozenset[int]]:
 
 
 @pytest.mark.parametrize("entry", [None, *RECORDED], ids=lambda e: "-".join(e) if e else "made-up")
-def test_picks_and_agreement_are_those_of_the_package(entry, results, browser) -> None:
+def test_picks_and_agreement_are_those_of_the_package(entry, explorer_results, browser) -> None:
     if entry is not None:
         require(bool(os.environ.get("ROUTEDK_MIRROR")) or domain_is_cached(entry[1]), "needs the public data")
-    source = find_source(*((ROOT / "results", *entry) if entry else (results, "toy", "toyshop")))
+    source = find_source(*((ROOT / "results", *entry) if entry else (explorer_results, "toy", "toyshop")))
     data = RouterExplorer.from_results(source.measured.path.parents[3], source.measured.profile, source.test.name).data
     tab = browser.new_page()
     found = tab.evaluate(
