@@ -1,4 +1,4 @@
-"""A small model that has learned how good a sampled answer is: reward-guided selection, as RouteDK suggests.
+"""A small model that has learned how good a sampled answer is: reward-guided selection.
 
 It looks at an answer as everybody can see it: how likely the student found it, how well it agrees with the other
 samples, what its bundles look like, and, where pairs of items were read as well, how well they hold together. It

@@ -1,4 +1,4 @@
-"""The open questions of the paper that records can speak about: what was asked, what was seen, with which interval.
+"""Questions that the paper leaves open and records can speak about: what was asked, what was seen, with which interval.
 
 The fourth, when fixed weights beat the router, has a table of its own (`when`).
 """

@@ -11,7 +11,7 @@ from ..answers.decoding import Samples
 from ..answers.voting import resampled_scores
 from ..data.domains import load_domain
 from ..data.metrics import per_session
-from ..data.sessions import Domain
+from ..data.sessions import Bundle, Domain
 from ..statistics import group_difference, paired_difference, smallest_detectable_difference
 from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
 from .claims import Claim, ClaimError, Comparison
@@ -153,6 +153,10 @@ class Shelf:
         written = all("samples" in record.attachments for record in self.by_seed(domain, pattern).values())
         return pattern if written else pattern.replace("fusion-", "voting-", 1)
 
+    def answers(self, record: RunRecord) -> Mapping[int, Sequence[Bundle]]:
+        """Session id → bundles of a run."""
+        return {id_: answer.bundles for id_, answer in load_predictions(record).items()}
+
     def scores(self, domain: str, pattern: str, metric: str, voters: int | None) -> dict[int | None, np.ndarray]:
         """Seed → the metric of every test session."""
         return {seed: self._of(record, metric, voters) for seed, record in self.by_seed(domain, pattern).items()}
@@ -163,8 +167,7 @@ class Shelf:
             protocol, name = metric.split()
             test = self.test(record.domain)
             if voters is None:
-                predictions = {id_: answer.bundles for id_, answer in load_predictions(record).items()}
-                self._scores[key] = getattr(per_session(predictions, test, protocol), name).astype(float)
+                self._scores[key] = getattr(per_session(self.answers(record), test, protocol), name).astype(float)
             else:
                 samples = [Samples.from_json(row) for row in load_attachment(record, "samples")]
                 chance = np.random.default_rng(0)

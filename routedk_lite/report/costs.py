@@ -57,14 +57,14 @@ CALLS = (
         "GPT-4o mini",
         0.15,
         0.60,
-        "recommended in place of the next",
+        "recommended in place of GPT-3.5 Turbo",
         "https://openrouter.ai/openai/gpt-4o-mini-2024-07-18",
     ),
     CallPrice(
         "GPT-3.5 Turbo",
         0.50,
         1.50,
-        "named as the paper's teacher; served until October 2026",
+        "the paper's teacher, as one public summary has it; served until October 2026",
         "https://developers.openai.com/api/docs/models/gpt-3.5-turbo",
     ),
     CallPrice(
@@ -112,11 +112,15 @@ class Cost(NamedTuple):
 
 
 def costs(claim: Claim, shelf: Shelf) -> tuple[Cost, ...]:
-    """Every recorded run that a claim about cost names; not those on a GPU, for which no price is listed."""
+    """Every recorded run that a claim about cost names; not those on a GPU, for which no price is listed.
+
+    An answer of the method is a vote: where a run keeps no samples, the run of its votes is priced.
+    """
     priced = [record for record in shelf.records if record.student and not record.hardware.get("gpu")]
     found = []
     for domain in claim.domains:
-        fitting = [(p, r) for p in claim.costs for r in priced if r.domain == domain and fnmatch(r.run, p)]
+        named = [(pattern, shelf.votes_of(domain, pattern)) for pattern in claim.costs]
+        fitting = [(p, r) for p, run in named for r in priced if r.domain == domain and fnmatch(r.run, run)]
         if fitting:
             tokens = call_tokens(shelf.test(domain))
             found += [_cost(pattern, record, tokens) for pattern, record in fitting]

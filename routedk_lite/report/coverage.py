@@ -95,10 +95,10 @@ def coverage_table() -> str:
         for found in coverage(generator=np.random.default_rng(0), n_studies=2000)
     ]
     header = [
-        "share of the variance that seeds bring in",
-        "the interval holds the truth",
-        "one of the sessions alone does",
-        "a test errs",
-        f"any of {FAMILY} corrected tests errs",
+        "share of the variance due to seeds",
+        "our interval covers the truth",
+        "a sessions-only interval covers it",
+        "false positives of one test",
+        f"any false positive in {FAMILY} corrected tests",
     ]
     return text_table(header, rows, text_columns=0, markdown=True)

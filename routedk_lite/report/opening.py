@@ -16,6 +16,7 @@ from .findings import (
     NO_DIRECTION,
     NO_LARGER,
     NOT_DECIDED,
+    NOT_JUDGED,
     NOT_RUN,
     OTHER_WAY,
     REPLICATES,
@@ -77,13 +78,13 @@ def _so_far(judgements: Iterable[Judgement]) -> str:
     """Titles of claims that lack seeds, by where they lead in all domains that were run."""
     leading: dict[str, list[str]] = {AS_CLAIMED: [], OTHER_WAY: [], NO_DIRECTION: [], "mixed": []}
     for judgement in judgements:
-        if judgement.verdict == NOT_RUN or judgement.verdict.partition(" (")[0] in _VERBS:
+        if not judgement.verdict.startswith(NOT_JUDGED):
             continue
         found = {judgement.direction(domain) for domain in judgement.claim.domains} - {""}
         leading[found.pop() if len(found) == 1 else "mixed"].append(judgement.claim.title)
     parts = [f"*{word}*: {'; '.join(titles)}" for word, titles in leading.items() if titles]
     if parts:
-        return f"Where those lead that lack seeds: {'. '.join(parts)}."
+        return f"Direction so far, where seeds are missing: {'. '.join(parts)}."
     return "" if any(j.verdict == NOT_RUN for j in judgements) else "Each has the seeds that it needs."
 
 
@@ -97,7 +98,7 @@ def what_it_costs(judgements: Iterable[Judgement]) -> Sentence | None:
     if len(cheaper) == len(found):
         headline = "Answering with the student is cheaper than asking even the cheapest teacher."
     elif len(dearer) == len(found):
-        headline = "Answering with the student costs more than asking even the dearest teacher."
+        headline = "Answering with the student costs more than asking even the costliest teacher."
     elif cheaper:
         runs = listed(sorted({cost.pattern.removesuffix("-seed*") for cost in cheaper}))
         headline = (

@@ -17,6 +17,7 @@ from ..config import Profile, get_profile
 from ..data.sessions import PUBLIC_DOMAINS
 from ..files import atomic_write, sha256_json
 from ..study.records import RunRecord
+from .choosing import by_choice, choosing_table, what_choosing_changes
 from .claims import Claims, check_chapters, check_recorded, check_runs
 from .coverage import coverage_table
 from .figure import claims_figure
@@ -123,12 +124,16 @@ def page_parts(
     controls = judge_controls(claims, records) if page == STUDY else []
     state = "; ".join(f"{verdict}: {number}" for verdict, number in counts.most_common())
     where = provenance(own) if own else "No records yet."
+    choices = by_choice(claims, own)
     sentences = found_sentences(claims.profile, judgements, controls, own)
+    sentences += filter(None, [what_choosing_changes(choices)])
     return {
         "found": "\n".join(f"{n}. {sentence}" for n, sentence in enumerate(sentences, 1)),
         "coverage": coverage_table() if page == STUDY else "",
         "state": f"The {len(claims)} claims so far: {state}.\n\n*{where}*",
         "summary": summary_table(judgements, anchor=page.anchor),
+        "choosing_f1": choosing_table(choices, "strict f1"),
+        "choosing_exact": choosing_table(choices, "strict exact_match"),
         "settings": settings_table(get_profile(claims.profile), own),
         "control": "\n\n".join(claim_section(claims, j, folder) for j in controls),
         "claims": "\n\n".join(claim_section(claims, j, folder, anchor=page.anchor) for j in judgements),
@@ -142,7 +147,7 @@ def settings_table(profile: Profile, records: Sequence[RunRecord]) -> str:
     domains = [d for d in PUBLIC_DOMAINS if any(r.domain == d and r.student for r in records)]
     batch = train.micro_batch_size * train.accumulation_steps
     jointly = f"{train.joint_epochs} on three domains + " if train.joint_epochs else ""
-    reads = "the same" + ", divided by its root mean square" * router.normalize
+    reads = "the mean state of the prompt" + ", divided by its root mean square" * router.normalize
     rows = [
         ["student", "Llama-3.1-8B-Instruct (public summary)", f"`{profile.student.id}`"],
         ["weights of the student", "4-bit, QLoRA (public summary)", _weights(profile)],
@@ -151,7 +156,7 @@ def settings_table(profile: Profile, records: Sequence[RunRecord]) -> str:
         ["experts: rate, epochs, batch", "unknown", f"{train.learning_rate:g}, {jointly}{train.epochs}, {batch}"],
         ["loss", "likelihood of the answer", f"answers × {train.answer_weight:g} + pairs × {train.pair_weight:g}"],
         ["where knowledge stands", "in the prompt in training (public summary)", f"the same (`{profile.place}`)"],
-        ["router: what it reads", "the mean state of the prompt (public summary)", reads],
+        ["router: what it reads", "pooled hidden states; over which tokens is unknown (public summary)", reads],
         ["router: rate, epochs", "unknown", f"{router.learning_rate:g}, {router.epochs}"],
         ["vote: answers, temperature", "up to 32, unknown", f"{vote.n}, {vote.temperature:g}"],
         [
@@ -159,7 +164,7 @@ def settings_table(profile: Profile, records: Sequence[RunRecord]) -> str:
             "the most frequent",
             {"pairs": "decoded from pairs", "consensus": "consensus"}.get(profile.answers, "the most likely"),
         ],
-        ["titles", "whole", f"cut to {profile.prompt.max_title_words} words"],
+        ["titles", "whole (earlier code)", f"cut to {profile.prompt.max_title_words} words"],
         ["seeds", "unknown", ", ".join(map(str, seeds)) or NOT_RUN],
         ["domains with a student", "electronic, clothing, food", ", ".join(domains) or NOT_RUN],
     ]

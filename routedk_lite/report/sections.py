@@ -14,14 +14,16 @@ from .tables import UNBROKEN, text_table
 from .verdicts import Judgement
 
 SO_FAR = (
-    "Not judged yet, for want of seeds: the last column shows the direction so far, and *detectable* the smallest true "
-    "difference that so many sessions would probably have shown, if seeds brought in nothing."
+    "Not judged yet, because seeds are missing. The last column shows the direction so far. *detectable* is the "
+    "smallest true difference that this many sessions would probably show if seeds added no variance."
 )
+SELDOM = 0.9
+"""A run that names a bundle in fewer sessions is pointed out."""
 FORMULA = r"""In dollars a session, the student costs $s\,(n\,c + g\,m) / 3600$ and the teacher $(q\,r + a\,w) / 10^6$:
 
 - $s$ seconds on $n$ cores with $g$ GB of memory, at a price of $c$ for a core and $m$ for a GB, both an hour;
-- $q$ tokens of the question and $a$ of the answer, at a price of $r$ for a million that are read and $w$ for a million
-  that are written."""
+- $q$ tokens in the question and $a$ in the answer, at a price of $r$ per million tokens read and $w$ per million
+  written."""
 
 
 def claim_section(claims: Claims, judgement: Judgement, folder: Path, *, anchor: str = "claim") -> str:
@@ -50,6 +52,8 @@ def claim_section(claims: Claims, judgement: Judgement, folder: Path, *, anchor:
         parts.append(findings_table(known))
         if not all(f.is_judged for f in known):
             parts.append(SO_FAR)
+    if few := _seldom_answered(judgement.records):
+        parts.append(few)
     if hindered := [f for f in judgement.findings if f.hindrance]:
         reasons = (f"{f.comparison.label} ({f.domain}): {f.hindrance}" for f in hindered)
         parts.append(f"Cannot be compared: {'; '.join(reasons)}.")
@@ -62,6 +66,15 @@ def claim_section(claims: Claims, judgement: Judgement, folder: Path, *, anchor:
     if judgement.records:
         parts.append(_records_dropdown(judgement.records, folder))
     return "\n\n".join(parts)
+
+
+def _seldom_answered(records: Iterable[RunRecord]) -> str:
+    """Which runs name a bundle in few sessions only; empty if none does."""
+    few = [r for r in records if r.metrics["strict"]["valid_rate"] < SELDOM]
+    if not few:
+        return ""
+    named = "; ".join(f"`{r.run}` in {100 * r.metrics['strict']['valid_rate']:.0f} % ({r.domain})" for r in few)
+    return f"Sessions in which a bundle is named at all: {named}. A difference from such a run measures that first."
 
 
 def _cited(paper: Paper, where: str) -> str:

@@ -1,8 +1,8 @@
 """What was found, in three sentences that are worded by the numbers.
 
-1. What a student adds: the base expert beside the best floor, the best clustering, and the decoder on MiniLM
-   similarities of titles.
-2. Whether the way of teaching and fusing matters: the range of all ways, and the router less static weights.
+1. What a student adds: the base expert beside the best floor, the best clustering, the decoder on MiniLM
+   similarities of titles, and the teacher, in strict F1; beside floors and teacher in exact match as well.
+2. Whether fusing matters: the router less the base expert alone and less static weights, and the range of all fusions.
 3. Whether the instruments would see it: the positive control.
 
 Comparisons are those of `verdicts`: paired by session and seed, and judged from three seeds on.
@@ -29,6 +29,8 @@ _RIVALS = {
     "teacher": (TEACHER,),
 }
 """What the base expert is set against; of several, the best in each domain."""
+_FUSED_RIVALS = {"the base expert alone": BASE, "static weights": STATIC}
+"""What the router is set against."""
 _CALLED = {
     "floor": "the best floor",
     "clustering": "the better clustering of titles",
@@ -47,21 +49,39 @@ class Sentence(NamedTuple):
         return f"**{self.headline}** {self.figures}"
 
 
-def compared(records: Iterable[RunRecord], profile: str) -> dict[str, list[Finding]]:
-    """The comparisons behind the first two sentences, by the second run's name, one per domain where both are known."""
-    rivals = [run for runs in _RIVALS.values() for run in runs]
-    pairs = {run: (f"{BASE}-seed*", run) for run in rivals}
-    pairs[f"{STATIC}-seed*"] = f"{ROUTER}-seed*", f"{STATIC}-seed*"
+class Compared(NamedTuple):
+    """The comparisons behind the first two sentences: second run → one finding per domain where both are known."""
+
+    f1: Mapping[str, Sequence[Finding]]
+    exact: Mapping[str, Sequence[Finding]]
+    """In exact match, with floors and teacher."""
+
+
+def compared(records: Iterable[RunRecord], profile: str) -> Compared:
+    """Compare what the first two sentences are about.
+
+    Raises:
+        ClaimError, RecordError: see `verdicts.judge_pairs`.
+    """
+    records = list(records)
+    rivals = {run: (f"{BASE}-seed*", run) for runs in _RIVALS.values() for run in runs}
+    fused = {f"{run}-seed*": (f"{ROUTER}-seed*", f"{run}-seed*") for run in (BASE, STATIC)}
+    floors_and_teacher = {run: rivals[run] for name in ("floor", "teacher") for run in _RIVALS[name]}
+    return Compared(
+        _found(judge_pairs(records, profile, rivals | fused)),
+        _found(judge_pairs(records, profile, floors_and_teacher, metric="strict exact_match")),
+    )
+
+
+def _found(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
     found: dict[str, list[Finding]] = {}
-    for finding in judge_pairs(records, profile, pairs):
-        if not finding.missing:
+    for finding in findings:
+        if finding.is_compared:
             found.setdefault(finding.comparison.label, []).append(finding)
     return found
 
 
-def sentences(
-    scores: Sequence[Score], found: Mapping[str, Sequence[Finding]], controls: Iterable[Judgement]
-) -> list[Sentence]:
+def sentences(scores: Sequence[Score], found: Compared, controls: Iterable[Judgement]) -> list[Sentence]:
     """All that can be said.
 
     Args:
@@ -71,7 +91,7 @@ def sentences(
     """
     said = (
         what_a_student_adds(scores, found),
-        whether_the_way_matters(scores, found),
+        whether_the_way_matters(scores, found.f1),
         whether_it_would_be_seen(controls),
     )
     return [sentence for sentence in said if sentence]
@@ -80,19 +100,25 @@ def sentences(
 # --- what a student adds ------------------------------------------------------------------------------------------
 
 
-def what_a_student_adds(scores: Sequence[Score], found: Mapping[str, Sequence[Finding]]) -> Sentence | None:
+def what_a_student_adds(scores: Sequence[Score], found: Compared) -> Sentence | None:
     """The base expert and its rivals; nothing, where it was not run."""
     base = {s.domain: s for s in scores if s.run == BASE and s.is_trained}
     domains = [domain for domain in PUBLIC_DOMAINS if domain in base]
     if not domains:
         return None
-    against = {name: _best(found, runs) for name, runs in _RIVALS.items()}
-    numbers = listed([f"{base[d].f1.estimate:.3f} {between(*base[d].f1[1:])} in {d}" for d in domains])
-    stands = [_stands(findings, _CALLED[name], domains) for name, findings in against.items() if findings]
-    figures = f"The base expert reaches a strict F1 of {numbers}"
-    if stands:
-        figures += f": {'; '.join(stands)}"
-    return Sentence(_headline(against), f"{figures}. {_seeds(base.values())}")
+    f1, exact = ({name: _best(by_run, runs) for name, runs in _RIVALS.items()} for by_run in found)
+    reached = {
+        "The base expert reaches a strict F1 of": (
+            f1,
+            [f"{base[d].f1.estimate:.3f} {between(*base[d].f1[1:])} in {d}" for d in domains],
+        ),
+        "Its exact match is": (exact, [f"{base[d].exact:.3f} in {d}" for d in domains]),
+    }
+    figures = []
+    for start, (against, numbers) in reached.items():
+        stands = [_stands(findings, _CALLED[name], domains) for name, findings in against.items() if findings]
+        figures.append(f"{start} {listed(numbers)}" + (f": {'; '.join(stands)}" if stands else ""))
+    return Sentence(_headline(f1, exact), f"{'. '.join(figures)}. {_seeds(base.values())}")
 
 
 def _best(found: Mapping[str, Sequence[Finding]], runs: Sequence[str]) -> list[Finding]:
@@ -121,11 +147,15 @@ def _stands(findings: Sequence[Finding], rival: str, domains: Sequence[str]) -> 
     return f"{', '.join(parts)} ({_range([f.estimate for f in findings], signed)})"
 
 
-def _headline(against: Mapping[str, Sequence[Finding]]) -> str:
+def _headline(f1: Mapping[str, Sequence[Finding]], exact: Mapping[str, Sequence[Finding]]) -> str:
     subject, parts = "the small student", []
-    for name, rival in (("floor", "the floors"), ("decoder", "plain similarities of titles")):
-        if against[name]:
-            parts.append(f"{subject} {_beats(against[name], rival)}")
+    for start, findings, rival in (
+        ("in strict F1", f1["floor"], "the floors"),
+        ("", f1["decoder"], "title similarities read by our decoder"),
+        ("in exact match", exact["floor"], "the floors"),
+    ):
+        if findings:
+            parts.append(f"{start} {subject} {_beats(findings, rival)}".strip())
             subject = "it"
     return _capital("; ".join(parts) or "the small student is not yet set beside anything") + "."
 
@@ -149,22 +179,24 @@ def _all(n: int) -> str:
 
 
 def whether_the_way_matters(scores: Sequence[Score], found: Mapping[str, Sequence[Finding]]) -> Sentence | None:
-    """The range of all fusions, and the router less static weights; nothing, where neither is known."""
+    """The router less the base expert and less static weights, and the range of all fusions; nothing, where none is."""
     ranges = []
     for domain in PUBLIC_DOMAINS:
         found_f1 = [s.f1.estimate for s in scores if s.domain == domain and s.is_trained and s.group == FUSED]
         if len(found_f1) > 1:
             within = _range(found_f1, plain, " and ")
             ranges.append(f"the {len(found_f1)} fusions that were run lie between {within} in {domain}")
-    differences = found.get(f"{STATIC}-seed*", ())
-    if not ranges and not differences:
+    against = {rival: found.get(f"{run}-seed*", ()) for rival, run in _FUSED_RIVALS.items()}
+    if not ranges and not any(against.values()):
         return None
-    parts = [_capital("; ".join(ranges))] if ranges else []
-    if differences:
-        parts.append(f"The router less static weights: {'; '.join(map(_difference, differences))}")
-    else:
-        parts.append("The router and static weights are not both recorded")
-    return Sentence(_fusing(differences), ". ".join(parts) + ".")
+    parts = [
+        f"The router minus {rival}: {'; '.join(map(_difference, findings))}"
+        if findings
+        else f"The router and {rival} are not both recorded"
+        for rival, findings in against.items()
+    ]
+    parts += [_capital("; ".join(ranges))] if ranges else []
+    return Sentence(_fusing(against), ". ".join(parts) + ".")
 
 
 def _difference(f: Finding) -> str:
@@ -181,18 +213,34 @@ def largest(f: Finding) -> str:
     return f"{max(abs(f.low), abs(f.high)):.3f}"
 
 
-def _fusing(differences: Sequence[Finding]) -> str:
-    if not differences:
-        return "Whether it matters how experts are fused is not known yet."
-    judged = [f for f in differences if f.is_judged]
-    if not judged:
-        seeds = _seed_count(max(f.n_seeds for f in differences))
-        return f"Whether it matters how experts are fused is not judged yet, with {seeds}."
+def _fusing(against: Mapping[str, Sequence[Finding]]) -> str:
+    known = {rival: findings for rival, findings in against.items() if findings}
+    if not known:
+        return "It is not known yet whether the way of fusing experts matters."
+    judged = {rival: [f for f in findings if f.is_judged] for rival, findings in known.items()}
+    if not all(judged.values()):
+        seeds = _seed_count(max(f.n_seeds for findings in known.values() for f in findings))
+        by_side: dict[str, list[str]] = {}
+        for rival, findings in known.items():
+            by_side.setdefault(_leads(findings), []).append(rival)
+        parts = [
+            f"{name} {' or '.join(rivals) if name == OPEN else listed(rivals)}" for name, rivals in by_side.items()
+        ]
+        return f"Whether routing helps is not judged yet, with {seeds}; so far the router is {listed(parts)}."
     parts = []
-    for name, verb in ((ABOVE, "gains"), (BELOW, "loses"), (OPEN, "makes no difference larger than {}")):
-        if found := [f for f in judged if side(f) == name]:
-            parts.append(f"{verb.format(max(map(largest, found)))} in {listed([f.domain for f in found])}")
-    return f"Against fixed weights, routing {listed(parts)}."
+    for rival, findings in judged.items():
+        said = []
+        for name, verb in ((ABOVE, "gains"), (BELOW, "loses"), (OPEN, "makes no difference larger than {}")):
+            if mine := [f for f in findings if side(f) == name]:
+                said.append(f"{verb.format(max(map(largest, mine)))} in {listed([f.domain for f in mine])}")
+        parts.append(f"against {rival}, routing {listed(said)}")
+    return f"{_capital('; '.join(parts))}."
+
+
+def _leads(findings: Sequence[Finding]) -> str:
+    """Where the router lies so far; one word where domains agree."""
+    sides = {side(f) for f in findings}
+    return sides.pop() if len(sides) == 1 else "in some domains apart from, in others not,"
 
 
 # --- whether it would be seen -------------------------------------------------------------------------------------
@@ -201,14 +249,15 @@ def _fusing(differences: Sequence[Finding]) -> str:
 def whether_it_would_be_seen(controls: Iterable[Judgement]) -> Sentence | None:
     """The positive control; nothing, where it was not run."""
     wanted = {
-        f"{STATIC}-seed*": "the router less static weights",
-        "control-shuffled-seed*": "less itself with another session's weights",
+        f"{STATIC}-seed*": "the router minus static weights",
+        "by_kind-seed*": "minus the better of its two experts alone",
+        "control-shuffled-seed*": "minus the same router with another session's weights",
     }
     found = [
         f
         for judgement in controls
         for f in judgement.findings
-        if not f.missing and f.comparison.a == f"{ROUTER}-seed*" and set(f.comparison.b) <= set(wanted)
+        if f.is_compared and f.comparison.a == f"{ROUTER}-seed*" and set(f.comparison.b) <= set(wanted)
     ]
     if not found:
         return None
@@ -217,10 +266,14 @@ def whether_it_would_be_seen(controls: Iterable[Judgement]) -> Sentence | None:
     if not all(f.is_judged for f in found):
         headline = "The positive control is not judged yet."
     elif {side(f) for f in found} == {ABOVE}:
-        headline = "Where routing must win, we see it win."
+        headline = "In a toy task made for routing, the router wins."
     else:
-        headline = "Where routing must win, we do not see it win: no other verdict on routing can be trusted."
-    return Sentence(headline, f"A toy task that no fixed weights can solve: {'; '.join(parts)}, {seeds}.")
+        headline = (
+            "In a toy task made for routing, the router does not win: no other verdict on routing can be trusted."
+        )
+    limits = "So the code can route. The effect is large: a gain of a few hundredths might still go unseen."
+    task = f"No fixed weights can solve it: {'; '.join(parts)}, {seeds}."
+    return Sentence(headline, f"{task} {limits}" if headline.endswith("wins.") else task)
 
 
 # --- words --------------------------------------------------------------------------------------------------------
@@ -271,7 +324,7 @@ def _seed_count(n: int) -> str:
 def _seeds(scores: Iterable[Score]) -> str:
     counts = sorted({len(s.records) for s in scores})
     if counts == [1]:
-        return "One seed: intervals count the sessions only."
+        return "One seed: intervals cover the choice of sessions only."
     if len(counts) == 1:
         return f"{_capital(_seed_count(counts[0]))}."
     return f"{_capital(str(_NUMBERS.get(counts[0], counts[0])))} to {_seed_count(counts[-1])}."

@@ -1,4 +1,4 @@
-"""What the records say about the papers' claims, by a rule that was fixed before the runs.
+"""What the records say about the papers' claims, by one rule for all.
 
 One comparison in one domain is *judged* when three seeds of each trained run are recorded. Its difference is paired by
 session and seed, its interval counts the chance in both (`two_levels`), and its p value, of the same test, is corrected

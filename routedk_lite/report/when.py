@@ -88,7 +88,7 @@ def contrasts_in_words(found: Sequence[Contrast]) -> str:
     sure = [c for c in found if c.p_holm < LEVEL]
     if not sure:
         least = min(c.p_holm for c in found)
-        said = f"None of {len(found)} contrasts is told apart from chance (least corrected p: {least:.2f})."
+        said = f"None of {len(found)} contrasts is told apart from chance (smallest corrected p: {least:.2f})."
     else:
         parts = [
             f"in {c.domain}, the router gains {'more' if c.difference.estimate > 0 else 'less'} where {c.what}"
@@ -112,7 +112,7 @@ def contrast_table(found: Sequence[Contrast]) -> str:
         ]
         for c in found
     ]
-    titles = ["domain", "sessions in which", "so / not so", "router less static", "difference", "p (Holm)", "seeds"]
+    titles = ["domain", "sessions in which", "yes / no", "router − static", "difference", "p (Holm)", "seeds"]
     return text_table(titles, rows, text_columns=2, markdown=True)
 
 

@@ -6,7 +6,7 @@ one draw of one student.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +14,10 @@ import numpy as np
 from ..answers.decoding import Samples
 from ..answers.voting import vote_all
 from ..data.metrics import per_session
-from ..data.sessions import PUBLIC_DOMAINS
+from ..data.sessions import PUBLIC_DOMAINS, Bundle
 from ..statistics import PairedDifference, paired_difference
-from ..study.records import RunRecord, load_attachment, without_seed
-from .scores import BASE, sessions_of, strict_scores
+from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
+from .scores import BASE, sessions_of
 from .sentences import ABOVE, BELOW, OPEN, Sentence, between, listed, plain, side, signed
 
 
@@ -33,6 +33,10 @@ class ChoiceScores(NamedTuple):
     """Strict F1."""
     difference: PairedDifference
     """Consensus less majority."""
+    exact: PairedDifference
+    """The same in exact match."""
+    pairs: tuple[float, float, float]
+    """Share of bundles of two products among those of consensus, of the majority, and of the annotators."""
     records: tuple[RunRecord, ...]
 
 
@@ -59,19 +63,30 @@ def chosen(records: Iterable[RunRecord]) -> list[ChoiceScores]:
 
 def _scores_of(domain: str, records: Sequence[RunRecord]) -> ChoiceScores:
     values: dict[str, list[np.ndarray]] = {"consensus": [], "majority": [], "greedy": []}
+    bundles: dict[str, list[Bundle]] = {"consensus": [], "majority": [], "annotated": []}
     for record in records:
         test = sessions_of(record)
         samples = [Samples.from_json(row) for row in load_attachment(record, "samples")]
         answers = {
+            "consensus": {id_: answer.bundles for id_, answer in load_predictions(record).items()},
             "majority": {id_: vote.bundles for id_, vote in vote_all(samples).items()},
             "greedy": {one.id: one.greedy.bundles for one in samples},
         }
-        values["consensus"].append(strict_scores(record)[0])
-        for name, bundles in answers.items():
-            values[name].append(per_session(bundles, test, "strict").f1.astype(float))
-    difference = paired_difference(values["consensus"], values["majority"], generator=np.random.default_rng(0))
-    means = {name: float(np.mean(found)) for name, found in values.items()}
-    return ChoiceScores(domain, len(samples[0].drawn), **means, difference=difference, records=tuple(records))
+        for name, found in answers.items():
+            scores = per_session(found, test, "strict")
+            values[name].append(np.stack([scores.f1, scores.exact_match]).astype(float))
+        for name in ("consensus", "majority"):
+            bundles[name] += [bundle for one in answers[name].values() for bundle in one]
+        bundles["annotated"] += [bundle for session in test for bundle in session.bundles]
+    f1, exact = (
+        paired_difference(*([v[k] for v in values[name]] for name in ("consensus", "majority")), generator=chance)
+        for k, chance in ((0, np.random.default_rng(0)), (1, np.random.default_rng(0)))
+    )
+    means = {name: float(np.mean([v[0] for v in found])) for name, found in values.items()}
+    shares = tuple(float(np.mean([len(bundle) == 2 for bundle in found])) for found in bundles.values())
+    return ChoiceScores(
+        domain, len(samples[0].drawn), **means, difference=f1, exact=exact, pairs=shares, records=tuple(records)
+    )
 
 
 def what_choosing_adds(found: Sequence[ChoiceScores]) -> Sentence | None:
@@ -86,19 +101,37 @@ def what_choosing_adds(found: Sequence[ChoiceScores]) -> Sentence | None:
         for c in found
     ]
     greedy = listed([f"{plain(c.greedy)} in {c.domain}" for c in found])
+    exact = listed([f"{signed(c.exact.estimate)} {between(*c.exact[1:3], signed)} in {c.domain}" for c in found])
+    domains = listed([c.domain for c in found])
+    pairs = [f"{listed([f'{100 * c.pairs[k]:.0f}' for c in found])} %" for k in range(3)]
     seeds = {len(c.records) for c in found}
-    counted = "One seed: intervals count the sessions only." if seeds == {1} else ""
+    counted = "One seed: intervals cover the choice of sessions only." if seeds == {1} else ""
     figures = (
         f"A student of {millions} writes {found[0].n} answers a session. Consensus and majority of the same answers "
-        f"score a strict F1 of {'; '.join(numbers)}. The greedy answer scores {greedy}. {counted}"
+        f"score a strict F1 of {'; '.join(numbers)}. In exact match, consensus minus majority is {exact}. Of the "
+        f"bundles by consensus {pairs[0]} are pairs of products, of those by majority {pairs[1]}, of those annotated "
+        f"{pairs[2]} ({domains}). The greedy answer scores a strict F1 of {greedy}. {counted}"
     )
     return Sentence(_headline(found), figures.strip())
 
 
 def _headline(found: Sequence[ChoiceScores]) -> str:
+    in_f1 = _told({c.domain: c.difference for c in found}, "a majority vote")
+    in_exact = _told({c.domain: c.exact for c in found}, "it")
+    smaller = all(c.pairs[0] > max(c.pairs[1:]) for c in found)
+    why = " It answers with smaller bundles, and strict F1 does not mind." if smaller else ""
+    return f"In strict F1, choosing by consensus {in_f1}; in exact match it {in_exact}.{why}"
+
+
+def _told(differences: Mapping[str, PairedDifference], rival: str) -> str:
+    """Where consensus lies, domain by domain."""
     verbs = {ABOVE: "beats", BELOW: "loses to", OPEN: "is not told apart from"}
     parts: list[str] = []
     for name, verb in verbs.items():
-        if domains := [c.domain for c in found if side(c.difference) == name]:
-            parts.append(f"{verb} {'it' if parts else 'a majority vote'} in {listed(domains)}")
-    return f"Choosing by consensus {listed(parts)}."
+        if domains := [domain for domain, difference in differences.items() if side(difference) == name]:
+            everywhere = len(domains) == len(differences) > 1
+            if everywhere and name == OPEN:
+                verb = "is nowhere told apart from"
+            where = "" if everywhere and name == OPEN else " everywhere" if everywhere else f" in {listed(domains)}"
+            parts.append(f"{verb} {'it' if parts else rival}{where}")
+    return listed(parts)

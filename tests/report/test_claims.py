@@ -91,7 +91,7 @@ def test_citing_what_does_not_exist_is_an_error(load, tmp_path):
         check_chapters(claims, tmp_path)
     with pytest.raises(ClaimError, match=r"recorded = 'food', but the run 'fusion-dynamic-seed\*' is missing in qwen"):
         check_recorded(claims, {"food": ["rules-seed0"]})
-    every = ["fusion-dynamic-seed0", "rules-seed0", "reasoning-seed2", "both-seed0"]
+    every = ["base-seed0", "fusion-dynamic-seed0", "rules-seed0", "reasoning-seed2", "both-seed0"]
     check_recorded(claims, {"food": every})
     assert claims.controls[0].domains == ("habits",)
     with pytest.raises(ClaimError, match="run = 'patterns': a study of electronic has no such stage"):

@@ -112,7 +112,7 @@ def test_every_price_has_a_source_and_is_one():
     ("found", "headline"),
     [
         ([cost()], "Answering with the student is cheaper than asking even the cheapest teacher."),
-        ([cost(5, 6)], "Answering with the student costs more than asking even the dearest teacher."),
+        ([cost(5, 6)], "Answering with the student costs more than asking even the costliest teacher."),
         ([cost(1, 6)], "Whether the student is cheaper depends on which teacher it is compared with."),
         ([cost(), cost(1, 6)], "Whether the student is cheaper depends on the run: even the cheapest teacher costs "
          "more than one."),

@@ -54,13 +54,15 @@ def test_claims_that_lack_seeds_are_named_by_where_they_lead():
         claim(NOT_RUN, title="E"),
         claim(REPLICATES, title="F"),
     ]).figures  # fmt: skip
-    assert said == "Where those lead that lack seeds: *as claimed*: A; D. *the other way*: C. *no direction*: B."
+    assert (
+        said == "Direction so far, where seeds are missing: *as claimed*: A; D. *the other way*: C. *no direction*: B."
+    )
 
 
 def test_a_claim_that_leads_elsewhere_in_another_domain_is_mixed():
     both = claim(WAITING, title="A", domains=("food", "clothing"))
     other = both.findings[1]._replace(low=-0.2, high=-0.1)
     said = what_became_of_claims([Judgement(claim=both.claim, findings=(both.findings[0], other))])
-    assert said.figures == "Where those lead that lack seeds: *mixed*: A."
+    assert said.figures == "Direction so far, where seeds are missing: *mixed*: A."
     assert what_became_of_claims([claim(REPLICATES)]).figures == "Each has the seeds that it needs."
     assert what_became_of_claims([claim(REPLICATES), claim(NOT_RUN)]).figures == ""

@@ -102,7 +102,7 @@ def test_numbers_missing_runs_and_records_stand_in_the_section(study, parts):
     assert f"{finding.estimate:+.3f} [{finding.low:+.3f},\u00a0{finding.high:+.3f}]" in section
     p_value = f"{finding.p_holm:.3f}" if finding.p_holm >= 0.001 else "<\u00a00.001"
     assert "| – | 1 |" in section and "| so far as claimed |" in section and f"| {p_value} | 3 |" in section
-    assert "Not judged yet, for want of seeds" in section
+    assert "Not judged yet, because seeds are missing" in section
     assert "Not run yet: `fusion-dynamic-seed*` (clothing)" in section
     links = re.findall(r"\[fusion-dynamic-seed0\]\((\S+)\)", section)
     assert links == [f"../results/smol/{d}/fusion-dynamic-seed0.json" for d in ("electronic", "food")]
@@ -112,8 +112,8 @@ def test_numbers_missing_runs_and_records_stand_in_the_section(study, parts):
 def test_what_an_answer_costs_stands_with_its_formula_its_inputs_and_a_date(study, parts):
     section = parts["claims"].split("(claim-cheaper)=")[1].split("(claim-")[0]
     n = len(stand_in("electronic", "test"))
-    (cost,) = [c for c in study[1][9].costs if (c.domain, c.record.run) == ("electronic", "fusion-dynamic-seed0")]
-    assert f"| fusion-dynamic-seed0 | electronic | {40 / n:.2f} s |" in section
+    (cost,) = [c for c in study[1][9].costs if (c.domain, c.record.run) == ("electronic", "voting-dynamic-seed0")]
+    assert f"| voting-dynamic-seed0 | electronic | {40 / n:.2f} s |" in section
     assert f"| {1000 * cost.low:.3f} to {1000 * cost.high:.3f} |" in section and f"| {cost.verdict} |" in section
     assert "no price stands here: `fusion-dynamic-seed*` (clothing)." in section
     assert f"Prices as of {READ_ON}" in section and r"$s\,(n\,c + g\,m) / 3600$" in section

@@ -14,6 +14,7 @@ from routedk_lite.report.claims import Comparison, load_claims
 from routedk_lite.report.findings import Finding
 from routedk_lite.report.scores import main_profile, scored
 from routedk_lite.report.sentences import (
+    Compared,
     compared,
     signed,
     what_a_student_adds,
@@ -60,27 +61,35 @@ BASE = [score("base", 0.6, domain=d) for d in DOMAINS]
 @pytest.mark.parametrize(
     ("floor", "decoder", "headline"),
     [
-        ((0.1, 0.1, 0.1), (0, 0, 0), "The small student beats the floors in all three domains; "
-         "it is nowhere shown to beat plain similarities of titles."),
-        ((0.1, 0.1, 0.1), (0.1, 0, 0.1), "The small student beats the floors in all three domains; "
-         "it beats plain similarities of titles in electronic and food."),
-        ((0, 0, 0), (-0.1, -0.1, -0.1), "The small student is nowhere shown to beat the floors; "
-         "it loses to plain similarities of titles in all three domains."),
-        ((-0.1, 0.1, 0), (-0.1, 0, 0.1), "The small student beats the floors in clothing, and loses to them in "
-         "electronic; it beats plain similarities of titles in food, and loses to them in electronic."),
-        ((0.1, 0.1), (), "The small student beats the floors in both domains that were run."),
-        ((0.1,), (), "The small student beats the floors in electronic."),
-        ((), (0.1,), "The small student beats plain similarities of titles in electronic."),
+        ((0.1, 0.1, 0.1), (0, 0, 0), "In strict F1 the small student beats the floors in all three domains; "
+         "it is nowhere shown to beat title similarities read by our decoder."),
+        ((0.1, 0.1, 0.1), (0.1, 0, 0.1), "In strict F1 the small student beats the floors in all three domains; "
+         "it beats title similarities read by our decoder in electronic and food."),
+        ((0, 0, 0), (-0.1, -0.1, -0.1), "In strict F1 the small student is nowhere shown to beat the "
+         "floors; it loses to title similarities read by our decoder in all three domains."),
+        ((-0.1, 0.1, 0), (-0.1, 0, 0.1), "In strict F1 the small student beats the floors in clothing, and loses to "
+         "them in electronic; it beats title similarities read by our decoder in food, and loses to them in electronic."),
+        ((0.1, 0.1), (), "In strict F1 the small student beats the floors in both domains that were run."),
+        ((0.1,), (), "In strict F1 the small student beats the floors in electronic."),
+        ((), (0.1,), "The small student beats title similarities read by our decoder in electronic."),
         ((), (), "The small student is not yet set beside anything."),
     ],
 )  # fmt: skip
 def test_the_headline_says_whom_the_student_beats_and_where(floor, decoder, headline):
-    assert what_a_student_adds(BASE, against(floor=floor, decoder=decoder)).headline == headline
+    found = Compared(against(floor=floor, decoder=decoder), {})
+    assert what_a_student_adds(BASE, found).headline == headline
 
 
 def test_figures_name_sides_ranges_and_the_domains_that_are_compared():
     found = against(floor=(0.1, 0.2, 0.3), clustering=(0.1, 0, -0.1), decoder=(0,), teacher=(0.05, 0.08))
-    said = what_a_student_adds(BASE, found).figures
+    exact = against(floor=(0.05, 0), teacher=(-0.1, -0.1))
+    sentence = what_a_student_adds(BASE, Compared(found, exact))
+    assert sentence.headline.endswith("; in exact match it beats the floors in electronic.")
+    said = sentence.figures
+    assert (
+        "Its exact match is 0.300 in electronic, 0.300 in clothing and 0.300 in food: above the best floor in" in said
+    )
+    assert "below the teacher in electronic and clothing (−0.100)" in said
     assert "0.600 [0.550, 0.650] in electronic" in said
     assert "above the best floor (+0.100 to +0.300)" in said
     assert (
@@ -89,36 +98,32 @@ def test_figures_name_sides_ranges_and_the_domains_that_are_compared():
     )
     assert "not told apart from our decoder on MiniLM similarities of titles in electronic (0.000)" in said
     assert "above the teacher in electronic and clothing (+0.050 to +0.080)" in said
-    assert said.endswith("One seed: intervals count the sessions only.")
+    assert said.endswith("One seed: intervals cover the choice of sessions only.")
 
 
 def test_the_best_of_several_floors_is_the_rival():
     weak = [difference("base-seed*", "floor-whole", 0.4)]
     strong = [difference("base-seed*", "floor-pairs", 0.1)]
-    said = what_a_student_adds(BASE, {"floor-whole": weak, "floor-pairs": strong}).figures
+    said = what_a_student_adds(BASE, Compared({"floor-whole": weak, "floor-pairs": strong}, {})).figures
     assert "best floor in electronic (+0.100)" in said
 
 
 @pytest.mark.parametrize(("seeds", "said"), [((3, 3), "Three seeds."), ((1, 3), "One to three seeds.")])
 def test_seeds_are_counted(seeds, said):
     base = [score("base", 0.6, domain=d, seeds=n) for d, n in zip(DOMAINS, seeds, strict=False)]
-    assert what_a_student_adds(base, {}).figures.endswith(said)
+    assert what_a_student_adds(base, Compared({}, {})).figures.endswith(said)
 
 
 def test_without_a_base_expert_nothing_is_said_about_it():
-    assert what_a_student_adds([score("rules", 0.6)], against(floor=(0.1,))) is None
+    assert what_a_student_adds([score("rules", 0.6)], Compared(against(floor=(0.1,)), {})) is None
 
 
 # --- whether the way matters --------------------------------------------------------------------------------------
 
 
-def routing(*estimates, seeds=3):
+def routing(*estimates, seeds=3, rival="fusion-static-seed*"):
     pairs = zip(DOMAINS, estimates, strict=False)
-    return {
-        "fusion-static-seed*": [
-            difference("fusion-dynamic-seed*", "fusion-static-seed*", e, domain=d, seeds=seeds) for d, e in pairs
-        ]
-    }
+    return {rival: [difference("fusion-dynamic-seed*", rival, e, domain=d, seeds=seeds) for d, e in pairs]}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +138,7 @@ def routing(*estimates, seeds=3):
 )  # fmt: skip
 def test_routing_is_worded_by_the_interval(estimates, headline, figures):
     said = whether_the_way_matters([], routing(*estimates))
-    assert said.headline == f"Against fixed weights, routing {headline}"
+    assert said.headline == f"Against static weights, routing {headline}"
     assert figures in said.figures
 
 
@@ -141,7 +146,10 @@ def test_routing_is_worded_by_the_interval(estimates, headline, figures):
 @pytest.mark.parametrize("estimate", [0.0, 0.5, -0.5])
 def test_few_seeds_are_not_judged_whatever_they_show(seeds, words, estimate):
     said = whether_the_way_matters([], routing(estimate, seeds=seeds))
-    assert said.headline == f"Whether it matters how experts are fused is not judged yet, with {words}."
+    stands = {0.0: "not told apart from", 0.5: "above", -0.5: "below"}[estimate]
+    assert said.headline == (
+        f"Whether routing helps is not judged yet, with {words}; so far the router is {stands} static weights."
+    )
     assert said.figures.endswith(f"in electronic ({words}).")
     assert not re.search("a gain|a loss|no difference", said.figures)
 
@@ -150,9 +158,31 @@ def test_the_range_counts_fusions_only():
     runs = {"base": 0.61, "rules": 0.65, "fusion-ties": 0.63, "control-mean": 0.2, "voting-base": 0.3, "few-shot": 0.5,
             "fused-arrow": 0.6, "reasoning": 0.1}  # fmt: skip
     said = whether_the_way_matters([score(run, f1) for run, f1 in runs.items()], {})
-    assert said.figures.startswith("The 2 fusions that were run lie between 0.600 and 0.630 in electronic. ")
-    assert said.headline == "Whether it matters how experts are fused is not known yet."
-    assert said.figures.endswith("The router and static weights are not both recorded.")
+    assert said.figures.endswith("The 2 fusions that were run lie between 0.600 and 0.630 in electronic.")
+    assert said.headline == "It is not known yet whether the way of fusing experts matters."
+    assert (
+        "The router and the base expert alone are not both recorded. The router and static weights are not"
+        in said.figures
+    )
+
+
+def test_the_base_expert_alone_is_a_rival_of_the_router_too():
+    base = "base-seed*"
+    said = whether_the_way_matters([], routing(-0.05, rival=base) | routing(0.05))
+    assert said.headline.startswith(
+        "Against the base expert alone, routing loses in electronic; against static weights,"
+    )
+    few = whether_the_way_matters([], routing(0.0, rival=base, seeds=1) | routing(0.0, seeds=1))
+    assert few.headline.endswith("so far the router is not told apart from the base expert alone or static weights.")
+    mixed = whether_the_way_matters([], routing(0.5, rival=base, seeds=1) | routing(-0.5, seeds=1))
+    assert mixed.headline.endswith("so far the router is above the base expert alone and below static weights.")
+
+
+def test_runs_that_share_no_seed_are_not_compared(here, tmp_path):
+    write_run(tmp_path, "fusion-dynamic-seed0", 0.9, seed=0)
+    write_run(tmp_path, "fusion-static-seed1", 0.4, seed=1)
+    found = compared(load_all(tmp_path), "smol")
+    assert not found.f1.get("fusion-static-seed*")
 
 
 def test_without_ways_and_routers_nothing_is_said():
@@ -173,10 +203,20 @@ def control(static: float, shuffled: float | None = 0.4, *, seeds: int = 3) -> l
 @pytest.mark.parametrize(
     ("static", "shuffled", "seeds", "headline"),
     [
-        (0.4, 0.3, 3, "Where routing must win, we see it win."),
-        (0.4, None, 3, "Where routing must win, we see it win."),
-        (0.4, 0.0, 3, "Where routing must win, we do not see it win: no other verdict on routing can be trusted."),
-        (-0.4, 0.4, 3, "Where routing must win, we do not see it win: no other verdict on routing can be trusted."),
+        (0.4, 0.3, 3, "In a toy task made for routing, the router wins."),
+        (0.4, None, 3, "In a toy task made for routing, the router wins."),
+        (
+            0.4,
+            0.0,
+            3,
+            "In a toy task made for routing, the router does not win: no other verdict on routing can be trusted.",
+        ),
+        (
+            -0.4,
+            0.4,
+            3,
+            "In a toy task made for routing, the router does not win: no other verdict on routing can be trusted.",
+        ),
         (0.4, 0.3, 1, "The positive control is not judged yet."),
     ],
 )
@@ -186,8 +226,9 @@ def test_the_control_is_worded_by_its_intervals(static, shuffled, seeds, headlin
 
 def test_the_control_shows_its_figures():
     said = whether_it_would_be_seen(control(0.456, 0.384)).figures
-    assert "the router less static weights, +0.456 [+0.446, +0.466]; " in said
-    assert "less itself with another session's weights, +0.384 [+0.374, +0.394], over three seeds." in said
+    assert "the router minus static weights, +0.456 [+0.446, +0.466]; " in said
+    assert "minus the same router with another session's weights, +0.384 [+0.374, +0.394], over three seeds." in said
+    assert "might still go unseen" in said and "unseen" not in whether_it_would_be_seen(control(-0.4, 0.4)).figures
 
 
 def test_without_a_control_nothing_is_said():
@@ -215,8 +256,10 @@ def test_sentences_follow_from_records(here, tmp_path):
     records = load_all(tmp_path)
     said = sentences.sentences(scored(records), compared(records, "smol"), [])
     assert [sentence.headline for sentence in said] == [
-        "The small student beats the floors in electronic.",
-        "Against fixed weights, routing gains in electronic.",
+        "In strict F1 the small student beats the floors in electronic; in exact match it beats the floors in "
+        "electronic.",
+        "Against the base expert alone, routing gains in electronic; against static weights, routing gains in "
+        "electronic.",
     ]
     assert said[0].figures.endswith("Three seeds.")
 

@@ -59,7 +59,7 @@ def test_what_is_sure_is_said_first(found):
     assert said.startswith("3 of 3 contrasts are sure: in food, the router gains more where there are more products")
     assert "in food, the router gains less where α is more even" in said and said.endswith(contrast_table(found))
     unsure = [c._replace(p_holm=0.3) for c in found]
-    assert "None of 3 contrasts is told apart from chance (least corrected p: 0.30)" in contrasts_in_words(unsure)
+    assert "None of 3 contrasts is told apart from chance (smallest corrected p: 0.30)" in contrasts_in_words(unsure)
     assert contrasts_in_words([]) == "The router and static weights are not both recorded yet."
 
 

@@ -16,26 +16,40 @@ from routedk_lite.study.records import load_all
 def one(domain: str, difference: float, *, half: float = 0.05, seeds: int = 1) -> ChoiceScores:
     interval = PairedDifference(difference, difference - half, difference + half, 0.01)
     records = (SimpleNamespace(student=STUDENT),) * seeds
-    return ChoiceScores(domain, 32, 0.6 + difference, 0.6, 0.5, interval, records)
+    exact = PairedDifference(0.0, -half, half, 0.9)
+    return ChoiceScores(domain, 32, 0.6 + difference, 0.6, 0.5, interval, exact, (0.9, 0.4, 0.6), records)
 
 
 @pytest.mark.parametrize(
     ("found", "headline"),
     [
-        ([("electronic", 0.2), ("food", 0.3)], "beats a majority vote in electronic and food."),
-        ([("electronic", 0.2), ("food", -0.3)], "beats a majority vote in electronic and loses to it in food."),
-        ([("clothing", 0.01)], "is not told apart from a majority vote in clothing."),
+        (
+            [("electronic", 0.2), ("food", 0.3)],
+            "beats a majority vote everywhere; in exact match it is nowhere told apart from it.",
+        ),
+        (
+            [("electronic", 0.2), ("food", -0.3)],
+            "beats a majority vote in electronic and loses to it in food; in exact match it is nowhere told apart "
+            "from it.",
+        ),
+        (
+            [("clothing", 0.01)],
+            "is not told apart from a majority vote in clothing; in exact match it is not told apart from it in "
+            "clothing.",
+        ),
         (
             [("electronic", 0.2), ("clothing", -0.1), ("food", 0.01)],
-            "beats a majority vote in electronic, loses to it in clothing and is not told apart from it in food.",
+            "beats a majority vote in electronic, loses to it in clothing and is not told apart from it in food; in "
+            "exact match it is nowhere told apart from it.",
         ),
     ],
 )
 def test_the_headline_follows_the_intervals(found, headline):
     sentence = what_choosing_adds([one(*each) for each in found])
-    assert sentence.headline == f"Choosing by consensus {headline}"
+    smaller = "It answers with smaller bundles, and strict F1 does not mind."
+    assert sentence.headline == f"In strict F1, choosing by consensus {headline} {smaller}"
     assert "135 million weights writes 32 answers" in sentence.figures
-    assert sentence.figures.endswith("One seed: intervals count the sessions only.")
+    assert sentence.figures.endswith("One seed: intervals cover the choice of sessions only.")
 
 
 def test_seeds_are_not_said_to_be_missing_where_there_are_three():
@@ -56,3 +70,7 @@ def test_consensus_majority_and_greedy_come_from_one_draw(tmp_path, monkeypatch)
     assert (found.domain, found.n, found.consensus, found.greedy) == ("food", 32, 1.0, 1.0)
     assert found.majority < 0.8 and found.difference.estimate == pytest.approx(1 - found.majority)
     assert len(found.records) == 2
+    test = stand_in("food", "test")
+    sizes = [len(bundle) for session in test for bundle in session.bundles]
+    annotated = sum(size == 2 for size in sizes) / len(sizes)
+    assert found.pairs[0] == pytest.approx(annotated) and found.pairs[2] == pytest.approx(annotated)
