@@ -68,7 +68,8 @@ BASE = [score("base", 0.6, domain=d) for d in DOMAINS]
         ((0, 0, 0), (-0.1, -0.1, -0.1), "In strict F1 the small student is nowhere shown to beat the "
          "floors; it loses to title similarities read by our decoder in all three domains."),
         ((-0.1, 0.1, 0), (-0.1, 0, 0.1), "In strict F1 the small student beats the floors in clothing, and loses to "
-         "them in electronic; it beats title similarities read by our decoder in food, and loses to them in electronic."),
+         "them in electronic; it beats title similarities read by our decoder in food, and loses to them in "
+         "electronic."),
         ((0.1, 0.1), (), "In strict F1 the small student beats the floors in both domains that were run."),
         ((0.1,), (), "In strict F1 the small student beats the floors in electronic."),
         ((), (0.1,), "The small student beats title similarities read by our decoder in electronic."),
