@@ -1,7 +1,7 @@
 """What the replication report opens with: five sentences that are worded by the numbers.
 
-The first three are those of `sentences`. The fourth counts what became of the claims, and says where those lead that
-are not judged yet; the fifth says what an answer costs.
+The first counts what became of the claims, and says where those lead that are not judged yet. Three are those of
+`sentences`, and the last says what an answer costs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def found_sentences(
     """
     public = [record for record in records if record.domain in PUBLIC_DOMAINS]
     said = sentences(scored(public), compared(public, profile), controls)
-    return [*said, *filter(None, (what_became_of_claims(judgements), what_it_costs(judgements)))]
+    return [what_became_of_claims(judgements), *said, *filter(None, [what_it_costs(judgements)])]
 
 
 def what_became_of_claims(judgements: Sequence[Judgement]) -> Sentence:

@@ -98,8 +98,11 @@ def summary_table(judgements: Iterable[Judgement], *, anchor: str = "") -> str:
 
 
 def _in_domain(judgement: Judgement, domain: str) -> str:
-    """The verdict; where seeds are missing, the direction so far. How many there are says another column."""
+    """The verdict; where seeds or runs are missing, the direction so far."""
     verdict = judgement.by_domain.get(domain, "not claimed")
+    if verdict == NOT_RUN and (direction := judgement.direction(domain)):
+        deciding = [f for f in judgement.findings if f.domain == domain and f.comparison.decides]
+        return f"so far {direction} in {sum(f.is_compared for f in deciding)} of {len(deciding)} comparisons"
     return f"so far {judgement.direction(domain)}" if verdict.startswith(NOT_JUDGED) else judgement.worded(verdict)
 
 

@@ -133,6 +133,15 @@ def test_prose_holds_no_bare_decimal(parts):
     assert not [name for name, part in made.items() if bare_decimals(part)]
 
 
+def test_where_runs_are_missing_the_summary_says_how_many_lead_where(study):
+    (whole,) = [j for j in study[1] if j.claim.id == "mixing-hurts"]
+    part = replace(whole, findings=tuple(
+        f._replace(missing=("reasoning-seed*",)) if "reasoning" in f.comparison.a else f for f in whole.findings
+    ))  # fmt: skip
+    row = summary_table([part], anchor="claim").splitlines()[2]
+    assert row.count("so far as claimed in 1 of 2 comparisons") == 2 and row.endswith("| **not run** |")
+
+
 def test_without_records_everything_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(comparing, "load_domain", stand_in)
     judgements = judge(CLAIMS, [])
