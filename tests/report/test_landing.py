@@ -73,6 +73,24 @@ def test_five_rows_with_a_dash_and_one_note_for_what_was_not_run(records):
     assert table.count("–: not run.") == 1 and "not run" not in "".join(map("".join, rows.values()))
 
 
+def test_the_papers_choice_stands_below_the_router_where_samples_are_kept(records, tmp_path):
+    assert "by majority" not in five_rows(scored(records)), "nobody kept samples"
+    majority = {"metrics": {"strict": {"f1": 0.25, "exact_match": 0.125}}}
+    write_run(tmp_path, "fusion-dynamic-seed0", 0.5, domain="food", seed=0, analysis={"majority": majority})
+    rows = five_rows(scored(load_all(tmp_path))).splitlines()
+    (place,) = [k for k, row in enumerate(rows) if row.startswith("| RouteDK")]
+    assert rows[place + 1].startswith("| the same, by majority as in the paper | – | – | 0.250, 0.125 |")
+
+
+def test_published_metrics_stand_in_the_results(records):
+    lines = results_rows(scored(records)).splitlines()
+    header, first = ([cell.strip() for cell in lines[k].strip("|").split("|")] for k in (0, 2))
+    assert header[7:] == ["official precision", "official recall", "coverage", "answered"]
+    best = max((s for s in scored(records) if s.domain == "electronic"), key=lambda s: s.f1.estimate)
+    official = best.records[0].metrics["official"]
+    assert first[7:] == [f"{official[name]:.3f}" for name in ("precision", "recall", "coverage", "valid_rate")]
+
+
 def test_results_name_runs_in_words_the_best_first_toys_last(records):
     table = results_rows(scored(records)).splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
