@@ -164,12 +164,12 @@ def atomic_folder(path: Path, *, ours: Collection[str] = (), force: bool = False
             if not made.is_symlink():
                 made.chmod((0o777 if made.is_dir() else 0o666) & ~mask)
         check_ours(path, ours, force=force)  # the block may have taken hours
-        if path.exists() or path.is_symlink():
-            os.replace(path, old)
         try:
+            if path.exists() or path.is_symlink():
+                os.replace(path, old)
             os.replace(new, path)
-        except OSError:
-            if old.exists() or old.is_symlink():
+        except BaseException:  # Ctrl-C too: what is left in `work` is removed with it
+            if (old.exists() or old.is_symlink()) and not (path.exists() or path.is_symlink()):
                 os.replace(old, path)
             raise
 

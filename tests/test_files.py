@@ -33,6 +33,30 @@ def test_atomic_folder_keeps_the_old_folder_on_failure(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
 
 
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("move", [1, 2])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_error_or_ctrl_c_at_either_move_loses_no_folder(tmp_path, monkeypatch, error, move, when):
+    """What stands there then is the old folder or the new one, whole."""
+    target, moves, replace = tmp_path / "adapter", [], os.replace
+    with files.atomic_folder(target) as work:
+        (work / "a").write_text("old")
+
+    def stopped(source, place):
+        moves.append(place)
+        if len(moves) != move:
+            return replace(source, place)
+        if when == "after":
+            replace(source, place)
+        raise error
+
+    monkeypatch.setattr(files.os, "replace", stopped)
+    with pytest.raises(error), files.atomic_folder(target, ours=["a"]) as work:
+        (work / "a").write_text("new")
+    assert (target / "a").read_text() == ("new" if (move, when) == (2, "after") else "old")
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+
+
 def test_json_hash_ignores_the_order_of_keys():
     assert files.sha256_json({"a": 1, "b": [2]}) == files.sha256_json({"b": [2], "a": 1})
     assert files.sha256_json({"a": 1}) != files.sha256_json({"a": 2})
