@@ -77,7 +77,7 @@ def umask() -> int:
     Linux), one at a time, and to a value with which files of other threads are rather too private.
     """
     with suppress(OSError):
-        if said := re.search(r"^Umask:\s*([0-7]+)$", _STATUS.read_text(), re.MULTILINE):
+        if said := re.search(rb"^Umask:\s*([0-7]+)$", _STATUS.read_bytes(), re.MULTILINE):
             return int(said[1], 8)
     with _UMASK:
         found = os.umask(0o077)
