@@ -99,7 +99,9 @@ def test_doctor_goes_by_what_a_profile_says_that_it_needs(monkeypatch, name, fou
     assert doctor.verdict(profile) == said
 
 
-@pytest.mark.parametrize(("model", "source"), [("qwen-1.5b", "gguf"), ("control", "package"), ("smol", "wheel"), ("a/b", "hub")])
+@pytest.mark.parametrize(
+    ("model", "source"), [("qwen-1.5b", "gguf"), ("control", "package"), ("smol", "wheel"), ("a/b", "hub")]
+)
 def test_a_local_teacher_may_be_any_profiles_student(monkeypatch, model, source):
     monkeypatch.setattr("routedk_lite.student.backbone.load_student", lambda profile: profile.student)
     monkeypatch.setattr("routedk_lite.student.local_teacher.LocalTeacher", lambda student: student)
