@@ -194,12 +194,15 @@ class RoutedModel(nn.Module):
             alpha: (E,), (B, E), or (B, L, E) for all layers at once
 
         Raises:
-            ValueError: wrong number of experts or layers, or a layer without experts.
+            ValueError: merged experts, which have no α; wrong number of experts or layers, or a layer without experts.
         """
+        if not self.fusion.has_alpha:
+            name = type(self.fusion).__name__
+            raise ValueError(f"{name} merges the experts into one update, so there is no α to override")
         if not isinstance(alpha, torch.Tensor):
             alpha = np.array(alpha, dtype=np.float32)  # a copy: torch warns of arrays that must not be written
         weights = torch.as_tensor(alpha, dtype=torch.float32, device=self.device)
-        if weights.shape[-1] != len(self.adapters) or not self.fusion.has_alpha:
+        if weights.shape[-1] != len(self.adapters):
             raise ValueError(f"alpha has {weights.shape[-1]} weights: give one for each of {list(self.expert_names)}")
         if layer is not None and layer not in self.gates:
             raise ValueError(f"layer {layer} has no experts; these have: {list(self.layer_numbers)}")

@@ -587,6 +587,14 @@ def test_experts_of_another_student_are_refused(load, folders, tmp_path):
         RoutedModel.from_pretrained(tmp_path / "r", load(), student="other")
 
 
+@pytest.mark.parametrize("weights", [[0.5, 0.5], [1.0, 0.0, 0.0]])
+def test_merged_experts_have_no_alpha_to_override(load, alike, weights):
+    routed = RoutedModel(load(), alike, Ties())
+    refused = pytest.raises(ValueError, match="Ties merges the experts into one update, so there is no α to override")
+    with refused, routed.override(weights):
+        pass
+
+
 def test_two_experts_of_one_name_are_refused_by_their_folders(load, tiny_llama, tmp_path):
     """As checkpoints of two trainings are called; α, knock-outs and saved files go by the name."""
     one, other = (
