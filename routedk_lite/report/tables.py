@@ -57,16 +57,18 @@ def text_table(
         ]
         return "\n".join(([f"**{title}**", ""] if title else []) + lines)
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
     for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number >= text_columns else "left", no_wrap=True)
+        table.add_column(Text(name), justify="right" if number >= text_columns else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a string would be read as markup: brackets in it may be a folder's
     # Wide enough for every cell: a table that is piped to a file must not depend on the terminal.
-    width = sum(max(len(cell) for cell in column) + 3 for column in zip(header, *rows, strict=True)) + 2
+    width = sum(max(map(cell_len, column)) + 3 for column in zip(header, *rows, strict=True)) + 2
     console = Console(file=io.StringIO(), width=width)
     console.print(table)
     return "\n".join(([title] if title else []) + [console.file.getvalue().strip("\n")])
