@@ -13,7 +13,10 @@ from routedk_lite.report.tables import text_table
 TEXTS = st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1).map(str.strip).filter(bool)
 
 
-@pytest.mark.parametrize("text", ["./[new]", "[red]x[/red]", "[/]", r"\\[a]", "[link=x]y", ":warning:", "[[1, 3], [2]]", "./新しい店"])
+ODD = ["./[new]", "[red]x[/red]", "[/]", r"\\[a]", "[link=x]y", ":warning:", "[[1, 3], [2]]", "./新しい店"]
+
+
+@pytest.mark.parametrize("text", ODD)
 def test_nothing_in_a_cell_is_markup_or_cut_off(text):
     assert f" {text} " in text_table(["domain", "what"], [[text, "about"]])
 
