@@ -83,15 +83,15 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sha256_folder(folder: Path, pattern: str = "*.safetensors") -> str:
-    """One SHA-256 for all files of a folder that match `pattern`, names included.
+def sha256_folder(folder: Path) -> str:
+    """One SHA-256 for all safetensors files of a folder, names included.
 
     Raises:
-        FileNotFoundError: no file matches.
+        FileNotFoundError: there is none.
     """
-    files = sorted(Path(folder).glob(pattern))
+    files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
-        raise FileNotFoundError(f"no {pattern} in {folder}")
+        raise FileNotFoundError(f"no *.safetensors in {folder}")
     return sha256_json({file.name: sha256_file(file) for file in files})
 
 

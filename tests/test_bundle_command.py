@@ -156,6 +156,19 @@ def test_pairs_decide_where_the_profile_says_so(bundled, few):
     assert answers(bundled(sessions[::-1], profile=pairs, domain="toyshop")) == answers(found)
 
 
+def test_a_decoder_is_fitted_once_for_sessions_of_all_lengths(bundled, few, monkeypatch):
+    """And not at all where every answer is there already."""
+    fitted, fit = [], bundling.fit_decoder
+    monkeypatch.setattr(bundling, "fit_decoder", lambda *args, **how: fitted.append(1) or fit(*args, **how))
+    toy = get_profile("toy")
+    pairs = replace(toy, pairs=PairConfig(layer=4, centre_sessions=8), decode=replace(toy.decode, batch_size=4))
+    sessions = some()
+    assert min(map(len, sessions)) <= 4 < max(map(len, sessions)) <= LARGEST
+    for _ in range(2):
+        bundled(sessions, profile=pairs, domain="toyshop", longest=4)
+    assert len(fitted) == 1
+
+
 # --- any session ------------------------------------------------------------------------------------------------------
 
 

@@ -192,15 +192,13 @@ def plan_table(study: Pipeline, part: str = "method", only: Sequence[str] = ()) 
     from ..study.estimate import estimate
 
     stages = study.chosen(only, part)
-    estimates = {stage.name: estimate(study, stage) for stage in stages}
-    rows = []
+    rows, pending = [], []
     for stage in stages:
         if stage.is_done():
             rows.append([stage.name, stage.about, "done", "", ""])
         else:
-            e = estimates[stage.name]
+            pending.append(e := estimate(study, stage))
             rows.append([stage.name, stage.about, minutes(e.seconds), f"{e.memory_gb:.1f} GB", f"{e.disk_mb:.0f} MB"])
-    pending = [estimates[s.name] for s, row in zip(stages, rows, strict=True) if row[2] != "done"]
     rows.append(["total", "", minutes(sum(e.seconds for e in pending)),
                  f"{max((e.memory_gb for e in pending), default=0):.1f} GB",
                  f"{sum(e.disk_mb for e in pending):.0f} MB"])  # fmt: skip
