@@ -229,8 +229,8 @@ def train_fusion(
     if not len(train):
         raise ValueError("sessions is empty: a fusion needs at least one training session")
     experts = [adapter.sha256 for adapter in model.adapters]
-    about = [model.fusion.to_json(), experts, seed, student.info.sha256, student.info.dtype]
-    run_id = digest(config, prompt, *about, sha256_json([train.plain, valid.plain]), reader and reader.config)
+    routed = [model.fusion.to_json(), experts, seed, student.info.sha256, student.info.dtype]
+    run_id = digest(config, prompt, *routed, sha256_json([train.plain, valid.plain]), reader and reader.config)
     work = folder.with_name(f".{folder.name}.{run_id}.training")
     if (done := _finished(model, folder, run_id, work)) is not None:
         return done
