@@ -230,7 +230,7 @@ def _teacher(name: str, model: str, base_url: str, key_variable: str, concurrenc
     """The live teacher of that name."""
     from dataclasses import replace
 
-    from .config import PROFILES, StudentConfig, get_profile
+    from .config import StudentConfig, get_profile, known_profiles
     from .student.backbone import load_student
     from .student.local_teacher import LocalTeacher
     from .teacher.endpoint import ChatTeacher
@@ -238,8 +238,8 @@ def _teacher(name: str, model: str, base_url: str, key_variable: str, concurrenc
     if not model:
         raise ValueError("model = '': name the teacher's model with --model")
     if name == "local":
-        known = model in PROFILES
-        student = get_profile(model).student if known else StudentConfig(source="hub", id=model)
+        known = known_profiles().get(model)
+        student = known.student if known else StudentConfig(source="hub", id=model)
         return LocalTeacher(load_student(replace(get_profile("smol"), student=student)))
     return ChatTeacher(model, base_url=base_url, key_variable=key_variable, concurrency=concurrency, extra=extra)
 

@@ -166,8 +166,10 @@ class Profile(Checked):
     """Domains it is meant for, the default first."""
     parameters: float = 0.0
     """Approximate number of weights; the estimates of `routedk run --dry-run` rest on it."""
-    needs: str = ""
-    """The machine it is meant for, in words."""
+    memory_gb: float = 0.0
+    """Memory of the machine it is meant for, as it is sold: of its GPU where weights have four bits. 0: any."""
+    beside: str = ""
+    """What else that machine must have, in words."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,6 +179,15 @@ class Profile(Checked):
         require(self.ties_rank is None or self.ties_rank >= 1, self, "ties_rank", "at least 1, or None")
         require(bool(self.domains), self, "domains", "one domain or more")
         require(self.parameters >= 0, self, "parameters", "0 or more")
+        require(self.memory_gb >= 0, self, "memory_gb", "0 or more")
+
+    @property
+    def needs(self) -> str:
+        """The machine it is meant for, in words."""
+        memory = f"{self.memory_gb:g} GB of memory" if self.memory_gb else ""
+        if self.student.load_in_4bit:
+            memory = "a CUDA GPU" + (f" with {self.memory_gb:g} GB or more" if self.memory_gb else "")
+        return ", ".join(filter(None, (memory, self.beside)))
 
     @property
     def answers(self) -> str:
@@ -230,7 +241,7 @@ PROFILES = {
             decode=DecodeConfig(batch_size=64, max_new_tokens=32),
             domains=("toyshop",),
             parameters=1e6,
-            needs="any CPU; no network",
+            beside="any CPU; no network",
         ),
         Profile(
             name="smol",
@@ -255,7 +266,8 @@ PROFILES = {
             router=RouterConfig(normalize=True, **_RECIPE),
             pairs=PairConfig(layer=28),
             parameters=1.35e8,
-            needs="two CPU cores, 8 GB of memory",
+            memory_gb=8,
+            beside="two CPU cores",
         ),
         Profile(
             name="qwen",
@@ -281,7 +293,8 @@ PROFILES = {
             pairs=PairConfig(layer=14, at="lines"),
             decode=DecodeConfig(choose="consensus", exact_weight=0.5),
             parameters=4.94e8,
-            needs="two CPU cores, 16 GB of memory",
+            memory_gb=16,
+            beside="two CPU cores",
         ),
         Profile(
             name="t4",
@@ -293,7 +306,8 @@ PROFILES = {
             pairs=PairConfig(layer=26, control="order"),
             ties_rank=64,
             parameters=1.54e9,
-            needs="a CUDA GPU with 12 GB or more, for example a free Colab T4",
+            memory_gb=12,
+            beside="for example a free Colab T4",
         ),
         Profile(
             name="paper",
@@ -305,7 +319,8 @@ PROFILES = {
             ties_rank=64,
             decode=DecodeConfig(batch_size=8, max_new_tokens=256),
             parameters=8.03e9,
-            needs="a CUDA GPU with 24 GB or more and access to the gated student",
+            memory_gb=24,
+            beside="access to the gated student",
         ),
     )
 }
@@ -333,6 +348,6 @@ LARGER = replace(
     train=replace(PROFILES["qwen"].train, first_layer=9),
     pairs=PairConfig(layer=16, at="lines"),
     parameters=1.54e9,
-    needs="two CPU cores, 16 GB of memory, three times the time of qwen",
+    beside="two CPU cores, three times the time of qwen",
 )
 """The larger student of the same family, with the recipe of `qwen` at the same relative depth."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .places import user_path
-from .unfinished import clear, in_the_making, is_unfinished
+from .unfinished import clear, in_the_making, is_unfinished, umask
 
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed or copied."""
@@ -83,15 +83,15 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sha256_folder(folder: Path, pattern: str = "*.safetensors") -> str:
-    """One SHA-256 for all files of a folder that match `pattern`, names included.
+def sha256_folder(folder: Path) -> str:
+    """One SHA-256 for all safetensors files of a folder, names included.
 
     Raises:
-        FileNotFoundError: no file matches.
+        FileNotFoundError: there is none.
     """
-    files = sorted(Path(folder).glob(pattern))
+    files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
-        raise FileNotFoundError(f"no {pattern} in {folder}")
+        raise FileNotFoundError(f"no *.safetensors in {folder}")
     return sha256_json({file.name: sha256_file(file) for file in files})
 
 
@@ -110,7 +110,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
             made = stack.enter_context(in_the_making(path))
         with open(made, mode, encoding=encoding) as file:
             yield file
-        made.chmod(0o666 & ~_umask())  # it is made for its owner alone
+        made.chmod(0o666 & ~umask())  # it is made for its owner alone
         os.replace(made, path)
 
 
@@ -123,13 +123,6 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno and error.filename is None:
             error.filename = str(path)
         raise
-
-
-def _umask() -> int:
-    """What the user takes away from new files' permissions."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 @contextmanager
@@ -159,17 +152,17 @@ def atomic_folder(path: Path, *, ours: Collection[str] = (), force: bool = False
         clear(work)
         new.mkdir()
         yield new
-        mask = _umask()
+        hidden = umask()
         for made in (new, *new.rglob("*")):  # libraries write some files for their owner alone
             if not made.is_symlink():
-                made.chmod((0o777 if made.is_dir() else 0o666) & ~mask)
+                made.chmod((0o777 if made.is_dir() else 0o666) & ~hidden)
         check_ours(path, ours, force=force)  # the block may have taken hours
-        if path.exists() or path.is_symlink():
-            os.replace(path, old)
         try:
+            if path.exists() or path.is_symlink():
+                os.replace(path, old)
             os.replace(new, path)
-        except OSError:
-            if old.exists() or old.is_symlink():
+        except BaseException:  # Ctrl-C too: what is left in `work` is removed with it
+            if (old.exists() or old.is_symlink()) and not (path.exists() or path.is_symlink()):
                 os.replace(old, path)
             raise
 
@@ -196,7 +189,7 @@ def written_beside(folder: Path, *, last: str) -> Iterator[Path]:
         clear(work)
         yield work
         for made in sorted(work.iterdir(), key=lambda path: path.name == last):
-            made.chmod(0o666 & ~_umask())
+            made.chmod(0o666 & ~umask())
             os.replace(made, folder / made.name)
 
 

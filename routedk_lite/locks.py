@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,15 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def launched_together() -> str:
+    """How many processes were launched together to share one training (`accelerate launch`); nothing if one runs alone.
+
+    As `WORLD_SIZE` has it, be it a number or not.
+    """
+    processes = os.environ.get("WORLD_SIZE", "").strip()
+    return "" if processes in ("0", "1") else processes
 
 
 def _acquired(path: Path) -> BaseFileLock:

@@ -8,7 +8,7 @@ too little: with several seeds, intervals and tests rest on the variances of bot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,9 +52,8 @@ def bootstrap_interval(
     weights: ArrayLike | None = None,
     n_draws: int = 10_000,
     confidence: float = 0.95,
-    method: Literal["percentile", "BCa"] = "percentile",
 ) -> Interval:
-    """Bootstrap interval of a mean over sessions.
+    """Bootstrap interval of a mean over sessions, by percentiles.
 
     Args:
         values: one number per session.
@@ -63,7 +62,6 @@ def bootstrap_interval(
             whatever their value.
         n_draws: resamples.
         confidence: the share of such intervals that should hold the true mean.
-        method: `percentile`, or the bias-corrected and accelerated `BCa` (Efron 1987) for skewed values.
 
     Shapes:
         values, weights: (sessions,)
@@ -86,7 +84,7 @@ def bootstrap_interval(
         n_resamples=n_draws,
         batch=max(1, _CHUNK // len(sample)),
         confidence_level=confidence,
-        method=method,
+        method="percentile",
         rng=generator,
     )
     return Interval(estimate, float(result.confidence_interval.low), float(result.confidence_interval.high))

@@ -8,8 +8,10 @@ different names. Who is still alive the system knows: it holds a lock (`flock`) 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,8 @@ except ImportError:  # Windows: every name is a new one there, and leftovers sta
     fcntl = None
 
 ENDING = ".unfinished"
+_STATUS = Path("/proc/self/status")
+_UMASK = threading.Lock()
 
 
 @contextmanager
@@ -64,6 +68,21 @@ def clear(folder: Path) -> None:
 def is_unfinished(name: str) -> bool:
     """Whether a file or folder of this name is one in the making."""
     return name.startswith(".") and ENDING in name
+
+
+def umask() -> int:
+    """What the user takes away from new files' permissions.
+
+    All threads share it, and the usual way to read it is to set it: only where the system does not say it (outside
+    Linux), one at a time, and to a value with which files of other threads are rather too private.
+    """
+    with suppress(OSError):
+        if said := re.search(rb"^Umask:\s*([0-7]+)$", _STATUS.read_bytes(), re.MULTILINE):
+            return int(said[1], 8)
+    with _UMASK:
+        found = os.umask(0o077)
+        os.umask(found)
+    return found
 
 
 def _taken(path: Path, folder: bool) -> tuple[Path, int | None]:

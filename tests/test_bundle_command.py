@@ -28,6 +28,7 @@ from routedk_lite.data.writing import write_sessions
 from routedk_lite.fusion.fusion import Average
 from routedk_lite.fusion.loading import check_experts, longest_in_training
 from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.student.adapters import read_adapter
 from routedk_lite.study import bundling
 from routedk_lite.study.bundling import CUT_OFF, ONE_ITEM, bundle_sessions
 
@@ -125,7 +126,7 @@ def test_answers_are_those_of_the_expert(bundled, expert):
 
 def test_a_routed_model_answers_too(bundled, expert, tmp_path):
     student = rdk.load_student("toy")
-    model = RoutedModel(student.model, [expert, expert], Average(), student=student.info.id)
+    model = RoutedModel(student.model, [expert, read_adapter(expert, "again")], Average(), student=student.info.id)
     model.save_pretrained(tmp_path / "routed")
     assert answers(bundled(some(), tmp_path / "routed")) == answers(bundled(some()))
 
@@ -153,6 +154,19 @@ def test_pairs_decide_where_the_profile_says_so(bundled, few):
     assert "13 items: the longest session in training had 10" in found[6].note
     assert f"answered in words: pairs are decoded for at most {LARGEST} items" in found[6].note
     assert answers(bundled(sessions[::-1], profile=pairs, domain="toyshop")) == answers(found)
+
+
+def test_a_decoder_is_fitted_once_for_sessions_of_all_lengths(bundled, few, monkeypatch):
+    """And not at all where every answer is there already."""
+    fitted, fit = [], bundling.fit_decoder
+    monkeypatch.setattr(bundling, "fit_decoder", lambda *args, **how: fitted.append(1) or fit(*args, **how))
+    toy = get_profile("toy")
+    pairs = replace(toy, pairs=PairConfig(layer=4, centre_sessions=8), decode=replace(toy.decode, batch_size=4))
+    sessions = some()
+    assert min(map(len, sessions)) <= 4 < max(map(len, sessions)) <= LARGEST
+    for _ in range(2):
+        bundled(sessions, profile=pairs, domain="toyshop", longest=4)
+    assert len(fitted) == 1
 
 
 # --- any session ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, load_script
@@ -8,7 +10,8 @@ from explored import make_results
 from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app
-from routedk_lite.config import PROFILES
+from routedk_lite.config import PROFILES, Profile, StudentConfig, get_profile, known_profiles
+from routedk_lite.report import doctor
 
 run = CliRunner().invoke
 
@@ -61,8 +64,52 @@ def test_a_dry_run_of_chosen_stages_plans_these_alone(tmp_path):
 
 def test_doctor_has_a_verdict_for_every_profile():
     out = run(app, ["doctor"]).output
-    assert all(name in out for name in PROFILES)
+    assert all(re.search(rf"^ *{name} ", out, re.MULTILINE) for name in known_profiles())
     assert "Python 3." in out and "compute type" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "four_bit", "has", "said"),
+    [
+        ("smol", False, 7.7, "yes"),
+        ("smol", False, 6.5, "no: 6 GB of memory, a machine with 8 needed"),
+        ("qwen-1.5b", False, 15.4, "yes"),
+        ("qwen-1.5b", False, 11, "no: 11 GB of memory, a machine with 16 needed"),
+        ("t4", True, 14.6, "yes"),
+        ("paper", True, 22.1, "yes"),
+        ("paper", True, 15, "no: 15 GB of GPU memory, a machine with 24 needed"),
+        ("mine", True, 4, "yes"),
+        ("mine", True, 0, "no: no GPU"),
+        ("mine", False, 1, "yes"),
+    ],
+)
+def test_doctor_goes_by_what_a_profile_says_that_it_needs(monkeypatch, name, four_bit, has, said):
+    """Also of a profile of one's own, whose name it has never heard."""
+    monkeypatch.setattr(doctor, "is_cached", lambda student: True)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: four_bit and has > 0)
+    memory = SimpleNamespace(total_memory=has * 2**30, total=has * 2**30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: memory)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    if name == "mine":
+        profile = Profile(name=name, student=StudentConfig(source="hub", id="x", load_in_4bit=four_bit))
+    else:
+        profile = get_profile(name)
+        assert f"{profile.memory_gb:g} GB" in profile.needs
+    assert doctor.verdict(profile) == said
+
+
+@pytest.mark.parametrize(
+    ("model", "source"), [("qwen-1.5b", "gguf"), ("control", "package"), ("smol", "wheel"), ("a/b", "hub")]
+)
+def test_a_local_teacher_may_be_any_profiles_student(monkeypatch, model, source):
+    monkeypatch.setattr("routedk_lite.student.backbone.load_student", lambda profile: profile.student)
+    monkeypatch.setattr("routedk_lite.student.local_teacher.LocalTeacher", lambda student: student)
+    asked = []
+    monkeypatch.setattr("routedk_lite.teacher.distillation.estimate", lambda plan, teacher: asked.append(teacher))
+    words = ["distill", "--domain", "toyshop", "--kind", "rules", "--teacher", "local", "--model", model, "--dry-run"]
+    run(app, words)
+    assert asked[0].source == source
 
 
 def test_doctor_says_that_a_cache_cannot_be_written(tmp_path):

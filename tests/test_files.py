@@ -9,7 +9,7 @@ from conftest import unprivileged
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite import files
+from routedk_lite import files, unfinished
 from routedk_lite.locks import locked
 
 
@@ -30,6 +30,30 @@ def test_atomic_folder_keeps_the_old_folder_on_failure(tmp_path):
         (work / "a").write_text("new")
         raise RuntimeError
     assert (target / "a").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("move", [1, 2])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_error_or_ctrl_c_at_either_move_loses_no_folder(tmp_path, monkeypatch, error, move, when):
+    """What stands there then is the old folder or the new one, whole."""
+    target, moves, replace = tmp_path / "adapter", [], os.replace
+    with files.atomic_folder(target) as work:
+        (work / "a").write_text("old")
+
+    def stopped(source, place):
+        moves.append(place)
+        if len(moves) != move:
+            return replace(source, place)
+        if when == "after":
+            replace(source, place)
+        raise error
+
+    monkeypatch.setattr(files.os, "replace", stopped)
+    with pytest.raises(error), files.atomic_folder(target, ours=["a"]) as work:
+        (work / "a").write_text("new")
+    assert (target / "a").read_text() == ("new" if (move, when) == (2, "after") else "old")
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
 
 
@@ -128,6 +152,33 @@ def test_no_write_follows_a_link(tmp_path):
         file.write("ours")
     assert (tmp_path / "elsewhere" / "model.json").read_text() == "theirs"
     assert (tmp_path / "file.json").read_text() == "ours" and (tmp_path / "link" / "model.json").read_text() == "new"
+
+
+@pytest.mark.parametrize("system", ["linux", "another"])
+def test_threads_that_write_at_the_same_time_leave_the_umask_as_it_is(tmp_path, monkeypatch, system):
+    if system == "another":
+        monkeypatch.setattr(unfinished, "_STATUS", tmp_path / "none")
+    change, seen = os.umask, []
+
+    def slow(value):  # as if another thread were always let in between the two calls
+        before = change(value)
+        seen.append(value)
+        time.sleep(0.005)
+        return before
+
+    before = change(0o027)
+    monkeypatch.setattr(files.os, "umask", slow)
+    try:
+        writers = [
+            threading.Thread(target=lambda k=k: files.write_json(tmp_path / f"{k}.json", {"k": k})) for k in range(8)
+        ]
+        for step in (threading.Thread.start, threading.Thread.join):
+            for writer in writers:
+                step(writer)
+    finally:
+        left = change(before)
+    assert left == 0o027 and 0 not in seen
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.json")} == {0o640}
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027])

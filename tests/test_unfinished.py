@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from full_disk import files_up_to
 
-from routedk_lite import files
+from routedk_lite import files, unfinished
 
 SCRIPT = """
 import os, signal, sys
@@ -124,8 +124,6 @@ def test_a_link_in_the_way_is_not_followed(tmp_path):
 
 
 def test_without_locks_every_write_has_its_own_name(tmp_path, monkeypatch):
-    from routedk_lite import unfinished
-
     monkeypatch.setattr(unfinished, "fcntl", None)
     write(tmp_path, "new")
     files.write_json(tmp_path / "y.json", 1)
@@ -137,4 +135,4 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path):
     with files_up_to(100), pytest.raises(OSError, match=r"File too large: '.*x\.json'"):
         files.write_json(tmp_path / "x.json", "new" * 100_000)
     assert names(tmp_path) == ["x.json"] and (tmp_path / "x.json").read_text() == '"old"\n'
-    assert os.stat(tmp_path / "x.json").st_mode & 0o777 == 0o666 & ~files._umask()
+    assert os.stat(tmp_path / "x.json").st_mode & 0o777 == 0o666 & ~unfinished.umask()

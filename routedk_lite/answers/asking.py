@@ -6,6 +6,7 @@ Runs over many sessions are the business of `decoding` and `answering`; here a r
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,11 +14,14 @@ import torch
 
 from ..config import Profile
 from ..data.chat import opened_thought
+from ..data.formats import get_format
 from ..data.parsing import parse_answer
-from ..data.prompts import encode_prompt, session_prompt
+from ..data.prompts import encode_prompt, encode_slots, session_prompt, shorten
 from ..data.sessions import Bundle, Session
 from ..student.generation import end_tokens, generate_greedily, until_end, written_text
 from ..student.pairs import PairReader, read_pairs
+from .consensus import Consensus
+from .decoding import greedy_answers, sample_bundles
 from .partitions import LARGEST, PartitionDecoder
 
 if TYPE_CHECKING:
@@ -25,13 +29,20 @@ if TYPE_CHECKING:
     from ..student.backbone import Student
 
 
+OTHERS = 3
+"""Alternatives that are kept for each token."""
+
+
 class Token(NamedTuple):
     """One token of a greedy answer."""
 
     text: str
     probability: float
+    """Of all tokens, or of those that may stand there where all else of an answer is given."""
     others: tuple[tuple[str, float], ...]
     """The next likeliest tokens, with their probabilities."""
+    given: str = ""
+    """What stands before it and was not the student's to choose."""
 
 
 class Reading(NamedTuple):
@@ -40,12 +51,14 @@ class Reading(NamedTuple):
     alpha: np.ndarray
     """(L, E): the weights that were used."""
     tokens: tuple[Token, ...]
-    """Of the greedy answer, the end of it included."""
+    """Of the greedy answer, the end of it included; where all but some choices is given, these alone."""
     pairs: np.ndarray | None
     """(n, n): probability that two items belong together; `None` where a profile does not read pairs."""
     bundles: tuple[Bundle, ...]
-    """Decoded from the pairs, or else read from the text."""
+    """Decoded from the pairs, the consensus of samples, or read from the greedy answer."""
     seconds: float
+    n_samples: int = 0
+    """Of how many sampled answers the bundles are the consensus; 0 where they are not."""
 
 
 def ask(
@@ -56,7 +69,6 @@ def ask(
     profile: Profile,
     reader: PairReader | None = None,
     decoder: PartitionDecoder | None = None,
-    others: int = 3,
 ) -> Reading:
     """Ask a routed model about one session, with the α of its fusion or with what `override` sets around this call.
 
@@ -64,9 +76,8 @@ def ask(
         model: the student with experts and fusion.
         student: its tokenizer is used.
         session: the annotated bundles are not looked at.
-        profile: prompt and length of answers.
+        profile: prompt, length of answers, and whether the answer is the consensus of samples.
         reader, decoder: pairs decide on the bundles where both are given.
-        others: alternatives kept for each token.
 
     Raises:
         ValueError: only one of `reader` and `decoder`, or more items than pairs are decoded for.
@@ -75,30 +86,65 @@ def ask(
         raise ValueError("reader and decoder belong together: give both, or neither for bundles from the text")
     if reader is not None and len(session) > LARGEST:
         raise ValueError(f"{len(session)} products: pairs are decoded for at most {LARGEST}")
-    started, tokenizer = time.perf_counter(), student.tokenizer
-    ids = encode_prompt(session_prompt(session, tokenizer, profile.prompt), tokenizer)
+    started, n_samples, pairs = time.perf_counter(), 0, None
     model.eval()
     with torch.inference_mode():
-        more = {"return_dict_in_generate": True, "output_logits": True}
-        made = generate_greedily(model, tokenizer, [ids], profile.decode.max_new_tokens, **more)
-    alpha = model.alpha[0]
+        read = _choices if get_format(profile.prompt.fmt).slots else _written
+        tokens, bundles = read(model, student, session, profile)
+        alpha = model.alpha[0]
+    options = {"prompt": profile.prompt, "progress": False}
+    if reader is not None and decoder is not None:
+        logits = read_pairs(model, student.tokenizer, [session], reader, batch_size=1, **options)[session.id]
+        bundles, pairs = decoder.decode(logits), 1 / (1 + np.exp(-logits))
+    elif profile.answers == "consensus":
+        draw = {"temperature": profile.vote.temperature, "top_p": profile.vote.top_p, "decode": profile.decode}
+        (found,) = sample_bundles(model, student.tokenizer, [session], profile.vote.n, **draw, **options)
+        bundles = Consensus(exact_weight=profile.decode.exact_weight)(found.drawn, found.greedy)
+        n_samples = profile.vote.n
+    return Reading(alpha, tokens, pairs, tuple(bundles), time.perf_counter() - started, n_samples)
+
+
+def _written(
+    model: RoutedModel, student: Student, session: Session, profile: Profile
+) -> tuple[tuple[Token, ...], Sequence[Bundle]]:
+    """The greedy answer of a student that writes all of it, token by token."""
+    tokenizer = student.tokenizer
+    ids = encode_prompt(session_prompt(session, tokenizer, profile.prompt), tokenizer)
+    more = {"return_dict_in_generate": True, "output_logits": True}
+    made = generate_greedily(model, tokenizer, [ids], profile.decode.max_new_tokens, **more)
     ends = end_tokens(model, tokenizer)
     written = until_end(made.sequences[0, len(ids) :], ends)
-    tokens = tuple(
-        _token(token, logits[0].float(), tokenizer, others) for token, logits in zip(written, made.logits, strict=True)
-    )
+    tokens = []
+    for chosen, logits in zip(written, made.logits, strict=True):
+        p = logits[0].float().softmax(-1)
+        likely = [int(i) for i in p.topk(OTHERS + 1).indices if int(i) != chosen][:OTHERS]
+        others = tuple((tokenizer.decode([i]), float(p[i])) for i in likely)
+        tokens.append(Token(tokenizer.decode([chosen]), float(p[chosen]), others))
     text = opened_thought(tokenizer) + written_text(written, tokenizer, ends)
-    bundles, pairs = parse_answer(text, len(session), profile.prompt.fmt).bundles, None
-    if reader is not None and decoder is not None:
-        found = read_pairs(model, tokenizer, [session], reader, prompt=profile.prompt, batch_size=1, progress=False)
-        logits = found[session.id]
-        bundles, pairs = tuple(decoder.decode(logits)), 1 / (1 + np.exp(-logits))
-    return Reading(alpha, tokens, pairs, bundles, time.perf_counter() - started)
+    return tuple(tokens), parse_answer(text, len(session), profile.prompt.fmt).bundles
 
 
-def _token(chosen: int, logits: torch.Tensor, tokenizer, others: int) -> Token:
-    p = logits.softmax(-1)
-    likely = [int(i) for i in p.topk(others + 1).indices if int(i) != chosen][:others]
-    return Token(
-        tokenizer.decode([chosen]), float(p[chosen]), tuple((tokenizer.decode([i]), float(p[i])) for i in likely)
-    )
+def _choices(
+    model: RoutedModel, student: Student, session: Session, profile: Profile
+) -> tuple[tuple[Token, ...], Sequence[Bundle]]:
+    """The greedy answer of a student that only chooses, choice by choice: all of it is read once more for that."""
+    tokenizer = student.tokenizer
+    (answer,) = greedy_answers(model, tokenizer, [session], prompt=profile.prompt, progress=False)
+    slots = get_format(profile.prompt.fmt).slots(shorten(session.titles, profile.prompt.max_title_words))
+    names = [choice.strip() for choice in slots.choices]
+    chosen = [names.index(name) for name in answer.text.split()]
+    prompt = encode_prompt(session_prompt(session, tokenizer, profile.prompt), tokenizer)
+    known = encode_slots(slots, tokenizer)
+    ids, places = known.ids(chosen)
+    inputs = torch.tensor([prompt + ids], device=model.device)
+    seen = torch.zeros_like(inputs)
+    seen[:, : len(prompt)] = 1  # as the answer was made: the router has not seen it
+    logits = model(input_ids=inputs, prompt_mask=seen, use_cache=False).logits[0, len(prompt) - 1 :].float()
+    tokens = []
+    for step, (choice, place) in enumerate(zip(chosen, places, strict=True)):
+        legal = slots.legal(chosen[:step])
+        p = dict(zip(legal, logits[place, [known.choices[c] for c in legal]].softmax(-1).tolist(), strict=True))
+        likely = sorted((c for c in legal if c != choice), key=lambda c: -p[c])[:OTHERS]
+        others = tuple((slots.choices[c], p[c]) for c in likely)
+        tokens.append(Token(slots.choices[choice], p[choice], others, slots.given[step]))
+    return tuple(tokens), answer.bundles

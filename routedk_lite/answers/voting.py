@@ -100,13 +100,9 @@ def vote(answers: Sequence[Answer], greedy: Answer) -> Vote:
     return Vote(winner, len(ballots[frozenset(winner)]) / len(answers), False)
 
 
-def vote_all(samples: Iterable[Samples], n: int | None = None) -> dict[int, Vote]:
-    """The vote of every session among its first `n` answers, or all of them.
-
-    Raises:
-        ValueError: fewer than `n` answers were drawn.
-    """
-    return {s.id: vote(_first(s, n), s.greedy) for s in samples}
+def vote_all(samples: Iterable[Samples]) -> dict[int, Vote]:
+    """The vote of every session among all its answers."""
+    return {s.id: vote(s.drawn, s.greedy) for s in samples}
 
 
 def diversity(answers: Sequence[Answer]) -> Diversity:
@@ -268,8 +264,8 @@ def _scores(votes: Mapping[int, Vote], sessions: list[Session], metric: str) -> 
     return np.asarray(getattr(scores, metric), dtype=float)
 
 
-def _first(samples: Samples, n: int | None) -> tuple[Answer, ...]:
-    if n is not None and not 1 <= n <= len(samples.drawn):
+def _first(samples: Samples, n: int) -> tuple[Answer, ...]:
+    if not 1 <= n <= len(samples.drawn):
         raise ValueError(f"n = {n}: session {samples.id} has {len(samples.drawn)} answers; draw more, or ask for fewer")
     return samples.drawn[:n]
 

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..files import written_beside
-from ..student.adapters import Adapter, read_adapter
+from ..student.adapters import Adapter, read_experts
 from .base import Fusion
 from .catalogue import fusion_from_json
 from .layers import Gate, RoutedLinear, ShiftedLinear, mean_over
@@ -49,7 +49,7 @@ class RoutedModel(nn.Module):
         student: what the experts must have been trained on; `None` does not check.
 
     Raises:
-        ValueError: no experts; an expert of another student, or one that does not fit the model.
+        ValueError: no experts, or two of one name; an expert of another student, or one that does not fit the model.
     """
 
     def __init__(
@@ -61,14 +61,7 @@ class RoutedModel(nn.Module):
         student: str | None = None,
     ) -> None:
         super().__init__()
-        if not experts:
-            raise ValueError("experts is empty: a routed model needs at least one LoRA expert")
-        self.adapters = tuple(e if isinstance(e, Adapter) else read_adapter(e) for e in experts)
-        for adapter in self.adapters:
-            if student is not None and adapter.student != student:
-                raise ValueError(
-                    f"the expert {adapter.name!r} was trained on {adapter.student!r}, this student is {student!r}"
-                )
+        self.adapters = read_experts(experts, student)
         self.fusion = fusion
         stack, self.layer_numbers = find_layers(model, self.adapters)
         self.gates = {number: Gate() for number in self.layer_numbers}
@@ -201,12 +194,15 @@ class RoutedModel(nn.Module):
             alpha: (E,), (B, E), or (B, L, E) for all layers at once
 
         Raises:
-            ValueError: wrong number of experts or layers, or a layer without experts.
+            ValueError: merged experts, which have no α; wrong number of experts or layers, or a layer without experts.
         """
+        if not self.fusion.has_alpha:
+            name = type(self.fusion).__name__
+            raise ValueError(f"{name} merges the experts into one update, so there is no α to override")
         if not isinstance(alpha, torch.Tensor):
             alpha = np.array(alpha, dtype=np.float32)  # a copy: torch warns of arrays that must not be written
         weights = torch.as_tensor(alpha, dtype=torch.float32, device=self.device)
-        if weights.shape[-1] != len(self.adapters) or not self.fusion.has_alpha:
+        if weights.shape[-1] != len(self.adapters):
             raise ValueError(f"alpha has {weights.shape[-1]} weights: give one for each of {list(self.expert_names)}")
         if layer is not None and layer not in self.gates:
             raise ValueError(f"layer {layer} has no experts; these have: {list(self.layer_numbers)}")

@@ -22,6 +22,7 @@ from ..config import PromptConfig, RouterConfig, digest
 from ..data.prompts import encode_prompt, session_prompt
 from ..data.sessions import Session, about
 from ..files import atomic_folder, check_ours, sha256_json
+from ..locks import launched_together
 from ..student.backbone import Student
 from ..student.batches import longest_first
 from ..student.checkpoints import told_if_unwritable
@@ -197,7 +198,7 @@ def train_fusion(
     Raises:
         ValueError: the fusion has nothing to learn, or cannot learn (`top_k=1`); no sessions, or one too long;
             texts, where the configuration asks for what only sessions have.
-        RuntimeError: no gradient reaches the fusion.
+        RuntimeError: no gradient reaches the fusion, or several processes were launched to share this training.
         UnwritableError: no room for a checkpoint or the fusion.
 
     Warns:
@@ -206,6 +207,11 @@ def train_fusion(
     """
     folder, config, prompt = Path(folder), config or RouterConfig(), prompt or PromptConfig()
     _check_fusion(model)
+    if processes := launched_together():
+        raise RuntimeError(
+            f"WORLD_SIZE = {processes}: a fusion is trained in one process; launch this script without `accelerate "
+            "launch`, or train only experts (`train_expert`) in a launched one"
+        )
 
     lessons, held_out = list(sessions), list(validation)
     _check_texts([*lessons, *held_out], config)
@@ -223,8 +229,8 @@ def train_fusion(
     if not len(train):
         raise ValueError("sessions is empty: a fusion needs at least one training session")
     experts = [adapter.sha256 for adapter in model.adapters]
-    about = [model.fusion.to_json(), experts, seed, student.info.sha256, student.info.dtype]
-    run_id = digest(config, prompt, *about, sha256_json([train.plain, valid.plain]), reader and reader.config)
+    routed = [model.fusion.to_json(), experts, seed, student.info.sha256, student.info.dtype]
+    run_id = digest(config, prompt, *routed, sha256_json([train.plain, valid.plain]), reader and reader.config)
     work = folder.with_name(f".{folder.name}.{run_id}.training")
     if (done := _finished(model, folder, run_id, work)) is not None:
         return done

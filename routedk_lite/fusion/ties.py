@@ -125,13 +125,13 @@ def _truncated(delta: torch.Tensor, rank: int) -> Merged:
     """A product of that rank: the best one for small matrices, one close to it for large ones, which take too long."""
     wide = rank + OVERSAMPLING
     if 2 * wide >= min(delta.shape):
-        u, s, v = torch.linalg.svd(delta, full_matrices=False)
+        u, s, vt = torch.linalg.svd(delta, full_matrices=False)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            u, s, vt = torch.svd_lowrank(delta, q=wide, niter=POWER_ITERATIONS)
-        v = vt.T
+            u, s, v = torch.svd_lowrank(delta, q=wide, niter=POWER_ITERATIONS)
+        vt = v.T
     root = s[:rank].sqrt()
-    low_rank = LowRank(root[:, None] * v[:rank], u[:, :rank] * root, 1.0)
+    low_rank = LowRank(root[:, None] * vt[:rank], u[:, :rank] * root, 1.0)
     error = float((delta - low_rank.delta()).norm() / delta.norm().clamp(min=1e-30))
     return Merged(None, low_rank, error)

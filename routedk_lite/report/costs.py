@@ -135,8 +135,13 @@ def call_tokens(sessions: Domain) -> tuple[float, float]:
 
 def student_cost(record: RunRecord, machine: MachinePrice) -> float:
     """Dollars a session for the machine that a run took."""
-    an_hour = record.hardware["cores"] * machine.core + record.peak_memory_mb / 1000 * machine.gigabyte
+    an_hour = record.hardware["cores"] * machine.core + memory_gb(record) * machine.gigabyte
     return seconds_a_session(record) / 3600 * an_hour
+
+
+def memory_gb(record: RunRecord) -> float:
+    """The memory that a run took at its peak, in 10⁹ bytes as prices count it; the record counts 2²⁰."""
+    return record.peak_memory_mb * 2**20 / 1e9
 
 
 def seconds_a_session(record: RunRecord) -> float:

@@ -6,7 +6,6 @@ some a large one, and every training adds something of its own. The true differe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +15,9 @@ from ..two_levels import two_level_spread
 from .tables import text_table
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.99)
-"""Of the variance of a mean difference: what the seeds bring in."""
+"""Of the variance of a mean difference: what the seeds bring in, one kind of study each; below 1."""
+N_SEEDS, N_SESSIONS = 3, 180
+"""Trainings and test sessions of a study, about as the public domains have."""
 FAMILY = 5
 """Comparisons of a claim."""
 LEVEL = 0.05
@@ -46,32 +47,24 @@ class Coverage(NamedTuple):
 def coverage(
     *,
     generator: np.random.Generator,
-    n_seeds: int = 3,
-    n_sessions: int = 180,
-    shares: Sequence[float] = SHARES,
-    n_studies: int = 4000,
+    n_studies: int,
 ) -> list[Coverage]:
     """Make up studies, and count how often intervals and tests of `statistics` are right.
 
     Args:
         generator: where the studies come from.
-        n_seeds: trainings of each.
-        n_sessions: test sessions.
-        shares: one kind of study each, from 0 (seeds do not matter) to below 1 (nothing else does).
         n_studies: of each kind; a multiple of `FAMILY`.
     """
-    return [_of_kind(share, generator, n_seeds, n_sessions, n_studies) for share in shares]
+    return [_of_kind(share, generator, n_studies) for share in SHARES]
 
 
-def _of_kind(share: float, generator: np.random.Generator, n_seeds: int, n_sessions: int, n_studies: int) -> Coverage:
-    shape = (n_studies, n_seeds, n_sessions)
-    sessions = (generator.random((n_studies, 1, n_sessions)) < MOVED) * generator.normal(
-        0, SESSIONS, (n_studies, 1, n_sessions)
-    )
+def _of_kind(share: float, generator: np.random.Generator, n_studies: int) -> Coverage:
+    shape, alike = (n_studies, N_SEEDS, N_SESSIONS), (n_studies, 1, N_SESSIONS)
+    sessions = (generator.random(alike) < MOVED) * generator.normal(0, SESSIONS, alike)
     both = (generator.random(shape) < MOVED) * generator.normal(0, PAIRS, shape)
-    of_sessions = MOVED * (SESSIONS**2 + PAIRS**2 / n_seeds) / n_sessions  # variance of a mean difference without seeds
-    of_seeds = n_seeds * of_sessions * share / (1 - share)
-    values = sessions + both + generator.normal(0, np.sqrt(of_seeds), (n_studies, n_seeds, 1))
+    of_sessions = MOVED * (SESSIONS**2 + PAIRS**2 / N_SEEDS) / N_SESSIONS  # variance of a mean difference without seeds
+    of_seeds = N_SEEDS * of_sessions * share / (1 - share)
+    values = sessions + both + generator.normal(0, np.sqrt(of_seeds), (n_studies, N_SEEDS, 1))
     spread = two_level_spread(values)
     size, alone = np.abs(spread.estimate), two_level_spread(values.mean(1, keepdims=True))
     p = spread.p_value()

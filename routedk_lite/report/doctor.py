@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ..config import PROFILES, Profile
+from ..config import Profile, known_profiles
 from ..data.domains import domain_is_cached
 from ..data.sessions import PUBLIC_DOMAINS
 from ..files import cache_dir
@@ -16,10 +16,9 @@ from ..student.backbone import choose_dtype, has_fast_bf16, is_cached
 from ..study.machine import hardware, package_versions
 from .tables import text_table
 
-_GPU_MEMORY_GB = {"t4": 12, "paper": 20}
-"""What a GPU must have for a profile: computed estimates, not measured."""
-_MEMORY_GB = {"smol": 7, "qwen": 14}
-"""What a machine must have, less what a system of 8 or 16 GB keeps for itself."""
+USABLE = 0.875
+"""Of the memory that a machine or a GPU is sold with (`Profile.memory_gb`), how much there is at least: its system and
+its driver keep some."""
 
 
 def report() -> str:
@@ -42,7 +41,7 @@ def report() -> str:
     ]
     if not all(map(domain_is_cached, PUBLIC_DOMAINS)):
         lines.append("  get them with: routedk data fetch")
-    rows = [[name, profile.student.id, verdict(profile)] for name, profile in PROFILES.items()]
+    rows = [[name, profile.student.id, verdict(profile)] for name, profile in known_profiles().items()]
     return "\n".join(lines) + "\n\n" + text_table(["profile", "student", "can run?"], rows, text_columns=3)
 
 
@@ -61,17 +60,17 @@ def verdict(profile: Profile) -> str:
     import psutil
     import torch
 
-    missing = []
-    if profile.student.load_in_4bit:
-        needed = _GPU_MEMORY_GB[profile.name]
-        if not torch.cuda.is_available():
-            missing.append("no GPU")
-        elif (have := torch.cuda.get_device_properties(0).total_memory / 2**30) < needed:
-            missing.append(f"{have:.0f} GB of GPU memory, {needed} needed")
-        if importlib.util.find_spec("bitsandbytes") is None:
-            missing.append("bitsandbytes (pip install 'routedk-lite[gpu]')")
-    elif psutil.virtual_memory().total < 2**30 * (needed := _MEMORY_GB.get(profile.name, 0)):
-        missing.append(f"{needed} GB of memory")
+    on_gpu, missing = profile.student.load_in_4bit, []
+    if on_gpu and not torch.cuda.is_available():
+        missing.append("no GPU")
+    else:
+        memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
+        if memory < USABLE * profile.memory_gb * 2**30:
+            missing.append(
+                f"{memory / 2**30:.0f} GB of {'GPU ' * on_gpu}memory, a machine with {profile.memory_gb:g} needed"
+            )
+    if on_gpu and importlib.util.find_spec("bitsandbytes") is None:
+        missing.append("bitsandbytes (pip install 'routedk-lite[gpu]')")
     if missing:
         return "no: " + ", ".join(missing)
     return "yes" if is_cached(profile.student) else "yes, after fetching the student"

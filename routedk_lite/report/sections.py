@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..study.records import RunRecord
 from .claims import Claim, Claims, Paper
-from .costs import CALLS, MACHINES, READ_ON
+from .costs import CALLS, MACHINES, READ_ON, memory_gb
 from .findings import Finding
 from .tables import UNBROKEN, text_table
 from .verdicts import Judgement
@@ -143,7 +143,7 @@ def costs_parts(judgement: Judgement) -> list[str]:
             cost.record.run,
             cost.domain,
             f"{cost.seconds:.2f} s",
-            f"{cost.record.hardware['cores']}, {cost.record.peak_memory_mb / 1000:.1f} GB",
+            f"{cost.record.hardware['cores']}, {memory_gb(cost.record):.1f} GB",
             _dollars(cost.low, cost.high),
             "{:,.0f}, {:,.0f}".format(*cost.tokens),
             _dollars(cost.teacher_low, cost.teacher_high),

@@ -57,16 +57,18 @@ def text_table(
         ]
         return "\n".join(([f"**{title}**", ""] if title else []) + lines)
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
     for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number >= text_columns else "left", no_wrap=True)
+        table.add_column(Text(name), justify="right" if number >= text_columns else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # a string would be read as markup: brackets in it may be a folder's
     # Wide enough for every cell: a table that is piped to a file must not depend on the terminal.
-    width = sum(max(len(cell) for cell in column) + 3 for column in zip(header, *rows, strict=True)) + 2
+    width = sum(max(map(cell_len, column)) + 3 for column in zip(header, *rows, strict=True)) + 2
     console = Console(file=io.StringIO(), width=width)
     console.print(table)
     return "\n".join(([title] if title else []) + [console.file.getvalue().strip("\n")])
@@ -190,15 +192,13 @@ def plan_table(study: Pipeline, part: str = "method", only: Sequence[str] = ()) 
     from ..study.estimate import estimate
 
     stages = study.chosen(only, part)
-    estimates = {stage.name: estimate(study, stage) for stage in stages}
-    rows = []
+    rows, pending = [], []
     for stage in stages:
         if stage.is_done():
             rows.append([stage.name, stage.about, "done", "", ""])
         else:
-            e = estimates[stage.name]
+            pending.append(e := estimate(study, stage))
             rows.append([stage.name, stage.about, minutes(e.seconds), f"{e.memory_gb:.1f} GB", f"{e.disk_mb:.0f} MB"])
-    pending = [estimates[s.name] for s, row in zip(stages, rows, strict=True) if row[2] != "done"]
     rows.append(["total", "", minutes(sum(e.seconds for e in pending)),
                  f"{max((e.memory_gb for e in pending), default=0):.1f} GB",
                  f"{sum(e.disk_mb for e in pending):.0f} MB"])  # fmt: skip

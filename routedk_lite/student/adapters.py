@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -103,6 +103,35 @@ def read_adapter(folder: str | Path, name: str | None = None) -> Adapter:
         _check_pair(pair, settings, module, folder / _WEIGHTS)
         modules[module] = LowRank(pair["A"], pair["B"], scale_of(settings, module, pair["A"].shape[0]))
     return Adapter(name or called, settings.base_model_name_or_path or "", modules, settings)
+
+
+def read_experts(experts: Sequence[str | Path | Adapter], student: str | None = None) -> tuple[Adapter, ...]:
+    """The adapters of several experts, each of another name.
+
+    Args:
+        experts: what `read_adapter` takes, or adapters that were read before.
+        student: what they must have been trained on; `None` does not check.
+
+    Raises:
+        ValueError: there is none, two have one name, or one is of another student.
+    """
+    if not experts:
+        raise ValueError("experts is empty: a routed model needs at least one LoRA expert")
+    adapters = tuple(e if isinstance(e, Adapter) else read_adapter(e) for e in experts)
+    places: dict[str, str] = {}
+    for number, (adapter, given) in enumerate(zip(adapters, experts, strict=True)):
+        here = f"experts[{number}]" if isinstance(given, Adapter) else str(given)
+        if adapter.name in places:
+            raise ValueError(
+                f"{places[adapter.name]} and {here} are both called {adapter.name!r}, and experts are known by their "
+                "names: give one of them another, as `read_adapter(folder, name)`"
+            )
+        places[adapter.name] = here
+        if student is not None and adapter.student != student:
+            raise ValueError(
+                f"the expert {adapter.name!r} was trained on {adapter.student!r}, this student is {student!r}"
+            )
+    return adapters
 
 
 def adapted_modules(adapters: Iterable[Adapter]) -> list[str]:

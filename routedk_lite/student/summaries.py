@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json, sha256_file, write_json
-from ..locks import locked
+from ..locks import launched_together, locked
 
 
 @contextmanager
@@ -19,8 +18,7 @@ def one_at_a_time(folder: Path, run_id: str) -> Iterator[None]:
 
     Processes that were launched together share their training, and do not wait for each other here.
     """
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    with nullcontext() if together else locked(folder.with_name(f"{folder.name}.{run_id}")):
+    with nullcontext() if launched_together() else locked(folder.with_name(f"{folder.name}.{run_id}")):
         yield
 
 
@@ -33,7 +31,7 @@ def copy_summary(source: Path, path: Path, beside: Iterable[str]) -> None:
     """Write a summary again, beside files that a library may have written in another way.
 
     Raises:
-        UnreadableError: the summary file is none.
+        UnreadableError: the source is no summary of a training.
     """
     write_summary(path, read_json(source, "the summary of a training"), beside)
 
@@ -53,7 +51,7 @@ def finished_summary(
         UserWarning: of such a file.
 
     Raises:
-        UnreadableError: the summary file is none.
+        UnreadableError: the file is there, and is no summary of a training.
     """
     if not path.exists():
         return None

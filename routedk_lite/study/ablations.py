@@ -43,15 +43,15 @@ def ablations(study: Study) -> dict[str, dict[str, Any]]:
     return found
 
 
-def about(settings: Mapping[str, Any]) -> str:
+def about(config: Mapping[str, Any]) -> str:
     """An ablation in words."""
-    if "control" in settings:
+    if "control" in config:
         words = {"random": "a random mixture", "shuffled": "another session's α", "mean": "the router's mean α"}
-        return f"the routed model with {words[settings['control']]} for every session"
-    if "at_a_time" in settings:
-        return f"the routed model with {settings['at_a_time']} of its experts at a time"
-    where = "" if settings["where"] == "all" else f" in the {settings['where']} third of the layers"
-    return f"the routed model without its {settings['off']} expert{where}"
+        return f"the routed model with {words[config['control']]} for every session"
+    if "at_a_time" in config:
+        return f"the routed model with {config['at_a_time']} of its experts at a time"
+    where = "" if config["where"] == "all" else f" in the {config['where']} third of the layers"
+    return f"the routed model without its {config['off']} expert{where}"
 
 
 def run_ablation(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,7 @@ from ..answers.answering import pairs_of, profile_reader
 from ..answers.consensus import Consensus
 from ..answers.decoding import Answer, Samples, greedy_answers, sample_bundles
 from ..answers.fitting import longest_answer, misfit
-from ..answers.partitions import LARGEST, check_sizes, fit_decoder
+from ..answers.partitions import LARGEST, PartitionDecoder, check_sizes, fit_decoder
 from ..config import Profile, digest, get_profile, settings
 from ..data.domains import load_domain
 from ..data.formats import get_format
@@ -118,6 +119,7 @@ def bundle_sessions(
         )
         with appending(Path(work, "bundles", f"{name}.partial.jsonl")) as (rows, keep):
             desk = _Desk(model, student, profile, rows, keep, progress)
+            decoder = cache(lambda: _fitted(desk, known, reader))  # for all parts, once it is needed
             for part, decode in _parts(asked, longest, student, profile):
                 in_words = [s for s in part if reader is None or len(s) > LARGEST]
                 if way == "consensus":
@@ -125,7 +127,7 @@ def bundle_sessions(
                 elif in_words:
                     _answer_greedily(desk, in_words, decode)
                 if in_pairs := [s for s in part if reader is not None and len(s) <= LARGEST]:
-                    _answer_pairs(desk, in_pairs, known, reader)
+                    _answer_pairs(desk, in_pairs, reader, decoder)
     by_id = {row[0]: row for row in rows}
     for session in asked:
         _, bundles, note = by_id[session.id]
@@ -199,10 +201,19 @@ def _answer_consensus(desk: _Desk, sessions: Sequence[Session], decode: DecodeCo
     sample_bundles(desk.model, desk.student.tokenizer, sessions, decode=decode, on_batch=keep, **draw, **desk.options)
 
 
-def _answer_pairs(desk: _Desk, sessions: Sequence[Session], known: Sequence[Domain], reader: PairReader) -> None:
+def _fitted(desk: _Desk, known: Sequence[Domain], reader: PairReader) -> PartitionDecoder:
+    """The decoder of pairs, fitted on the validation sessions of the experts' own domain."""
+    train, validation = known
+    check_sizes(validation)
+    read = pairs_of(desk.model, desk.profile, desk.student, reader, progress=desk.progress)
+    return fit_decoder(read(validation.sessions), validation, train, exact_weight=desk.profile.decode.exact_weight)
+
+
+def _answer_pairs(
+    desk: _Desk, sessions: Sequence[Session], reader: PairReader, decoder: Callable[[], PartitionDecoder]
+) -> None:
     from tqdm.auto import tqdm
 
-    train, validation = known
     ordered = sorted(sessions, key=lambda s: (-sum(map(len, s.titles)), s.id))
     done, size = desk.done, desk.profile.decode.batch_size
     # Batches depend on all sessions, not on what is done: so a stop changes no answer.
@@ -210,16 +221,10 @@ def _answer_pairs(desk: _Desk, sessions: Sequence[Session], known: Sequence[Doma
     left = [batch for batch in batches if any(s.id not in done for s in batch)]
     if not left:
         return
-    check_sizes(validation)
-    read = [
-        pairs_of(desk.model, desk.profile, desk.student, reader, progress=progress)
-        for progress in (desk.progress, False)
-    ]
-    weight = desk.profile.decode.exact_weight
-    decoder = fit_decoder(read[0](validation.sessions), validation, train, exact_weight=weight)
+    decode, read = decoder().decode, pairs_of(desk.model, desk.profile, desk.student, reader, progress=False)
     with tqdm(total=len(ordered), unit="session", desc="answering", disable=not desk.progress) as bar:
         bar.update(len(ordered) - sum(map(len, left)))
         for batch in left:
-            logits = read[1](batch)
-            desk.keep((s.id, decoder.decode(logits[s.id]), "") for s in batch if s.id not in done)
+            logits = read(batch)
+            desk.keep((s.id, decode(logits[s.id]), "") for s in batch if s.id not in done)
             bar.update(len(batch))

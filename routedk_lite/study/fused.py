@@ -44,15 +44,15 @@ def routed(study: Study, name: str):
 
     LoraHub's weights are searched each time, which takes a minute rather than an hour.
     """
-    settings, names = fusions(study)[name]
+    chosen, names = fusions(study)[name]
     folders = [adapter(study, expert_name) for expert_name in names]
-    model = RoutedModel(study.student.model, folders, settings, student=study.student.info.id)
+    model = RoutedModel(study.student.model, folders, chosen, student=study.student.info.id)
     try:
         result = None
         if list(model.weigher.parameters()):
             folder = study.work / f"fusion-{name}-seed{study.seed}"
             with locked(folder):
-                unpack_fusion(study.shipped, settings, model.expert_names, folder)
+                unpack_fusion(study.shipped, chosen, model.expert_names, folder)
                 result = train_fusion(
                     model,
                     study.student,
@@ -65,7 +65,7 @@ def routed(study: Study, name: str):
                     seed=study.seed,
                     progress=study.progress,
                 )
-        elif isinstance(settings, LoraHub):
+        elif isinstance(chosen, LoraHub):
             how = {"config": study.profile.router, "prompt": study.profile.prompt, "reader": study.reader}
             search_weights(model, study.student, study.split("train"), **how, seed=study.seed)
         yield model, result

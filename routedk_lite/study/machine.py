@@ -88,7 +88,7 @@ def _cpu_name() -> str:
 
 
 def peak_memory_mb() -> float:
-    """Largest memory so far: of the GPU if one is in use, else of this process."""
+    """Largest memory so far, in MiB: of the GPU if one is in use, else of this process."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():

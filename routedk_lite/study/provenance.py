@@ -46,7 +46,7 @@ class Provenance:
     wall_seconds: float
     """Training and evaluation together."""
     peak_memory_mb: float
-    """Largest resident memory of the process; on a GPU, of the device."""
+    """Largest resident memory of the process; on a GPU, of the device. In MiB."""
     path: Path | None = field(default=None, compare=False)
     """Where it was read from."""
 

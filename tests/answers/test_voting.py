@@ -137,7 +137,7 @@ def test_fallbacks_are_counted():
 def test_sizes_and_sessions_must_fit_the_draw():
     sessions, samples = study(n_sessions=3)
     with pytest.raises(ValueError, match="n = 32: session 0 has 16 answers"):
-        vote_all(samples, 32)
+        voting_curve(samples, sessions, (32,), generator=np.random.default_rng(1))
     with pytest.raises(ValueError, match="not about the same sessions"):
         voting_curve(samples[1:], sessions, (1,), generator=np.random.default_rng(1))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
+from dataclasses import replace
 
 import ipywidgets
 import numpy as np
@@ -10,12 +12,14 @@ import pytest
 import torch
 from adapted import learned, make_adapter
 
+from routedk_lite.answers.answering import answer_sessions
 from routedk_lite.answers.asking import ask
+from routedk_lite.answers.decoding import greedy_answers
 from routedk_lite.answers.partitions import PartitionDecoder, SizePrior
 from routedk_lite.book.explorer import live as explorer_live
 from routedk_lite.book.explorer.live import LiveExplorer
 from routedk_lite.book.explorer.waiting import Debouncer
-from routedk_lite.config import PairConfig
+from routedk_lite.config import DecodeConfig, PairConfig, PromptConfig, VoteConfig
 from routedk_lite.data.parsing import parse_answer
 from routedk_lite.data.prompts import encode_prompt, session_prompt
 from routedk_lite.data.sessions import Session
@@ -101,6 +105,47 @@ def test_pairs_decide_where_they_are_read(tiny_student, tiny_profile, folders, s
     long = Session(id=1, items=titles, titles=titles, bundles=())
     with pytest.raises(ValueError, match="13 products: pairs are decoded for at most 12"):
         ask(model, tiny_student, long, **how)
+
+
+def in_letters(profile, **decode):
+    return replace(
+        profile, prompt=PromptConfig(fmt="letters"), decode=DecodeConfig(**decode), vote=VoteConfig(n=5, sizes=(1, 5))
+    )
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_of_an_answer_in_letters_only_these_are_chosen(model, tiny_student, tiny_profile, sessions, by_hand):
+    """Each among the legal ones, behind all that is given, whatever length free answers may have."""
+    profile, tokenizer = in_letters(tiny_profile, max_new_tokens=2), tiny_student.tokenizer
+    for session in sessions[2:6]:
+        with model.override([0.2, 2.0, -1.0]) if by_hand else nullcontext():
+            found = ask(model, tiny_student, session, profile=profile)
+            (alone,) = greedy_answers(model, tokenizer, [session], prompt=profile.prompt, progress=False)
+        assert found.bundles == alone.bundles and found.pairs is None and not found.n_samples
+        assert " ".join(token.text.strip() for token in found.tokens) == alone.text
+        assert np.log([t.probability for t in found.tokens]).mean() == pytest.approx(alone.log_prob, abs=1e-4)
+        for token, title in zip(found.tokens, session.titles, strict=True):
+            assert title in token.given and len(token.others) in (1, 2)
+            assert token.probability + sum(p for _, p in token.others) == pytest.approx(1)
+            assert token.probability >= max(p for _, p in token.others)
+        with torch.no_grad():
+            model(torch.tensor([encode_prompt(session_prompt(session, tokenizer, profile.prompt), tokenizer)]))
+        assert np.allclose(found.alpha, [[0.2, 2.0, -1.0]] * 2 if by_hand else model.alpha[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("fmt", ["letters", "compact"])
+def test_a_profile_that_takes_the_consensus_is_asked_for_it(model, tiny_student, tiny_profile, sessions, fmt):
+    """Also where experts learnt the states of lines, from which nothing is read in answering."""
+    profile = in_letters(tiny_profile, choose="consensus", max_new_tokens=8)
+    profile = replace(profile, prompt=PromptConfig(fmt=fmt), pairs=PairConfig(layer=1, at="lines"))
+    common = {"profile": profile, "student": tiny_student, "reader": None, "train": (), "validation": ()}
+    expected = answer_sessions(model, sessions, **common, progress=False)
+    for session in sessions[:4]:
+        found = ask(model, tiny_student, session, profile=profile)
+        assert found.bundles == tuple(expected[session.id]) and found.n_samples == 5
+    live = LiveExplorer(model, tiny_student, sessions, profile=profile)
+    assert "Bundles are the consensus of 5 sampled answers." in live.output.value
+    assert live.show(["one thing", "another"]).bundles is not None
 
 
 # Weights
@@ -315,6 +360,19 @@ def test_it_goes_through_a_folder(model, tiny_profile, tmp_path, live):
     assert again.names == ("e0", "e1", "e2") and again.session.id == again.sessions[0].id
     again.close()
     assert not [m for m in again.student.model.modules() if isinstance(m, RoutedLinear)]
+
+
+def test_a_consensus_profile_is_opened_from_a_folder(model, tiny_profile, tmp_path):
+    """Its pairs are of lines, which are there in training only: no record has a decoder of them."""
+    model.save_pretrained(tmp_path / "model")
+    profile = in_letters(tiny_profile, choose="consensus", max_new_tokens=8)
+    profile = replace(profile, pairs=PairConfig(layer=1, at="lines"))
+    live = LiveExplorer.from_folder(tmp_path / "model", profile, "toyshop", results=tmp_path / "none")
+    assert live.reading.n_samples == 5 and live.reading.pairs is None
+    live.close()
+    with pytest.raises(ValueError, match="whose decoder is needed"):
+        pairs = replace(tiny_profile, pairs=PairConfig(layer=1))
+        LiveExplorer.from_folder(tmp_path / "model", pairs, "toyshop", results=tmp_path / "none")
 
 
 def test_no_sessions_no_explorer(model, tiny_student, tiny_profile):

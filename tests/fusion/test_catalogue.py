@@ -115,7 +115,7 @@ def test_an_expert_that_is_knocked_out_does_nothing(put, fusion):
 def test_merged_experts_have_no_weights(put, fusion):
     routed = put(fusion)
     logits(routed)
-    with pytest.raises(ValueError, match="give one for each"), routed.override([1, 0, 0]):
+    with pytest.raises(ValueError, match="there is no α to override"), routed.override([1, 0, 0]):
         pass
     with pytest.raises(ValueError, match="has no α"), knocked_out(routed, [routed.expert_names[0]]):
         pass

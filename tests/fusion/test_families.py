@@ -9,8 +9,13 @@ import transformers
 from adapted import PROMPTS, close, learned, logits, padded
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from routedk_lite.config import PairConfig
 from routedk_lite.fusion.fusion import Average, Dynamic, OneHot
 from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.student.backbone import Student
+from routedk_lite.student.local_teacher import LocalTeacher
+from routedk_lite.student.pairs import make_reader, read_pairs
+from routedk_lite.teacher.teachers import TeacherError
 
 SMALL = {
     "vocab_size": 259,
@@ -78,21 +83,24 @@ def test_experts_of_every_family_answer_as_in_peft_and_are_routed(family, tmp_pa
     np.testing.assert_allclose(routed.alpha, alpha, atol=1e-4)
 
 
-def test_a_text_model_inside_a_larger_one_is_routed(tmp_path):
-    def student():
-        torch.manual_seed(0)
-        text = SMALL | {"head_dim": 8, "sliding_window": 4}
-        vision = {
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 8,
-            "patch_size": 4,
-        }
-        config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
-        return transformers.Gemma3ForConditionalGeneration(config).eval()
+def seeing_student(**text):
+    """A random text model inside one that sees."""
+    torch.manual_seed(0)
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 8,
+        "patch_size": 4,
+    }
+    text = SMALL | {"head_dim": 8, "sliding_window": 4} | text
+    config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    return transformers.Gemma3ForConditionalGeneration(config).eval()
 
+
+def test_a_text_model_inside_a_larger_one_is_routed(tmp_path):
+    student = seeing_student
     names = [name for name, module in student().named_modules() if isinstance(module, torch.nn.Linear)]
     text = [name for name in names if "language_model.layers" in name]
     assert len(text) < len(names)
@@ -160,3 +168,25 @@ def test_a_linear_module_that_gets_tokens_of_several_rows_is_named(tmp_path):
     routed = RoutedModel(student(), experts(student, tmp_path, targets=["inner"]), Dynamic())
     with pytest.raises(RuntimeError, match=r"input of \(18, 32\).*mixture of experts"):
         logits(routed)
+
+
+def test_pairs_are_read_from_a_text_model_inside_a_larger_one(tiny_student, sessions):
+    student = Student.of(seeing_student(max_position_embeddings=1024), tiny_student.tokenizer)
+    reader = make_reader(student, sessions, PairConfig(layer=2))
+    found = read_pairs(student.model, student.tokenizer, sessions[:3], reader, progress=False)
+    assert all(np.isfinite(found[one.id]).all() and found[one.id].shape == (len(one),) * 2 for one in sessions[:3])
+    with pytest.raises(ValueError, match="this student has 2 layers"):
+        make_reader(student, sessions, PairConfig(layer=3))
+
+
+def test_a_text_model_inside_a_larger_one_teaches(tiny_student):
+    """It says how long its context is; some models have no limit to say."""
+    model, tokenizer = seeing_student(), tiny_student.tokenizer
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    teacher = LocalTeacher(Student.of(model, tokenizer))
+    short, long = ([{"role": "user", "content": "x" * n}] for n in (9, 120))
+    assert len(teacher.ask([short], max_tokens=3, progress=False)) == 1
+    with pytest.raises(TeacherError, match="do not fit into its context of 128"):
+        teacher.ask([long], max_tokens=3, progress=False)
+    del model.config.text_config.max_position_embeddings
+    assert len(teacher.ask([short], max_tokens=4, progress=False)) == 1

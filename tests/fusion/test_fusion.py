@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
@@ -584,6 +585,31 @@ def test_experts_of_another_student_are_refused(load, folders, tmp_path):
     RoutedModel(load(), folders, Average()).save_pretrained(tmp_path / "r")
     with pytest.raises(ValueError, match="was trained on .*this student is 'other'"):
         RoutedModel.from_pretrained(tmp_path / "r", load(), student="other")
+
+
+@pytest.mark.parametrize("weights", [[0.5, 0.5], [1.0, 0.0, 0.0]])
+def test_merged_experts_have_no_alpha_to_override(load, alike, weights):
+    routed = RoutedModel(load(), alike, Ties())
+    refused = pytest.raises(ValueError, match="Ties merges the experts into one update, so there is no α to override")
+    with refused, routed.override(weights):
+        pass
+
+
+def test_two_experts_of_one_name_are_refused_by_their_folders(load, tiny_llama, tmp_path):
+    """As checkpoints of two trainings are called; α, knock-outs and saved files go by the name."""
+    one, other = (
+        make_adapter(tiny_llama, tmp_path / training / "checkpoint-10", r=2, targets=["q_proj"], seed=k)
+        for k, training in enumerate("ab")
+    )
+    student = load()
+    both = re.escape(f"{one} and {other} are both called 'checkpoint-10'") + ".*read_adapter"
+    for experts in ([one, other], [str(one), str(other)]):
+        with pytest.raises(ValueError, match=both):
+            RoutedModel(student, experts, Average())
+    with pytest.raises(ValueError, match=r"experts\[0\] and experts\[2\] are both called 'checkpoint-10'"):
+        RoutedModel(student, [read_adapter(one), read_adapter(one, "x"), read_adapter(other)], Average())
+    assert not [module for module in student.modules() if isinstance(module, RoutedLinear)], "nothing was touched"
+    assert RoutedModel(student, [one, read_adapter(other, "b")], Average()).expert_names == ("checkpoint-10", "b")
 
 
 def test_adapters_that_do_not_fit_are_refused(load, folders, tiny_llama, tmp_path):

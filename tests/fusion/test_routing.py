@@ -281,6 +281,16 @@ def test_fusions_that_cannot_learn_are_refused(routed, train, fusion, words):
         train(routed(fusion))
 
 
+def test_a_fusion_that_several_processes_would_train_is_refused(routed, train, monkeypatch, tmp_path):
+    """Each would write and remove the same folder, and the wrapper that shares gradients has no α."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match="WORLD_SIZE = 2: a fusion is trained in one process"):
+        train(routed())
+    assert not list(tmp_path.glob("*fusion*"))
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert train(routed(), epochs=1).folder.is_dir()
+
+
 def test_no_sessions_is_an_error(routed, tiny_student, tmp_path):
     with pytest.raises(ValueError, match="sessions is empty"):
         train_fusion(routed(), tiny_student, [], tmp_path / "x", config=QUICK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from routedk_lite.report.claims import Claim, Claims
 from routedk_lite.report.costs import CALLS, MACHINES, Cost, MachinePrice, call_tokens, student_cost
 from routedk_lite.report.findings import DOES_NOT, NOT_DECIDED, NOT_RUN, REPLICATES
 from routedk_lite.report.opening import what_it_costs
+from routedk_lite.report.sections import costs_parts
 from routedk_lite.report.verdicts import Judgement, judge
 from routedk_lite.study.records import load_all
 from routedk_lite.teacher.teaching import ask_bundles
@@ -36,7 +38,7 @@ def judged(folder) -> Judgement:
 
 def record(**changes):
     fields = {
-        "run": "one-seed0", "domain": "electronic", "hardware": {"cores": 2}, "peak_memory_mb": 3000,
+        "run": "one-seed0", "domain": "electronic", "hardware": {"cores": 2}, "peak_memory_mb": 3e9 / 2**20,
         "wall_seconds": 460.0, "training": {"seconds": 100.0}, "n_sessions": 180,
     }  # fmt: skip
     return SimpleNamespace(**fields | changes)
@@ -51,6 +53,18 @@ def test_the_students_price_by_hand():
     machine = MachinePrice("m", core=0.1, gigabyte=0.01, source="")
     assert student_cost(record(), machine) == pytest.approx(2 * 0.23 / 3600)
     assert student_cost(record(training={}), machine) == pytest.approx(460 / 180 * 0.23 / 3600)
+
+
+def test_recorded_mib_are_priced_and_shown_as_gb(tmp_path):
+    """A record counts 2²⁰ bytes, a price 10⁹: 100,000 MiB are 104.9 GB, and 4.9 of them would cost nothing."""
+    free, machine = (MachinePrice("m", 0.0, gigabyte, "") for gigabyte in (0.0, 1.0))
+    found = record(peak_memory_mb=100_000)
+    assert student_cost(found, free) == 0 and student_cost(found, machine) == pytest.approx(2 * 104.8576 / 3600)
+    write_run(tmp_path, "one-seed0", 0.5, seed=0, wall_seconds=60.0)
+    (shown,) = judged(tmp_path).costs
+    shown = shown._replace(record=replace(shown.record, peak_memory_mb=100_000))
+    page = "\n".join(costs_parts(replace(judged(tmp_path), costs=(shown,))))
+    assert ", 104.9 GB |" in page
 
 
 def test_tokens_are_those_of_the_question_that_a_live_teacher_is_asked():

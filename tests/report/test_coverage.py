@@ -11,7 +11,7 @@ from routedk_lite.two_levels import two_level_spread
 
 @pytest.fixture(scope="module")
 def found():
-    return coverage(generator=np.random.default_rng(5), n_sessions=186, n_studies=6000)
+    return coverage(generator=np.random.default_rng(5), n_studies=6000)
 
 
 def test_seeds_that_do_not_matter_cost_little():

@@ -32,6 +32,6 @@ def test_no_setting_of_it_may_change(part, monkeypatch):
 
 def test_what_a_recipe_is_called_and_meant_for_does_not_count():
     profile = get_profile("qwen")
-    assert recipe_digest(replace(profile, needs="a desk", domains=("food",))) == recipe_digest(profile)
+    assert recipe_digest(replace(profile, beside="a desk", memory_gb=1, domains=("food",))) == recipe_digest(profile)
     assert recipe_digest(get_profile("smol")) != recipe_digest(profile)
     check_frozen(Frozen(profile="smol", date="2026-11-29", recipe=recipe_digest(get_profile("smol"))))

@@ -105,6 +105,33 @@ def test_an_unreachable_hub_student_says_what_to_do(tiny_profile, monkeypatch, t
     assert not backbone.is_cached(StudentConfig(source="hub", id="nobody/nothing"))
 
 
+@pytest.mark.parametrize(
+    ("there", "whole"),
+    [
+        ([], False),
+        (["config.json"], False),
+        (["config.json", "tokenizer.json", "model.safetensors.index.json"], False),
+        (["config.json", "model.safetensors.index.json", "model-1.safetensors"], False),
+        (["config.json", "model-1.safetensors", "model-2.safetensors"], False),
+        (["model.safetensors"], False),
+        (["config.json", "model.safetensors"], True),
+        (["config.json", "model.safetensors.index.json", "model-1.safetensors", "model-2.safetensors"], True),
+    ],
+)
+def test_a_download_that_broke_off_is_no_cached_student(monkeypatch, tmp_path, there, whole):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    top, commit = tmp_path / "models--me--mine", "c" * 40
+    shards = {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}
+    index = json.dumps({"weight_map": shards})
+    made = {f"refs/{name}": commit for name in ("main", "v1")} | {f"snapshots/{commit}/{name}": index for name in there}
+    for path, text in made.items():
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        (top / path).write_text(text)
+    for revision in (None, "v1", commit):
+        assert backbone.is_cached(StudentConfig(source="hub", id="me/mine", revision=revision)) is whole
+    assert not backbone.is_cached(StudentConfig(source="hub", id="me/mine", revision="v2"))
+
+
 def test_four_bit_without_bitsandbytes_says_how_to_get_it(tiny_profile, tiny_llama, monkeypatch):
     monkeypatch.setattr(backbone.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"routedk-lite\[gpu\]"):

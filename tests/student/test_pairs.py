@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from routedk_lite.answers.partitions import log_loss
+from routedk_lite.answers.partitions import pair_values
 from routedk_lite.config import KnowledgeConfig, PairConfig, PromptConfig
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.prompts import build_prompt, title_spans, tokenize_prompt
@@ -20,6 +20,12 @@ from routedk_lite.student.pairs import make_reader, pad_spans, read_pairs
 from routedk_lite.teacher.knowledge import load_knowledge
 
 CONFIG = PairConfig(layer=2)
+
+
+def log_loss(logits, sessions):
+    """Mean negative log-likelihood of "share a bundle" over all pairs of all sessions, in nats."""
+    values, together = pair_values(logits, sessions)
+    return float(np.logaddexp(0, np.where(together, -values, values)).mean())
 
 
 def encoded(student, session, prompt=None, **options):

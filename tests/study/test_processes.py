@@ -18,6 +18,7 @@ from conftest import ROOT, load_script
 from safetensors.torch import load_file
 
 from routedk_lite.config import get_profile
+from routedk_lite.student.summaries import one_at_a_time
 from routedk_lite.study.pipeline import Pipeline
 from routedk_lite.study.records import load_all
 
@@ -63,8 +64,17 @@ def test_a_study_in_several_processes_is_refused_before_it_hangs(monkeypatch) ->
         monkeypatch.setenv("WORLD_SIZE", processes)
         with pytest.raises(RuntimeError, match=rf"WORLD_SIZE = {processes}: a study runs in one.*workflow/Snakefile"):
             Pipeline("toy")
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    Pipeline("toy")
+    for one in ("1", "0", "", " "):
+        monkeypatch.setenv("WORLD_SIZE", one)
+        Pipeline("toy")
+
+
+@pytest.mark.parametrize(("processes", "waits"), [("", True), ("0", True), ("1", True), (" 1 ", True), ("2", False)])
+def test_only_processes_that_share_a_training_do_not_wait_for_each_other(monkeypatch, tmp_path, processes, waits):
+    """Of an empty `WORLD_SIZE`, as a script may leave it, there is one."""
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    with one_at_a_time(tmp_path / "expert", "run"):
+        assert (tmp_path / ".expert.run.lock").exists() is waits
 
 
 def test_one_training_in_two_processes_shares_the_texts_and_leaves_one_expert(tmp_path) -> None:

@@ -45,7 +45,7 @@ class LiveExplorer(Controls):
         student: the student inside it.
         profile: prompt and settings of decoding, or its name.
         sessions: to choose from; the first is shown.
-        reader, decoder: pairs decide on the bundles where both are given; else the greedy text does.
+        reader, decoder: pairs decide on the bundles where both are given; else the profile does, as `asking.ask` says.
         wait: seconds without a further change after which the model is asked.
 
     Raises:
@@ -104,8 +104,9 @@ class LiveExplorer(Controls):
         """
         profile = get_profile(profile)
         student, train = load_student(profile), load_domain(domain, "train")
-        reader, decoder = profile_reader(profile, student, train), None
-        if reader is not None:
+        reader, decoder = None, None
+        if profile.answers == "pairs":
+            reader = profile_reader(profile, student, train)
             wanted = (profile.name, domain_name(domain), f"fusion-dynamic-seed{seed}")
             found = [r for r in load_all(results) if (r.profile, r.domain, r.run) == wanted]
             if not found:

@@ -35,8 +35,10 @@ def reading_html(session: Session, names: Sequence[str], layers: Sequence[int], 
     if session.intents:
         said = dict(zip(session.bundles, session.intents, strict=True))
         parts.append(truth_list([sorted(bundle) for bundle in truth], [said[bundle] for bundle in truth]))
-    by = "text" if now.pairs is None else "pairs"
-    parts.append(tag("p", {"class": "rdkx-soft"}, f"Bundles are read from the model's {by}."))
+    by = f"are read from the model's {'text' if now.pairs is None else 'pairs'}"
+    if now.n_samples:
+        by = f"are the consensus of {now.n_samples} sampled answers"
+    parts.append(tag("p", {"class": "rdkx-soft"}, f"Bundles {by}."))
     right = [heat_table(names, layers, now.alpha.tolist()), _tokens(now)]
     if now.pairs is not None:
         right.append(_pairs(now.pairs))
@@ -60,7 +62,8 @@ def _tokens(reading: Reading) -> str:
     for token in reading.tokens:
         others = ", ".join(f"{_visible(text)} {two(p)}" for text, p in token.others)
         bar = tag("span", {"class": "rdkx-bar", "style": f"--a:{token.probability:.3f};--c:var(--accent)"})
-        cells = [tag("th", {"scope": "row"}, tag("code", {}, escape(_visible(token.text))))]
+        given = tag("span", {"class": "rdkx-soft"}, escape(token.given.strip())) if token.given else ""
+        cells = [tag("th", {"scope": "row"}, given, tag("code", {}, escape(_visible(token.text))))]
         cells += [tag("td", {}, bar), tag("td", {"class": "rdkx-num"}, two(token.probability))]
         rows.append(tag("tr", {}, *cells, tag("td", {"class": "rdkx-soft"}, escape(others))))
     heads = [tag("th", {"scope": "col"}, name) for name in ("token", "", "probability", "or else")]
