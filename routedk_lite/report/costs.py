@@ -140,8 +140,8 @@ def student_cost(record: RunRecord, machine: MachinePrice) -> float:
 
 
 def memory_gb(record: RunRecord) -> float:
-    """The memory that a run took at its peak, in 10⁹ bytes as prices count it; the record counts 2²⁰."""
-    return record.peak_memory_mb * 2**20 / 1e9
+    """The memory that a run took at its peak, in GB of 1,024 MiB, as the prices count it; the record counts MiB."""
+    return record.peak_memory_mb / 1024
 
 
 def seconds_a_session(record: RunRecord) -> float:

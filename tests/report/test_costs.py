@@ -56,15 +56,15 @@ def test_the_students_price_by_hand():
 
 
 def test_recorded_mib_are_priced_and_shown_as_gb(tmp_path):
-    """A record counts 2²⁰ bytes, a price 10⁹: 100,000 MiB are 104.9 GB, and 4.9 of them would cost nothing."""
+    """A record counts MiB, a price GB of 1,024 of them: 102,400 MiB are 100 GB."""
     free, machine = (MachinePrice("m", 0.0, gigabyte, "") for gigabyte in (0.0, 1.0))
-    found = record(peak_memory_mb=100_000)
-    assert student_cost(found, free) == 0 and student_cost(found, machine) == pytest.approx(2 * 104.8576 / 3600)
+    found = record(peak_memory_mb=102_400)
+    assert student_cost(found, free) == 0 and student_cost(found, machine) == pytest.approx(2 * 100 / 3600)
     write_run(tmp_path, "one-seed0", 0.5, seed=0, wall_seconds=60.0)
     (shown,) = judged(tmp_path).costs
-    shown = shown._replace(record=replace(shown.record, peak_memory_mb=100_000))
+    shown = shown._replace(record=replace(shown.record, peak_memory_mb=102_400))
     page = "\n".join(costs_parts(replace(judged(tmp_path), costs=(shown,))))
-    assert ", 104.9 GB |" in page
+    assert ", 100.0 GB |" in page
 
 
 def test_tokens_are_those_of_the_question_that_a_live_teacher_is_asked():
