@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from adapted import learned, make_adapter
 
 from routedk_lite.answers.decoding import greedy_answers, sample_bundles
@@ -14,7 +13,6 @@ from routedk_lite.fusion.flow import LoraFlow
 from routedk_lite.fusion.fusion import Average, Dynamic, Static
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.xlora import XLora
-from routedk_lite.student.generation import end_tokens
 
 FUSIONS = (Average(), Static(), Dynamic(), Dynamic(pool="token"), LoraFlow(), XLora(), Arrow(top_k=1))
 SETTINGS = DecodeConfig(batch_size=4, max_new_tokens=6)
