@@ -6,6 +6,7 @@ They take the trained router as it is and only answer anew, so each costs what a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,7 @@ def _answers(
         return decoded(study, pairs_of(model, study.profile, study.student, study.reader, **options))
     if study.profile.answers == "consensus":
         return voted(study, sampled(study, model, name, alpha=alpha))
+    started = time.perf_counter()
     answers = greedy_answers(
         model,
         study.student.tokenizer,
@@ -126,7 +128,8 @@ def _answers(
         decode=study.profile.decode,
         progress=study.progress,
     )
-    return {"answers": answers, "analysis": {}, "attachments": {}}
+    seconds = time.perf_counter() - started
+    return {"answers": answers, "analysis": {}, "attachments": {}, "answer_seconds": seconds}
 
 
 def _trace(study: Study, model: RoutedModel, sessions: Iterable[Session]) -> dict[int, np.ndarray]:

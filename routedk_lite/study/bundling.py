@@ -22,7 +22,7 @@ from ..data.formats import get_format
 from ..data.sessions import Bundle, Domain, Session
 from ..fusion.loading import check_experts, experts_on, experts_sha256, longest_in_training
 from ..student.backbone import Student, load_student
-from .votes import appending
+from .kept import appending
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

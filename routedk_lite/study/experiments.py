@@ -27,10 +27,12 @@ from ..locks import locked
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..student.starting import Start
 from .joint import joint_start, train_joint
+from .kept import Answered, model_digest
 from .records import measure
 from .votes import resumed, sampled, voted
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedModel
 
     from ..data.sessions import Session
@@ -67,8 +69,8 @@ def plain(predictions: Mapping[int, Sequence]) -> list[Answer]:
 
 def zero_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The student as it is, asked in words."""
-    answers = _greedy(study, study.student.model, f"zero-shot-{key}")
-    return {"answers": answers, "student": asdict(study.student.info)}
+    greedy = _greedy(study, study.student.model, f"zero-shot-{key}")
+    return {"answers": greedy.answers, "student": asdict(study.student.info), **greedy.times}
 
 
 def zero_shot_pairs(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -177,11 +179,11 @@ def answers_of(
         return voted(study, sampled(study, model, name, context))
     greedy = _greedy(study, model, name, context, more_tokens=more_tokens)
     if study.profile.answers == "greedy":
-        return {"answers": greedy, "analysis": {}, "attachments": {}}
+        return {"answers": greedy.answers, "analysis": {}, "attachments": {}, **greedy.times}
     made = _from_pairs(study, model, context)
-    made["analysis"]["greedy"] = measure({a.id: a.bundles for a in greedy}, study.split("test"))
-    made["attachments"] = {"greedy": (a.to_json() for a in greedy)}
-    return made
+    made["analysis"]["greedy"] = measure({a.id: a.bundles for a in greedy.answers}, study.split("test"))
+    made["attachments"] = {"greedy": (a.to_json() for a in greedy.answers)}
+    return {**made, "seconds_before": greedy.before}
 
 
 def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel, context: ContextOf | None = None) -> dict[str, Any]:
@@ -193,10 +195,17 @@ def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel, context: Con
 def decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
     """Bundles decoded from pair logits, by a decoder that is fitted on the validation sessions."""
     splits = {name: study.split(name).sessions for name in ("validation", "test")}
-    weight = study.profile.decode.exact_weight
+    weight, began = study.profile.decode.exact_weight, 0.0
+
+    def timed(sessions: Sequence[Session]) -> Mapping[int, np.ndarray]:
+        nonlocal began  # the sessions that are answered are read last
+        began = time.perf_counter()
+        return read(sessions)
+
     found = decode_pairs(
-        read, splits["test"], train=study.split("train"), validation=splits["validation"], exact_weight=weight
+        timed, splits["test"], train=study.split("train"), validation=splits["validation"], exact_weight=weight
     )
+    answering = time.perf_counter() - began
     names = ("prior_weight", "scale", "shift", "exact_weight")
     validation = evaluate(found.validation, splits["validation"], protocol="strict")
     return {
@@ -207,6 +216,7 @@ def decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
             "validation": {"f1": round(validation.f1, 5), "exact_match": round(validation.exact_match, 5)},
         },
         "attachments": {},
+        "answer_seconds": answering,
     }
 
 
@@ -220,11 +230,11 @@ def _greedy(
     context: ContextOf | None = None,
     *,
     more_tokens: int = 0,
-) -> list[Answer]:
+) -> Answered:
     """Greedy answers to the test sessions; those of an interrupted run are not made again."""
 
     def ask(decode: DecodeConfig, **how: Any) -> list[Answer]:
         decode = replace(decode, max_new_tokens=decode.max_new_tokens + more_tokens)
         return greedy_answers(model, study.student.tokenizer, context=context, decode=decode, **how)
 
-    return resumed(study, name, Answer, ask)
+    return resumed(study, f"{name}-{model_digest(study.student, model)}", Answer, ask)

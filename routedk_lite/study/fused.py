@@ -122,16 +122,18 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     if name in experts(study):
         model = load_expert(study.student, train(study, name).folder)
         try:
-            samples = sampled(study, model, f"voting-{name}-{key}")
+            answered = sampled(study, model, f"voting-{name}-{key}")
         finally:
             model.unload()
     else:
         with routed(study, name) as (model, _):
-            samples = sampled(study, model, f"voting-{name}-{key}")
+            answered = sampled(study, model, f"voting-{name}-{key}")
+    samples = answered.answers
     votes = vote_all(samples)
     return {
         "answers": [Answer.of_bundles(id_, v.bundles) for id_, v in votes.items()],
         "student": asdict(study.student.info),
         "analysis": {**voting_curves(study, samples), **vote_facts(study, samples, votes)},
         "attachments": {"samples": (s.to_json() for s in samples)},
+        **answered.times,
     }

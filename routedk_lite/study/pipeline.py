@@ -224,7 +224,7 @@ class Pipeline(Study):
                 warnings.warn(f"{wrong}: done again", stacklevel=2)
             started = time.perf_counter()
             made = plan.make(self, plan.config, key())
-            earlier = made.get("training", {}).get("seconds_before", 0.0)
+            earlier = made.pop("seconds_before", 0.0) + made.get("training", {}).get("seconds_before", 0.0)
             common = {
                 "profile": self.profile.name,
                 "seed": plan.seed,

@@ -6,6 +6,7 @@ As in `experiments`, every function gives the fields of a record (or a measureme
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -169,7 +170,9 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
         with atomic_write(partial) as file:  # a training that goes on begins after these
             file.writelines(json.dumps(point) + "\n" for point in points.values())
 
-    train(study, "both", seed=config["other_seed"], place=place, on_epoch=watch)
+    started = time.perf_counter()
+    trained = train(study, "both", seed=config["other_seed"], place=place, on_epoch=watch)
+    spent = time.perf_counter() - started
     if not points:
         raise ValueError(
             f"{folder} was trained before, and nobody watched: remove it, and let this stage come before "
@@ -180,6 +183,7 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     return {
         "student": asdict(study.student.info),
         "adapter_sha256": {adapter.name: adapter.sha256 for adapter in adapters},
+        "seconds_before": max(0.0, trained.seconds - spent),
         "values": {
             "training": list(points.values()),
             "overlap": [o.to_json() for o in delta_overlap(adapters, generator=np.random.default_rng(study.seed))],

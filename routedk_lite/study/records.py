@@ -39,6 +39,9 @@ class RunRecord(Provenance):
     split: str
     training: Mapping[str, Any] = field(default_factory=dict)
     """Seconds, tokens per second and the loss curve."""
+    answer_seconds: float | None = None
+    """What answering the test sessions took and nothing else, in all runs of a stage that was stopped. `None` where
+    nobody has timed it, as in records of earlier versions."""
     n_sessions: int
     n_invalid: int
     """Answers with no bundle that could be read."""
@@ -88,6 +91,7 @@ def write_record(
     student: Mapping[str, Any] | None = None,
     adapter_sha256: Mapping[str, str] | None = None,
     training: Mapping[str, Any] | None = None,
+    answer_seconds: float | None = None,
     analysis: Mapping[str, Any] | None = None,
     attachments: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
 ) -> RunRecord:
@@ -129,6 +133,7 @@ def write_record(
         student=student,
         adapter_sha256=adapter_sha256 or {},
         training=training or {},
+        answer_seconds=None if answer_seconds is None else round(answer_seconds, 2),
         wall_seconds=round(wall_seconds, 1),
         peak_memory_mb=round(peak_memory_mb()),
         n_sessions=len(test),
