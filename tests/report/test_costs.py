@@ -11,7 +11,15 @@ from synthetic import stand_in, write_run
 
 from routedk_lite.report import comparing, costs
 from routedk_lite.report.claims import Claim, Claims
-from routedk_lite.report.costs import CALLS, MACHINES, Cost, MachinePrice, call_tokens, student_cost
+from routedk_lite.report.costs import (
+    CALLS,
+    MACHINES,
+    Cost,
+    MachinePrice,
+    call_tokens,
+    seconds_a_session,
+    student_cost,
+)
 from routedk_lite.report.findings import DOES_NOT, NOT_DECIDED, NOT_RUN, REPLICATES
 from routedk_lite.report.opening import what_it_costs
 from routedk_lite.report.verdicts import Judgement, judge
@@ -37,7 +45,8 @@ def judged(folder) -> Judgement:
 def record(**changes):
     fields = {
         "run": "one-seed0", "domain": "electronic", "hardware": {"cores": 2}, "peak_memory_mb": 3000,
-        "wall_seconds": 460.0, "training": {"seconds": 100.0}, "n_sessions": 180,
+        "wall_seconds": 460.0, "training": {"seconds": 100.0}, "answer_seconds": None,
+        "n_sessions": 180,
     }  # fmt: skip
     return SimpleNamespace(**fields | changes)
 
@@ -51,6 +60,12 @@ def test_the_students_price_by_hand():
     machine = MachinePrice("m", core=0.1, gigabyte=0.01, source="")
     assert student_cost(record(), machine) == pytest.approx(2 * 0.23 / 3600)
     assert student_cost(record(training={}), machine) == pytest.approx(460 / 180 * 0.23 / 3600)
+
+
+def test_seconds_a_session_are_those_of_answering_where_the_record_says_them():
+    """A stage may train the experts that it fuses, and wait for others: its wall time does not tell that apart."""
+    assert seconds_a_session(record(wall_seconds=9e4, answer_seconds=270.0)) == 1.5
+    assert seconds_a_session(record()) == 2.0
 
 
 def test_tokens_are_those_of_the_question_that_a_live_teacher_is_asked():
