@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..answers.baselines import FLOORS, SIMILARITIES
-from ..config import settings
+from ..config import VoteConfig, settings
 from ..data.habits import HABITS
 from ..data.sessions import PUBLIC_DOMAINS
 from ..fusion.xlora import XLora
@@ -96,7 +96,13 @@ def _asked(study: Study) -> dict[str, Any]:
 def _read(study: Study) -> dict[str, Any]:
     """Of every run that reads bundles from a student, in words or from its states."""
     pairs = study.profile.pairs
-    return {**_asked(study), **({"pairs": settings(pairs)} if pairs else {})}
+    return {**_asked(study), **({"pairs": settings(pairs)} if pairs else {}), **_drawn(study)}
+
+
+def _drawn(study: Study) -> dict[str, Any]:
+    """Of every run whose answers are the consensus of samples; the first records go without, they have the default."""
+    vote = study.profile.vote
+    return {"vote": settings(vote)} if study.profile.answers == "consensus" and vote != VoteConfig() else {}
 
 
 def _trained(study: Study) -> dict[str, Any]:
@@ -192,12 +198,13 @@ def _experts_beside(study: Study) -> Iterator[Planned]:
     )
     if not study.has_knowledge:
         return
+    unanswered = {name: value for name, value in trained.items() if name != "vote"}
     yield Planned(
         f"conflict-seed{seed}",
         "how knowledge conflicts in one student",
         "train",
         seed,
-        {**trained, **_told(study), "batches": CONFLICT_BATCHES, "other_seed": seed + 1},
+        {**unanswered, **_told(study), "batches": CONFLICT_BATCHES, "other_seed": seed + 1},
         preliminaries.conflict,
         measured=True,
         knowledge="both",

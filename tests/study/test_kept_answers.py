@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from adapted import learned, make_adapter
 
-from routedk_lite.config import PairConfig, VoteConfig
+from routedk_lite.config import PairConfig, VoteConfig, digest
 from routedk_lite.data import domains
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
@@ -21,6 +21,7 @@ from routedk_lite.study import experiments, kept, pipeline, records, votes
 from routedk_lite.study import study as holdings
 from routedk_lite.study.kept import model_digest
 from routedk_lite.study.pipeline import Pipeline
+from routedk_lite.study.stages import planned
 
 LIMIT = {"train": 8, "validation": 4, "test": 6}
 BATCH = 10.0
@@ -135,6 +136,27 @@ def digest_in(work, study):
 
     study.work = work
     return json.loads((experiments.train(study, "base").folder / "training.json").read_text())["digest"]
+
+
+def test_how_a_consensus_is_drawn_is_a_setting_of_every_run_that_takes_it(study, profile, consensus):
+    def keys(profile):
+        return {plan.name: digest(plan.config) for plan in planned(study(profile))}
+
+    usual = keys(replace(consensus, vote=VoteConfig()))
+    for change in ({"n": 8, "sizes": (1, 8)}, {"temperature": 0.7}, {"top_p": 0.9}, {"sizes": (1, 32)}):
+        other = keys(replace(consensus, vote=replace(VoteConfig(), **change)))
+        same = {name for name in usual if usual[name] == other[name]}
+        floors = {plan.name for plan in planned(study(consensus)) if plan.kind == "floor"}
+        assert same == floors | {"zero-shot", "conflict-seed0"}
+    assert not any("vote" in plan.config for plan in planned(study(profile)) if plan.kind in ("answer", "train"))
+    record = run(study, consensus, "few-shot")
+    changed = replace(consensus, vote=VoteConfig(n=4, sizes=(1, 4)))
+    again = run(study, changed, "few-shot")
+    assert again.config_hash != record.config_hash and [p["n"] for p in curve(again)] == [1, 4]
+
+
+def curve(record):
+    return record.analysis["curves"]["consensus"]["f1"]
 
 
 def test_a_model_is_known_by_student_experts_and_what_its_fusion_has_learned(tiny_student, tiny_llama, tmp_path):
