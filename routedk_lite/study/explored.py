@@ -31,6 +31,12 @@ OTHERS = "nothing special happens"
 VOTE_OR_ONE, VOTE_OR_CONSENSUS = ("the vote", "one answer"), ("the majority", "consensus")
 """What is compared on a router's samples: their majority with its one answer, or with the consensus of the same."""
 
+RUNS = {"base": "base", "rules": "rules", "reasoning": "reasoning"}
+RUNS |= {name: f"fusion-{name}" for name in ("average", "ties", "static", "dynamic")}
+"""What it shows, by the name of the method: runs of the study's seed."""
+VOTE = "voting-dynamic"
+"""The run that votes, where runs do not keep samples themselves."""
+
 # --- which sessions ---------------------------------------------------------------------------------------------
 
 
@@ -101,8 +107,7 @@ def recorded_runs(records: Sequence[RunRecord], seed: int) -> dict[str, RunRecor
     Raises:
         ValueError: another one is.
     """
-    runs = {"base": "base", "rules": "rules", "reasoning": "reasoning"}
-    runs |= {name: f"fusion-{name}" for name in ("average", "ties", "static", "dynamic")} | {"vote": "voting-dynamic"}
+    runs = RUNS | {"vote": VOTE}
     known = {record.run: record for record in records}
     dynamic = known.get(f"fusion-dynamic-seed{seed}")
     if dynamic and "samples" in dynamic.attachments:
