@@ -74,9 +74,7 @@ def test_two_who_want_the_same_answers_ask_once(tmp_path):
         return tellers[0](**how)
 
     first = threading.Thread(target=lambda: found.append(resumed(study(tmp_path), "x", Samples, ask_slowly).answers))
-    second = threading.Thread(
-        target=lambda: found.append(resumed(study(tmp_path), "x", Samples, tellers[1]).answers)
-    )
+    second = threading.Thread(target=lambda: found.append(resumed(study(tmp_path), "x", Samples, tellers[1]).answers))
     first.start()
     asking.wait()
     second.start()
