@@ -137,6 +137,7 @@ def asked_alone(
     study: Study, name: str, key: str, result: ExpertResult, spent: float, context: ContextOf | None = None, **more: Any
 ) -> dict[str, Any]:
     """The record's fields of an expert that was trained in `spent` seconds of this run; `more`: of `answers_of`."""
+    _ = study.reader  # is made on the student as it is
     model = load_expert(study.student, result.folder)
     try:
         answered = answers_of(study, model, f"{name}-{key}", context, **more)
