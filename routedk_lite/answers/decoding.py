@@ -47,6 +47,8 @@ class Answer(NamedTuple):
     """Tokens generated, up to the first end token, that one included."""
     log_prob: float | None = None
     """Mean log-probability of these tokens at temperature 1, in nats; `None` where it was not asked for."""
+    cut: bool = False
+    """Whether it has as many tokens as were allowed, and none of them ends it. Files of earlier versions do not say."""
 
     @classmethod
     def of_bundles(cls, id_: int, bundles: Iterable[Iterable[int]]) -> Answer:
@@ -55,13 +57,15 @@ class Answer(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """As a line of a predictions file."""
-        return {
+        row = {
             "id": self.id,
             "bundles": [sorted(b) for b in self.bundles],
             "text": self.text,
             "problems": [list(p) for p in self.problems],
             "n_tokens": self.n_tokens,
-        } | ({} if self.log_prob is None else {"log_prob": round(self.log_prob, 5)})
+        }
+        row |= {} if self.log_prob is None else {"log_prob": round(self.log_prob, 5)}
+        return row | ({"cut": True} if self.cut else {})
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Answer:
@@ -73,6 +77,7 @@ class Answer(NamedTuple):
             problems=tuple(Problem(*p) for p in row["problems"]),
             n_tokens=row["n_tokens"],
             log_prob=row.get("log_prob"),
+            cut=row.get("cut", False),
         )
 
 
@@ -91,7 +96,8 @@ class Samples(NamedTuple):
         distinct = list(dict.fromkeys(self.drawn))
         # A text in another format may look like letters: it is kept as such only if all else can be read from it again.
         alike = len({answer.n_tokens for answer in distinct}) == 1
-        if alike and all(a.log_prob is not None and read_letters(a.text) == (a.bundles, a.problems) for a in distinct):
+        whole = all(a.log_prob is not None and not a.cut for a in distinct)
+        if alike and whole and all(read_letters(a.text) == (a.bundles, a.problems) for a in distinct):
             return {
                 "id": self.id,
                 "greedy": self.greedy.to_json(),
@@ -280,7 +286,7 @@ class _Reader:
         tokens = until_end(tokens, self.ends)
         text = self.begun + written_text(tokens, self.tokenizer, self.ends)
         bundles, problems = parse_answer(text, len(session), self.fmt)
-        return Answer(session.id, text, bundles, problems, len(tokens), log_prob)
+        return Answer(session.id, text, bundles, problems, len(tokens), log_prob, cut=tokens[-1] not in self.ends)
 
 
 def _choices(
