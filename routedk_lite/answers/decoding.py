@@ -44,7 +44,8 @@ class Answer(NamedTuple):
     problems: tuple[Problem, ...]
     """What it could not read."""
     n_tokens: int
-    """Tokens generated, up to the first end token, that one included."""
+    """Tokens generated, up to the first end token, that one included. Of an answer in letters only these are; files of
+    earlier versions count what was given, too."""
     log_prob: float | None = None
     """Mean log-probability of these tokens at temperature 1, in nats; `None` where it was not asked for."""
     cut: bool = False
@@ -311,7 +312,7 @@ def _choices(
         # Read from the letters and not from the whole text, which repeats words of titles.
         letters = [" ".join(one.slots.choices[c].strip() for c in chosen.choices) for chosen in drawn]
         answers.append([
-            Answer(session.id, short, *read_letters(short), chosen.n_tokens, chosen.log_prob)
+            Answer(session.id, short, *read_letters(short), len(chosen.choices), chosen.log_prob)
             for short, chosen in zip(letters, drawn, strict=True)
         ])  # fmt: skip
     return answers

@@ -39,8 +39,6 @@ class Chosen(NamedTuple):
     """One per slot, as indices into `Slots.choices`."""
     log_prob: float
     """Mean log-probability of the choices among the legal ones, at temperature 1, in nats."""
-    n_tokens: int
-    """Tokens of the answer, given ones included."""
 
 
 def draw_choices(
@@ -115,10 +113,7 @@ def draw_choices(
             mask = mask[index]
             if hasattr(model, "select_alpha"):
                 model.select_alpha(index.to(model.device))
-    length = [sum(map(len, one.tokens.given)) + len(one.tokens.given) for one in asked]
-    answers = [
-        Chosen(tuple(made[k]), float(nats[k]) / len(made[k]), length[session_of[k]]) for k in range(len(session_of))
-    ]
+    answers = [Chosen(tuple(made[k]), float(nats[k]) / len(made[k])) for k in range(len(session_of))]
     return [answers[k : k + n + 1] for k in range(0, len(answers), n + 1)]
 
 
