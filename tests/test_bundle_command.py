@@ -28,6 +28,7 @@ from routedk_lite.data.writing import write_sessions
 from routedk_lite.fusion.fusion import Average
 from routedk_lite.fusion.loading import check_experts, longest_in_training
 from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.student.adapters import read_adapter
 from routedk_lite.study import bundling
 from routedk_lite.study.bundling import CUT_OFF, ONE_ITEM, bundle_sessions
 
@@ -125,7 +126,7 @@ def test_answers_are_those_of_the_expert(bundled, expert):
 
 def test_a_routed_model_answers_too(bundled, expert, tmp_path):
     student = rdk.load_student("toy")
-    model = RoutedModel(student.model, [expert, expert], Average(), student=student.info.id)
+    model = RoutedModel(student.model, [expert, read_adapter(expert, name="again")], Average(), student=student.info.id)
     model.save_pretrained(tmp_path / "routed")
     assert answers(bundled(some(), tmp_path / "routed")) == answers(bundled(some()))
 

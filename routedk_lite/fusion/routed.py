@@ -49,7 +49,7 @@ class RoutedModel(nn.Module):
         student: what the experts must have been trained on; `None` does not check.
 
     Raises:
-        ValueError: no experts; an expert of another student, or one that does not fit the model.
+        ValueError: no experts; two of one name; an expert of another student, or one that does not fit the model.
     """
 
     def __init__(
@@ -64,6 +64,14 @@ class RoutedModel(nn.Module):
         if not experts:
             raise ValueError("experts is empty: a routed model needs at least one LoRA expert")
         self.adapters = tuple(e if isinstance(e, Adapter) else read_adapter(e) for e in experts)
+        called = [adapter.name for adapter in self.adapters]
+        for place, name in enumerate(called):
+            if (other := called.index(name)) < place:
+                both = " and ".join(str(e) for e in (experts[other], experts[place]) if not isinstance(e, Adapter))
+                raise ValueError(
+                    f"experts {other} and {place} are both called {name!r}{f' ({both})' if both else ''}: read one with "
+                    "another name, read_adapter(folder, name=...)"
+                )
         for adapter in self.adapters:
             if student is not None and adapter.student != student:
                 raise ValueError(

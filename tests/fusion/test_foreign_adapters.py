@@ -67,7 +67,7 @@ def test_what_is_accepted_answers_as_peft_does(load, tiny_llama, tmp_path, kind)
     expected = logits(PeftModel.from_pretrained(load(), str(folder)).eval())
     assert (expected - logits(load())).abs().max() > 0.1  # it does something
     close(logits(RoutedModel(load(), [folder], OneHot())), expected)
-    close(logits(RoutedModel(load(), [folder, folder], Average())), expected)
+    close(logits(RoutedModel(load(), [folder, read_adapter(folder, name="again")], Average())), expected)
 
 
 @pytest.mark.parametrize("start", ["pissa", "pissa_niter_2", "olora"])
@@ -281,3 +281,18 @@ def test_a_fusion_that_is_refused_leaves_the_student_as_it_was(load, folders, fu
     close(
         logits(RoutedModel(student, folders[:1], OneHot())), logits(PeftModel.from_pretrained(load(), str(folders[0])))
     )
+
+
+def test_two_experts_of_one_name_are_refused_and_can_be_told_apart(tiny_llama, load, tmp_path):
+    """Checkpoints of two trainings have one name: a knock-out, or the load of the router, would be of one of them."""
+    folders = [
+        make_adapter(tiny_llama, tmp_path / run / "checkpoint-10", r=2, targets=["q_proj"], seed=k + 1)
+        for k, run in enumerate("ab")
+    ]
+    model = load()
+    with pytest.raises(ValueError, match=r"experts 0 and 1 are both called 'checkpoint-10' \(.*/a/.*/b/.*read_adapter"):
+        RoutedModel(model, folders, Average())
+    with pytest.raises(ValueError, match="experts 0 and 2 are both called 'x': read"):
+        RoutedModel(model, [read_adapter(folders[k % 2], name="xyx"[k]) for k in range(3)], Average())
+    routed = RoutedModel(model, [folders[0], read_adapter(folders[1], name="b")], Average())
+    assert routed.expert_names == ("checkpoint-10", "b")
