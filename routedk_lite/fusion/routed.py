@@ -69,8 +69,8 @@ class RoutedModel(nn.Module):
             if (other := called.index(name)) < place:
                 both = " and ".join(str(e) for e in (experts[other], experts[place]) if not isinstance(e, Adapter))
                 raise ValueError(
-                    f"experts {other} and {place} are both called {name!r}{f' ({both})' if both else ''}: read one with "
-                    "another name, read_adapter(folder, name=...)"
+                    f"experts {other} and {place} are both called {name!r}{f' ({both})' if both else ''}: read one "
+                    "with another name, read_adapter(folder, name=...)"
                 )
         for adapter in self.adapters:
             if student is not None and adapter.student != student:

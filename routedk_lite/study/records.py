@@ -21,7 +21,7 @@ from ..data.own import own_folder
 from ..data.sessions import DOMAINS, Domain
 from ..files import atomic_write, sha256_file, write_json
 from .machine import peak_memory_mb, surroundings
-from .provenance import REMEDY, Provenance, RecordError, read_all, read_fields, record_path
+from .provenance import REMEDY, Provenance, RecordError, read_all, read_fields, record_path, record_pattern
 
 INTERVAL_OF = ("precision", "recall", "f1", "exact_match")
 
@@ -197,13 +197,20 @@ def read_record(path: str | Path) -> RunRecord:
     return record
 
 
-def load_all(folder: str | Path = "results") -> list[RunRecord]:
+def load_all(
+    folder: str | Path = "results", *, profile: str | None = None, domain: str | None = None
+) -> list[RunRecord]:
     """All records below a folder, sorted by profile, domain and run; none if the folder does not exist.
+
+    Args:
+        folder: the results folder.
+        profile, domain: read only those of this profile or domain; others may be malformed.
 
     Raises:
         RecordError: a record is malformed, or lies where another should.
     """
-    return sorted(read_all(folder, "*/*/*.json", read_record), key=lambda r: (r.profile, r.domain, r.run))
+    found = read_all(folder, record_pattern(profile, domain), read_record)
+    return sorted(found, key=lambda r: (r.profile, r.domain, r.run))
 
 
 def load_predictions(record: RunRecord) -> dict[int, Answer]:
