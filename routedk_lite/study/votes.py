@@ -144,7 +144,7 @@ def _curves(
 ) -> dict[str, list[dict[str, Any]]]:
     """Strict scores against the number of answers that are chosen from, means over `SUBSETS` subsets of one draw.
 
-    Few subsets, since 180 sessions average out what they leave to chance, and every choice takes its time.
+    Few subsets, since the mean over sessions evens out what they leave to chance, and every choice takes its time.
     """
     test, chance = study.split("test"), np.random.default_rng(study.seed)
     curves: dict[str, list[dict[str, Any]]] = {metric: [] for metric in CURVES}
