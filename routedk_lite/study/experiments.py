@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..data.sessions import Session
+    from ..student.adapters import Adapter
     from .study import Study
 
 EXPERTS = {"base": "none", "rules": "rules", "reasoning": "reasoning", "both": "both"}
@@ -70,12 +71,12 @@ def plain(predictions: Mapping[int, Sequence]) -> list[Answer]:
 def zero_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The student as it is, asked in words."""
     greedy = _greedy(study, study.student.model, f"zero-shot-{key}")
-    return {"answers": greedy.answers, "student": asdict(study.student.info), **greedy.times}
+    return {"answers": greedy.answers, **made_from(study), **greedy.times}
 
 
 def zero_shot_pairs(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Pairs read from the student as it is; only the decoder knows annotated bundles."""
-    return {**_from_pairs(study, study.student.model), "student": asdict(study.student.info)}
+    return {**_from_pairs(study, study.student.model), **made_from(study)}
 
 
 def expert_folder(study: Study, name: str, seed: int, place: str | None = None) -> Path:
@@ -148,6 +149,14 @@ def asked_alone(
         "student": asdict(study.student.info),
         "adapter_sha256": {name: sha256_folder(result.folder)},
         "training": training_fields(result, spent),
+    }
+
+
+def made_from(study: Study, adapters: Iterable[Adapter] = ()) -> dict[str, Any]:
+    """A record's fields that say which student was asked, and which experts stood on it."""
+    return {
+        "student": asdict(study.student.info),
+        "adapter_sha256": {adapter.name: adapter.sha256 for adapter in adapters},
     }
 
 

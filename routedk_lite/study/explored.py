@@ -6,7 +6,6 @@ The answers are computed once, on the grid of `mixtures`, and kept as a measurem
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from ..config import digest
 from ..data.metrics import per_session
 from ..data.prompts import format_answer
 from ..data.sessions import Bundle, Domain, Session
+from .experiments import made_from
 from .fused import routed, traced
 from .kept import Spent, model_digest, timed
 from .mixtures import PARTS, Setting, answers_under, changed_alpha, decoder_of, setting_text, settings
@@ -167,13 +167,12 @@ def explorer(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
         models.append(model_digest(study.student, model))
         known_by = digest(models, list(chosen), dynamic.analysis.get("decoder"))
         answers, spent = _resumed(study, f"explorer-{key}-{known_by}", grid, ask)
-        weights = {adapter.name: adapter.sha256 for adapter in model.adapters}
+        made = made_from(study, model.adapters)
     unchanged = answers[grid.index(Setting("dynamic", 1.0, tuple(range(log_alpha.shape[-1])), ()))]
     recorded = load_predictions(dynamic)
     same = [set(unchanged[s.id]) == set(recorded[s.id].bundles) for s in sessions]
     return {
-        "student": asdict(study.student.info),
-        "adapter_sha256": weights,
+        **made,
         "seconds_before": spent.before,
         "values": {
             "experts": list(dynamic.analysis["experts"]),

@@ -26,7 +26,7 @@ from ..teacher.incontext import in_context
 from ..teacher.kinds import fit_kinds
 from ..teacher.knowledge import teacher_answers
 from ..teacher.patterns import mine_patterns, pattern_predictions, patterns_text
-from .experiments import EXPERTS, answers_of, decoded, expert_folder, plain, train
+from .experiments import EXPERTS, answers_of, decoded, expert_folder, made_from, plain, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -181,8 +181,7 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     folders = [train(study, name).folder for name in EXPERTS]
     adapters = [read_adapter(one) for one in [*folders, folder]]
     return {
-        "student": asdict(study.student.info),
-        "adapter_sha256": {adapter.name: adapter.sha256 for adapter in adapters},
+        **made_from(study, adapters),
         "seconds_before": max(0.0, trained.seconds - spent),
         "values": {
             "training": list(points.values()),
