@@ -110,13 +110,7 @@ def bundle(
     experts: options.Experts,
     profile: options.ProfileName = "toy",
     out: options.Table = None,
-    domain: Annotated[
-        str | None,
-        typer.Option(
-            help="Whose sessions the experts were trained on, a name or a folder. Needed where the profile decodes "
-            "bundles from pairs (smol, t4, paper)."
-        ),
-    ] = None,
+    domain: options.TrainedOn = None,
     n: options.Samples = None,
     longest: options.Longest = None,
     seed: options.SampleSeed = 0,

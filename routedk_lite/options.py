@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .checked import Limits
+from .config import known_profiles
 from .places import user_folder, user_path
 
 LARGEST_SEED = 2**32 - 1
@@ -72,7 +73,14 @@ def one_of(name: str, value: str, known: Collection[str]) -> None:
         raise ValueError(f"{name} = {value!r}: choose one of {', '.join(known)}")
 
 
-ProfileName = Annotated[str, typer.Option(help="toy, smol, qwen, t4 or paper; control, qwen-1.5b.")]
+ProfileName = Annotated[str, typer.Option(help=f"One of {', '.join(known_profiles())}.")]
+TrainedOn = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose sessions the experts were trained on, a name or a folder. Needed where the profile decodes bundles "
+        f"from pairs ({', '.join(name for name, one in known_profiles().items() if one.answers == 'pairs')})."
+    ),
+]
 DomainName = Annotated[
     str | None,
     typer.Option(help="electronic, clothing, food, toyshop or habits; or a folder of your own sessions: ./mine."),

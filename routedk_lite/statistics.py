@@ -181,10 +181,7 @@ def group_difference(
     if len(values) > 1:
         spread = two_level_spread(*groups)
         return GroupDifference(*_interval(spread, confidence), float(spread.p_value()))
-    means = []
-    for (group,) in groups:
-        n = len(group)
-        means.append(generator.multinomial(n, np.full(n, 1 / n), size=n_draws) @ group / n)
+    means = [_resampled_means(group, n_draws, generator) for (group,) in groups]
     tail = (1 - confidence) / 2
     low, high = np.quantile(means[0] - means[1], [tail, 1 - tail])
     result = permutation_test(
@@ -197,6 +194,18 @@ def group_difference(
     )
     estimate = float(groups[0].mean() - groups[1].mean())
     return GroupDifference(estimate, float(low), float(high), float(result.pvalue))
+
+
+def _resampled_means(values: np.ndarray, n_draws: int, generator: np.random.Generator) -> np.ndarray:
+    """Means of so many bootstrap samples, `_CHUNK` numbers drawn at a time.
+
+    Shapes:
+        values: (n,) → (n_draws,)
+    """
+    n = len(values)
+    step = max(1, _CHUNK // n)
+    sizes = [min(step, n_draws - start) for start in range(0, n_draws, step)]
+    return np.concatenate([generator.multinomial(n, np.full(n, 1 / n), size=size) @ values / n for size in sizes])
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 CLOCKS = (
-    "seconds", "seconds_before", "tokens_per_second", "created", "wall_seconds", "peak_memory_mb", "commit", "dirty",
+    "seconds", "seconds_before", "tokens_per_second", "created", "wall_seconds", "answer_seconds", "peak_memory_mb",
+    "commit", "dirty",
 )  # fmt: skip
 """What differs between two runs of the same, beside the clocks in a Trainer's log."""
 

@@ -118,7 +118,7 @@ def test_answers_are_those_of_the_expert(bundled, expert):
     )
     found = bundled(sessions)
     assert [one.session for one in found] == sessions
-    cut = {a.id for a in wanted if a.n_tokens == toy.decode.max_new_tokens}
+    cut = {a.id for a in wanted if a.cut}
     assert all(one.note == CUT_OFF * (one.session.id in cut) for one in found) and len(cut) < 5
     assert {one.session.id: set(one.bundles) for one in found} == {a.id: set(a.bundles) for a in wanted}
     assert sum(len(one.bundles) for one in found) > 10
@@ -126,7 +126,7 @@ def test_answers_are_those_of_the_expert(bundled, expert):
 
 def test_a_routed_model_answers_too(bundled, expert, tmp_path):
     student = rdk.load_student("toy")
-    model = RoutedModel(student.model, [expert, read_adapter(expert, "again")], Average(), student=student.info.id)
+    model = RoutedModel(student.model, [expert, read_adapter(expert, name="again")], Average(), student=student.info.id)
     model.save_pretrained(tmp_path / "routed")
     assert answers(bundled(some(), tmp_path / "routed")) == answers(bundled(some()))
 
@@ -211,6 +211,17 @@ def test_a_long_answer_has_room_and_one_that_is_cut_off_says_so(bundled, monkeyp
     tokenizer = rdk.load_student("toy").tokenizer
     assert dict(seen) == {max(map(len, some(6))): 3, 30: longest_answer(sessions[-1], tokenizer, toy.prompt)}
     assert any(one.note == CUT_OFF for one in found[:6])
+
+
+def test_an_answer_whose_last_allowed_token_ends_it_is_whole(bundled, expert):
+    toy, student = get_profile("toy"), rdk.load_student("toy")
+    model = rdk.load_expert(student, expert)
+    whole = rdk.greedy_answers(model, student.tokenizer, some(), prompt=toy.prompt, decode=toy.decode, progress=False)
+    lengths = {a.id: a.n_tokens for a in whole if not a.cut}
+    for allowed in sorted(set(lengths.values()))[:3]:
+        found = bundled(some(), profile=replace(toy, decode=replace(toy.decode, max_new_tokens=allowed)))
+        notes = {one.session.id: one.note for one in found}
+        assert all((notes[i] == CUT_OFF) == (n > allowed) for i, n in lengths.items())
 
 
 def test_what_is_long_is_what_the_experts_have_not_seen(bundled, expert, tmp_path):

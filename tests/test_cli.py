@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from routedk_lite.__main__ import app
 from routedk_lite.config import PROFILES, Profile, StudentConfig, get_profile, known_profiles
+from routedk_lite.data.sessions import DOMAINS
 from routedk_lite.report import doctor
 
 run = CliRunner().invoke
@@ -30,6 +31,14 @@ def command(*words, cwd=ROOT, said="", **environment):
 def test_help_lists_the_commands():
     text = run(app, ["--help"]).output
     assert all(name in text for name in ("run", "results", "doctor", "data"))
+
+
+def test_help_names_every_profile_and_those_that_need_a_domain():
+    words = " ".join(run(app, ["run", "--help"], env={"COLUMNS": "400"}).output.split())
+    assert ", ".join(known_profiles()) in words and all(name in words for name in DOMAINS)
+    words = " ".join(run(app, ["bundle", "--help"], env={"COLUMNS": "400"}).output.split())
+    (listed,) = re.findall(r"bundles from pairs \((.*?)\)", words)
+    assert listed.split(", ") == [name for name, one in known_profiles().items() if one.answers == "pairs"]
 
 
 def test_an_expected_failure_is_one_sentence():

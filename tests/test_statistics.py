@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
+from routedk_lite import statistics
 from routedk_lite.statistics import (
     bootstrap_interval,
     group_difference,
@@ -323,6 +324,26 @@ def test_groups_without_a_difference_are_told_apart_as_often_as_the_level_says()
     found = [group_difference(rng(k).normal(size=(3, 60)), first, generator=rng(k), n_draws=300) for k in range(120)]
     assert sum(f.p_value < 0.05 for f in found) <= 13  # 6 expected; 14 or more has a chance of 1 in 400
     assert sum(f.low < 0 < f.high for f in found) >= 102
+
+
+
+def test_the_numbers_drawn_at_a_time_are_bounded_and_change_nothing(monkeypatch):
+    """Of twenty thousand sessions all draws at once would fill memory."""
+    sizes = []
+
+    class Counting(np.random.Generator):
+        def multinomial(self, n, p, size):
+            sizes.append(size * len(p))
+            return super().multinomial(n, p, size)
+
+    values, first = rng(2).normal(size=(1, 60)), np.arange(60) < 20
+    whole = group_difference(values, first, generator=rng(1), n_draws=500)
+    monkeypatch.setattr(statistics, "_CHUNK", 1000)
+    found = group_difference(values, first, generator=Counting(np.random.PCG64(1)), n_draws=500)
+    assert max(sizes) <= 1000 and sum(sizes) == 500 * 60
+    assert found == pytest.approx(whole, abs=1e-12)
+    monkeypatch.setattr(statistics, "_CHUNK", 10)  # less than one draw of a group
+    assert group_difference(values, first, generator=rng(1), n_draws=500)[:3] == pytest.approx(whole[:3], abs=1e-12)
 
 
 def test_a_difference_of_groups_is_found_and_lies_in_its_interval():

@@ -13,6 +13,7 @@ import numpy as np
 from ..config import DecodeConfig, Profile
 from ..data.prompts import ContextOf
 from ..data.sessions import Bundle, Session
+from ..fusion.layers import RoutedLinear, ShiftedLinear
 from ..student.pairs import PairReader, make_reader, read_pairs
 from .consensus import Consensus
 from .decoding import greedy_answers, sample_bundles
@@ -108,9 +109,17 @@ def profile_reader(profile: Profile, student: Student, train: Iterable[Session])
         profile: says from which layer pairs are read.
         student: without experts.
         train: training sessions.
+
+    Raises:
+        ValueError: the student carries an expert, or has too few layers.
     """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     if profile.pairs is None:
         return None
+    for name, module in student.model.named_modules():
+        if isinstance(module, BaseTunerLayer | RoutedLinear | ShiftedLinear):
+            raise ValueError(f"the student's {name} carries an expert: make the reader before, or unload the expert")
     return make_reader(student, train, profile.pairs, profile.prompt)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,9 @@ drew 32 answers in half the time from a quarter of the batch or less. On a GPU t
 took a student of eight billion weights 14 GB in all (`benchmarks/gpu.py`)."""
 
 
+T = TypeVar("T", "Answer", "Samples")
+
+
 class Answer(NamedTuple):
     """A model's answer to one session."""
 
@@ -44,9 +47,12 @@ class Answer(NamedTuple):
     problems: tuple[Problem, ...]
     """What it could not read."""
     n_tokens: int
-    """Tokens generated, up to the first end token, that one included."""
+    """Tokens generated, up to the first end token, that one included. Of an answer in letters only these are; files of
+    earlier versions count what was given, too."""
     log_prob: float | None = None
     """Mean log-probability of these tokens at temperature 1, in nats; `None` where it was not asked for."""
+    cut: bool = False
+    """Whether it has as many tokens as were allowed, and none of them ends it. Files of earlier versions do not say."""
 
     @classmethod
     def of_bundles(cls, id_: int, bundles: Iterable[Iterable[int]]) -> Answer:
@@ -55,13 +61,15 @@ class Answer(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """As a line of a predictions file."""
-        return {
+        row = {
             "id": self.id,
             "bundles": [sorted(b) for b in self.bundles],
             "text": self.text,
             "problems": [list(p) for p in self.problems],
             "n_tokens": self.n_tokens,
-        } | ({} if self.log_prob is None else {"log_prob": round(self.log_prob, 5)})
+        }
+        row |= {} if self.log_prob is None else {"log_prob": round(self.log_prob, 5)}
+        return row | ({"cut": True} if self.cut else {})
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Answer:
@@ -73,6 +81,7 @@ class Answer(NamedTuple):
             problems=tuple(Problem(*p) for p in row["problems"]),
             n_tokens=row["n_tokens"],
             log_prob=row.get("log_prob"),
+            cut=row.get("cut", False),
         )
 
 
@@ -91,7 +100,8 @@ class Samples(NamedTuple):
         distinct = list(dict.fromkeys(self.drawn))
         # A text in another format may look like letters: it is kept as such only if all else can be read from it again.
         alike = len({answer.n_tokens for answer in distinct}) == 1
-        if alike and all(a.log_prob is not None and read_letters(a.text) == (a.bundles, a.problems) for a in distinct):
+        whole = all(a.log_prob is not None and not a.cut for a in distinct)
+        if alike and whole and all(read_letters(a.text) == (a.bundles, a.problems) for a in distinct):
             return {
                 "id": self.id,
                 "greedy": self.greedy.to_json(),
@@ -156,36 +166,21 @@ def greedy_answers(
     Raises:
         ValueError: a prompt cannot be written or read, or no token ends an answer.
     """
-    import torch
-    from tqdm.auto import tqdm
-
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
     slots = get_format(prompt.fmt).slots
     read = None if slots else _Reader(model, tokenizer, prompt.fmt)
     batches = list(prompt_batches(sessions, tokenizer, prompt, decode.batch_size, context))
-    answers: list[Answer] = []
+
+    def answer(batch: Sequence[Row]) -> list[Answer]:
+        weights = [alpha[row.session.id] for row in batch] if alpha else None
+        if slots:
+            return [one[0] for one in _choices(model, tokenizer, batch, prompt, 0, 0, alpha=weights)]
+        with model.override(np.stack(weights)) if weights else nullcontext():
+            written = generate_greedily(model, tokenizer, [row.ids for row in batch], decode.max_new_tokens).tolist()
+        return [read.answer(row.session, tokens) for row, tokens in zip(batch, written, strict=True)]
+
     model.eval()
-    with tqdm(total=sum(map(len, batches)), unit="session", desc="answering", disable=not progress) as bar:
-        for batch in batches:
-            if any(row.session.id not in done for row in batch):
-                # A batch that is only partly done is computed whole, so that its padding is what it always was.
-                weights = [alpha[row.session.id] for row in batch] if alpha else None
-                if slots:
-                    with torch.inference_mode():
-                        found = [one[0] for one in _choices(model, tokenizer, batch, prompt, 0, 0, alpha=weights)]
-                else:
-                    ids = [row.ids for row in batch]
-                    with torch.inference_mode(), model.override(np.stack(weights)) if weights else nullcontext():
-                        written = generate_greedily(model, tokenizer, ids, decode.max_new_tokens).tolist()
-                    found = [read.answer(row.session, tokens) for row, tokens in zip(batch, written, strict=True)]
-                found = [answer for answer in found if answer.id not in done]
-                on_batch(found)
-                answers += found
-            bar.update(len(batch))
-            seconds = bar.format_dict["elapsed"]
-            if answers and seconds:
-                bar.set_postfix({"bundles/s": f"{sum(len(a.bundles) for a in answers) / seconds:.1f}"})
-    return answers
+    return _in_batches(batches, answer, "answering", done=done, on_batch=on_batch, progress=progress)
 
 
 def sample_bundles(
@@ -227,9 +222,6 @@ def sample_bundles(
     Raises:
         ValueError: `n`, `temperature` or `top_p` out of range, or as for `greedy_answers`.
     """
-    import torch
-    from tqdm.auto import tqdm
-
     for name, value, ok, rule in (
         ("n", n, n >= 1, "1 or more"),
         ("temperature", temperature, temperature > 0, "above 0 (greedy_answers is the limit at 0)"),
@@ -242,29 +234,52 @@ def sample_bundles(
     slots = get_format(prompt.fmt).slots
     read = None if slots else _Reader(model, tokenizer, prompt.fmt)
     batches = list(prompt_batches(sessions, tokenizer, prompt, size, context))
-    result: list[Samples] = []
+
+    def draw(batch: Sequence[Row]) -> list[Samples]:
+        how = {"temperature": temperature, "top_p": top_p}
+        how["alpha"] = [alpha[row.session.id] for row in batch] if alpha else None
+        if slots:
+            rows = _choices(model, tokenizer, batch, prompt, n, seed, **how)
+        else:
+            chance = np.stack([chances(seed, row.session.id, n, decode.max_new_tokens) for row in batch])
+            texts = draw_texts(model, tokenizer, [row.ids for row in batch], chance, **how)
+            rows = [
+                [read.answer(row.session, tokens, log_prob) for tokens, log_prob in drawn]
+                for row, drawn in zip(batch, texts, strict=True)
+            ]
+        return [Samples(answers[0].id, answers[0], tuple(answers[1:])) for answers in rows]
+
     model.eval()
-    with tqdm(total=sum(map(len, batches)), unit="session", desc=f"{n} draws", disable=not progress) as bar:
+    return _in_batches(batches, draw, f"{n} draws", done=done, on_batch=on_batch, progress=progress)
+
+
+def _in_batches(
+    batches: Sequence[Sequence[Row]],
+    answer: Callable[[Sequence[Row]], list[T]],
+    what: str,
+    *,
+    done: Collection[int],
+    on_batch: Callable[[list[T]], object],
+    progress: bool,
+) -> list[T]:
+    """What `answer` gives for all batches, without the sessions that are done, behind a progress bar."""
+    import torch
+    from tqdm.auto import tqdm
+
+    result: list[T] = []
+    with tqdm(total=sum(map(len, batches)), unit="session", desc=what, disable=not progress) as bar:
         for batch in batches:
             if any(row.session.id not in done for row in batch):
-                how = {"temperature": temperature, "top_p": top_p}
-                how["alpha"] = [alpha[row.session.id] for row in batch] if alpha else None
+                # A batch that is only partly done is computed whole, so that its padding is what it always was.
                 with torch.inference_mode():
-                    if slots:
-                        rows = _choices(model, tokenizer, batch, prompt, n, seed, **how)
-                    else:
-                        ids = [row.ids for row in batch]
-                        chance = np.stack([chances(seed, row.session.id, n, decode.max_new_tokens) for row in batch])
-                        texts = draw_texts(model, tokenizer, ids, chance, **how)
-                        rows = [
-                            [read.answer(row.session, tokens, log_prob) for tokens, log_prob in drawn]
-                            for row, drawn in zip(batch, texts, strict=True)
-                        ]
-                found = [Samples(answers[0].id, answers[0], tuple(answers[1:])) for answers in rows]
-                found = [samples for samples in found if samples.id not in done]
+                    found = [one for one in answer(batch) if one.id not in done]
                 on_batch(found)
                 result += found
             bar.update(len(batch))
+            seconds = bar.format_dict["elapsed"]
+            if result and seconds:
+                greedy = (one.greedy if isinstance(one, Samples) else one for one in result)
+                bar.set_postfix({"bundles/s": f"{sum(len(one.bundles) for one in greedy) / seconds:.1f}"})
     return result
 
 
@@ -280,7 +295,7 @@ class _Reader:
         tokens = until_end(tokens, self.ends)
         text = self.begun + written_text(tokens, self.tokenizer, self.ends)
         bundles, problems = parse_answer(text, len(session), self.fmt)
-        return Answer(session.id, text, bundles, problems, len(tokens), log_prob)
+        return Answer(session.id, text, bundles, problems, len(tokens), log_prob, cut=tokens[-1] not in self.ends)
 
 
 def _choices(
@@ -305,7 +320,7 @@ def _choices(
         # Read from the letters and not from the whole text, which repeats words of titles.
         letters = [" ".join(one.slots.choices[c].strip() for c in chosen.choices) for chosen in drawn]
         answers.append([
-            Answer(session.id, short, *read_letters(short), chosen.n_tokens, chosen.log_prob)
+            Answer(session.id, short, *read_letters(short), len(chosen.choices), chosen.log_prob)
             for short, chosen in zip(letters, drawn, strict=True)
         ])  # fmt: skip
     return answers

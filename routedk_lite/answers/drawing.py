@@ -77,9 +77,10 @@ def draw_texts(
     tokens = torch.zeros((samples, n_steps), dtype=torch.long)
     log_prob, length = torch.zeros(samples), torch.zeros(samples)
     ends = torch.tensor(end_tokens(model, tokenizer))
+    weights = None if alpha is None else torch.from_numpy(np.stack(alpha)).to(model.device)  # (rows, L, E)
     for step in range(n_steps):
-        # Once read, a prompt keeps its α: later steps have a cache.
-        with nullcontext() if alpha is None or step else model.override(np.stack(alpha)):
+        # At every step: most fusions would make an α of their own for the tokens of the answer.
+        with nullcontext() if weights is None else model.override(weights):
             output = model(
                 input_ids=inputs,
                 attention_mask=mask,
@@ -103,6 +104,7 @@ def draw_texts(
         if not torch.equal(pairs[:, 0], torch.arange(len(mask))):
             cache.batch_select_indices(parents)
             mask = mask[parents]
+            weights = None if weights is None else weights[parents]
             if hasattr(model, "select_alpha"):
                 model.select_alpha(parents)
         inputs = pairs[:, 1:].to(model.device)  # (rows, 1)

@@ -39,8 +39,6 @@ class Chosen(NamedTuple):
     """One per slot, as indices into `Slots.choices`."""
     log_prob: float
     """Mean log-probability of the choices among the legal ones, at temperature 1, in nats."""
-    n_tokens: int
-    """Tokens of the answer, given ones included."""
 
 
 def draw_choices(
@@ -74,13 +72,14 @@ def draw_choices(
     nats = np.zeros(len(session_of))
     row = np.repeat(np.arange(len(asked)), n + 1)  # of each answer
     owner = list(range(len(asked)))  # of each row
+    weights = None if alpha is None else np.stack(alpha)  # (sessions, L, E)
     cache = DynamicCache(config=model.config)
     pieces = [one.prompt + one.tokens.given[0] for one in asked]
     mask = torch.zeros((len(asked), 0), dtype=torch.long)
     for step in range(max(len(one.slots.given) for one in asked)):
-        first = step == 0
-        given = nullcontext() if alpha is None or not first else model.override(np.stack(alpha))
-        seen = [len(one.prompt) for one in asked] if first and hasattr(model, "select_alpha") else None
+        # At every step: most fusions would make an α of their own for the tokens of the answer.
+        given = nullcontext() if weights is None else model.override(weights[owner])
+        seen = [len(one.prompt) for one in asked] if step == 0 and hasattr(model, "select_alpha") else None
         with given:
             logits, mask = _read(model, pieces, mask, cache, seen)
         rows: dict[tuple[int, int], int] = {}
@@ -114,10 +113,7 @@ def draw_choices(
             mask = mask[index]
             if hasattr(model, "select_alpha"):
                 model.select_alpha(index.to(model.device))
-    length = [sum(map(len, one.tokens.given)) + len(one.tokens.given) for one in asked]
-    answers = [
-        Chosen(tuple(made[k]), float(nats[k]) / len(made[k]), length[session_of[k]]) for k in range(len(session_of))
-    ]
+    answers = [Chosen(tuple(made[k]), float(nats[k]) / len(made[k])) for k in range(len(session_of))]
     return [answers[k : k + n + 1] for k in range(0, len(answers), n + 1)]
 
 

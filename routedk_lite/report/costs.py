@@ -145,7 +145,9 @@ def memory_gb(record: RunRecord) -> float:
 
 
 def seconds_a_session(record: RunRecord) -> float:
-    """What a run took a test session, without training."""
+    """What a run took a test session: answering alone where the record says it, else all but its own training."""
+    if record.answer_seconds is not None:
+        return record.answer_seconds / record.n_sessions
     return (record.wall_seconds - record.training.get("seconds", 0.0)) / record.n_sessions
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 RESULT_COLUMNS = ("P", "R", "C", "F1", "exact")
 _METRICS = ("precision", "recall", "coverage", "f1", "exact_match")
+MISSING = "–"
+"""A cell of which nothing is known."""
 UNBROKEN = "\u00a0"
 """A space at which no line ends, for narrow columns."""
 _MARKED = re.compile(r"(<!-- (?P<name>[a-z_]+):begin -->\n).*?(<!-- (?P=name):end -->)", re.DOTALL)
@@ -88,7 +90,7 @@ def results_table(records: Iterable[RunRecord], *, markdown: bool = False) -> st
             [
                 r.run,
                 *(f"{r.metrics[p][m]:.3f}" for p in ("official", "strict") for m in _METRICS),
-                "[{:.3f}, {:.3f}]".format(*r.intervals["strict"]["f1"]),
+                "[{:.3f}, {:.3f}]".format(*found) if (found := _f1_interval(r)) else MISSING,
                 f"{r.metrics['strict']['valid_rate']:.3f}",
             ]
             for r in group
@@ -136,7 +138,7 @@ def domains_table(records: Iterable[RunRecord], rows: Mapping[str, str]) -> str:
     for start, label in rows.items():
         fitting = [[r for r in known if r.domain == domain and r.run.startswith(start)] for domain in domains]
         best = [max(found, key=lambda r: r.metrics["strict"]["f1"], default=None) for found in fitting]
-        lines.append([label, *(_recorded_f1(r) if r else "–" for r in best)])
+        lines.append([label, *(_recorded_f1(r) if r else MISSING for r in best)])
     return text_table(["strict F1 [95 %]", *domains], lines, markdown=True)
 
 
@@ -146,7 +148,13 @@ def f1_cell(estimate: float, low: float, high: float) -> str:
 
 
 def _recorded_f1(record: RunRecord) -> str:
-    return f1_cell(record.metrics["strict"]["f1"], *record.intervals["strict"]["f1"])
+    f1, interval = record.metrics["strict"]["f1"], _f1_interval(record)
+    return f1_cell(f1, *interval) if interval else f"{f1:.3f} [{MISSING}]"
+
+
+def _f1_interval(record: RunRecord) -> Sequence[float] | None:
+    """Of strict F1; a single test session has none."""
+    return record.intervals["strict"].get("f1")
 
 
 def provenance(records: Sequence[RunRecord]) -> str:

@@ -87,7 +87,7 @@ class Judgement:
         if len(set(judged)) == 1:
             whole = judged[0]
         elif counted == {DOES_NOT, NO_LARGER}:
-            whole = DOES_NOT
+            whole = NOT_DECIDED if NOT_DECIDED in judged else DOES_NOT
         else:
             whole = DIFFERS if len(counted) > 1 else NOT_DECIDED
         return whole if len(judged) == len(found) else f"{whole} ({len(judged)} of {len(found)} domains)"

@@ -6,8 +6,8 @@ They take the trained router as it is and only answer anew, so each costs what a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +16,8 @@ from ..analysis.controls import CONTROLS, THIRDS, control_alpha, fewer_at_a_time
 from ..answers.answering import pairs_of
 from ..answers.decoding import greedy_answers
 from ..data.sessions import Session
-from ..fusion.statistics import routing_statistics
-from .experiments import decoded
-from .fused import routed, traced
+from .experiments import decoded, made_from
+from .fused import routed, routing_fields, traced
 from .fusing import fusions
 from .votes import sampled, voted
 
@@ -59,11 +58,7 @@ def run_ablation(study: Study, config: Mapping[str, Any], key: str) -> dict[str,
     with routed(study, FUSION) as (model, _):
         ways = {"control": _controlled, "at_a_time": _sparse, "off": _lesioned}
         made = next(way for name, way in ways.items() if name in config)(study, model, config, key)
-        return {
-            **made,
-            "student": asdict(study.student.info),
-            "adapter_sha256": {adapter.name: adapter.sha256 for adapter in model.adapters},
-        }
+        return {**made, **made_from(study, model.adapters)}
 
 
 def _controlled(study: Study, model: RoutedModel, config: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -79,7 +74,7 @@ def _controlled(study: Study, model: RoutedModel, config: Mapping[str, Any], key
         given |= {id_: np.stack([one[id_] for one in each]) for id_ in each[0]} if len(each) > 1 else each[0]
     made = _answers(study, model, f"control-{config['control']}-{key}", given)
     in_session_order = [given[s.id][0] if len(orders) > 1 else given[s.id] for s in study.split("test")]
-    made["analysis"] |= _statistics(model, np.stack(in_session_order))
+    made["analysis"] |= routing_fields(model, np.stack(in_session_order))
     return made
 
 
@@ -96,7 +91,7 @@ def _lesioned(study: Study, model: RoutedModel, config: Mapping[str, Any], key: 
         made = _answers(study, model, f"knockout-{key}")
         traced = _trace(study, model, study.split("test"))
     made["analysis"] |= {"off": off, "off_in": list(layers)}
-    made["analysis"] |= _statistics(model, np.stack(list(traced.values())))
+    made["analysis"] |= routing_fields(model, np.stack(list(traced.values())))
     return made
 
 
@@ -104,7 +99,7 @@ def _sparse(study: Study, model: RoutedModel, config: Mapping[str, Any], key: st
     with fewer_at_a_time(model, config["at_a_time"]):
         made = _answers(study, model, f"top-{key}")
         traced = _trace(study, model, study.split("test"))
-    made["analysis"] |= _statistics(model, np.stack(list(traced.values())))
+    made["analysis"] |= routing_fields(model, np.stack(list(traced.values())))
     return made
 
 
@@ -117,6 +112,7 @@ def _answers(
         return decoded(study, pairs_of(model, study.profile, study.student, study.reader, **options))
     if study.profile.answers == "consensus":
         return voted(study, sampled(study, model, name, alpha=alpha))
+    started = time.perf_counter()
     answers = greedy_answers(
         model,
         study.student.tokenizer,
@@ -126,17 +122,10 @@ def _answers(
         decode=study.profile.decode,
         progress=study.progress,
     )
-    return {"answers": answers, "analysis": {}, "attachments": {}}
+    seconds = time.perf_counter() - started
+    return {"answers": answers, "analysis": {}, "attachments": {}, "answer_seconds": seconds}
 
 
 def _trace(study: Study, model: RoutedModel, sessions: Iterable[Session]) -> dict[int, np.ndarray]:
     sessions = list(sessions)
     return {s.id: one for s, one in zip(sessions, traced(study, model, sessions), strict=True)}
-
-
-def _statistics(model: RoutedModel, alpha: np.ndarray) -> dict[str, Any]:
-    return {
-        "experts": list(model.expert_names),
-        "layers": list(model.layer_numbers),
-        **routing_statistics(alpha).to_json(),
-    }

@@ -19,11 +19,10 @@ from ..answers.fitting import longest_answer, misfit
 from ..answers.partitions import LARGEST, PartitionDecoder, check_sizes, fit_decoder
 from ..config import Profile, digest, get_profile, settings
 from ..data.domains import load_domain
-from ..data.formats import get_format
 from ..data.sessions import Bundle, Domain, Session
 from ..fusion.loading import check_experts, experts_on, experts_sha256, longest_in_training
 from ..student.backbone import Student, load_student
-from .votes import appending
+from .kept import appending
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -183,11 +182,8 @@ class _Desk(NamedTuple):
 
 
 def _answer_greedily(desk: _Desk, sessions: Sequence[Session], decode: DecodeConfig) -> None:
-    free = get_format(desk.profile.prompt.fmt).slots is None
-
     def keep(batch: list[Answer]) -> None:
-        cut = [CUT_OFF if free and a.n_tokens >= decode.max_new_tokens else "" for a in batch]
-        desk.keep((a.id, a.bundles, note) for a, note in zip(batch, cut, strict=True))
+        desk.keep((a.id, a.bundles, CUT_OFF if a.cut else "") for a in batch)
 
     greedy_answers(desk.model, desk.student.tokenizer, sessions, decode=decode, on_batch=keep, **desk.options)
 

@@ -185,10 +185,10 @@ def _longest(study: Study, stage: Stage) -> int:
     """Tokens of the longest training text; the longest of all domains where the sessions are not at hand."""
     if not domain_is_cached(study.source):
         return LONGEST_TOKENS
-    knowledge, limit = study.knowledge, study.profile.prompt.max_title_words
+    limit, told = study.profile.prompt.max_title_words, stage.knowledge != "none"
     lengths = (
         sum(len(" ".join(title.split()[:limit])) + 4 for title in session.titles) / CHARACTERS_PER_TOKEN
-        + len(knowledge.text(session, stage.knowledge)) / CHARACTERS_PER_WORD_TOKEN
+        + (len(study.knowledge.text(session, stage.knowledge)) / CHARACTERS_PER_WORD_TOKEN if told else 0)
         for session in study.split("train")
     )
     return round(INSTRUCTION_TOKENS + ANSWER_TOKENS + max(lengths))

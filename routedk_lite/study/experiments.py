@@ -27,13 +27,16 @@ from ..locks import locked
 from ..student.experts import ExpertResult, load_expert, train_expert
 from ..student.starting import Start
 from .joint import joint_start, train_joint
+from .kept import Answered, model_digest
 from .records import measure
 from .votes import resumed, sampled, voted
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedModel
 
     from ..data.sessions import Session
+    from ..student.adapters import Adapter
     from .study import Study
 
 EXPERTS = {"base": "none", "rules": "rules", "reasoning": "reasoning", "both": "both"}
@@ -67,13 +70,13 @@ def plain(predictions: Mapping[int, Sequence]) -> list[Answer]:
 
 def zero_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The student as it is, asked in words."""
-    answers = _greedy(study, study.student.model, f"zero-shot-{key}")
-    return {"answers": answers, "student": asdict(study.student.info)}
+    greedy = _greedy(study, study.student.model, f"zero-shot-{key}")
+    return {"answers": greedy.answers, **made_from(study), **greedy.times}
 
 
 def zero_shot_pairs(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Pairs read from the student as it is; only the decoder knows annotated bundles."""
-    return {**_from_pairs(study, study.student.model), "student": asdict(study.student.info)}
+    return {**_from_pairs(study, study.student.model), **made_from(study)}
 
 
 def expert_folder(study: Study, name: str, seed: int, place: str | None = None) -> Path:
@@ -135,6 +138,7 @@ def asked_alone(
     study: Study, name: str, key: str, result: ExpertResult, spent: float, context: ContextOf | None = None, **more: Any
 ) -> dict[str, Any]:
     """The record's fields of an expert that was trained in `spent` seconds of this run; `more`: of `answers_of`."""
+    _ = study.reader  # is made on the student as it is
     model = load_expert(study.student, result.folder)
     try:
         answered = answers_of(study, model, f"{name}-{key}", context, **more)
@@ -145,6 +149,14 @@ def asked_alone(
         "student": asdict(study.student.info),
         "adapter_sha256": {name: sha256_folder(result.folder)},
         "training": training_fields(result, spent),
+    }
+
+
+def made_from(study: Study, adapters: Iterable[Adapter] = ()) -> dict[str, Any]:
+    """A record's fields that say which student was asked, and which experts stood on it."""
+    return {
+        "student": asdict(study.student.info),
+        "adapter_sha256": {adapter.name: adapter.sha256 for adapter in adapters},
     }
 
 
@@ -177,11 +189,11 @@ def answers_of(
         return voted(study, sampled(study, model, name, context))
     greedy = _greedy(study, model, name, context, more_tokens=more_tokens)
     if study.profile.answers == "greedy":
-        return {"answers": greedy, "analysis": {}, "attachments": {}}
+        return {"answers": greedy.answers, "analysis": {}, "attachments": {}, **greedy.times}
     made = _from_pairs(study, model, context)
-    made["analysis"]["greedy"] = measure({a.id: a.bundles for a in greedy}, study.split("test"))
-    made["attachments"] = {"greedy": (a.to_json() for a in greedy)}
-    return made
+    made["analysis"]["greedy"] = measure({a.id: a.bundles for a in greedy.answers}, study.split("test"))
+    made["attachments"] = {"greedy": (a.to_json() for a in greedy.answers)}
+    return {**made, "seconds_before": greedy.before}
 
 
 def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel, context: ContextOf | None = None) -> dict[str, Any]:
@@ -193,10 +205,17 @@ def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel, context: Con
 def decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
     """Bundles decoded from pair logits, by a decoder that is fitted on the validation sessions."""
     splits = {name: study.split(name).sessions for name in ("validation", "test")}
-    weight = study.profile.decode.exact_weight
+    weight, began = study.profile.decode.exact_weight, 0.0
+
+    def timed(sessions: Sequence[Session]) -> Mapping[int, np.ndarray]:
+        nonlocal began  # the sessions that are answered are read last
+        began = time.perf_counter()
+        return read(sessions)
+
     found = decode_pairs(
-        read, splits["test"], train=study.split("train"), validation=splits["validation"], exact_weight=weight
+        timed, splits["test"], train=study.split("train"), validation=splits["validation"], exact_weight=weight
     )
+    answering = time.perf_counter() - began
     names = ("prior_weight", "scale", "shift", "exact_weight")
     validation = evaluate(found.validation, splits["validation"], protocol="strict")
     return {
@@ -207,6 +226,7 @@ def decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
             "validation": {"f1": round(validation.f1, 5), "exact_match": round(validation.exact_match, 5)},
         },
         "attachments": {},
+        "answer_seconds": answering,
     }
 
 
@@ -220,11 +240,11 @@ def _greedy(
     context: ContextOf | None = None,
     *,
     more_tokens: int = 0,
-) -> list[Answer]:
+) -> Answered:
     """Greedy answers to the test sessions; those of an interrupted run are not made again."""
 
     def ask(decode: DecodeConfig, **how: Any) -> list[Answer]:
         decode = replace(decode, max_new_tokens=decode.max_new_tokens + more_tokens)
         return greedy_answers(model, study.student.tokenizer, context=context, decode=decode, **how)
 
-    return resumed(study, name, Answer, ask)
+    return resumed(study, f"{name}-{model_digest(study.student, model)}", Answer, ask)

@@ -6,20 +6,21 @@ The answers are computed once, on the grid of `mixtures`, and kept as a measurem
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..answers.decoding import Samples
 from ..answers.voting import vote_all
+from ..config import digest
 from ..data.metrics import per_session
 from ..data.prompts import format_answer
 from ..data.sessions import Bundle, Domain, Session
+from .experiments import made_from
 from .fused import routed, traced
+from .kept import Spent, model_digest, timed
 from .mixtures import PARTS, Setting, answers_under, changed_alpha, decoder_of, setting_text, settings
 from .records import RunRecord, load_attachment, load_predictions
-from .votes import appending
 
 if TYPE_CHECKING:
     from ..fusion.routed import RoutedModel
@@ -29,6 +30,12 @@ OTHERS = "nothing special happens"
 """Why a session is chosen when no kind has any left."""
 VOTE_OR_ONE, VOTE_OR_CONSENSUS = ("the vote", "one answer"), ("the majority", "consensus")
 """What is compared on a router's samples: their majority with its one answer, or with the consensus of the same."""
+
+RUNS = {"base": "base", "rules": "rules", "reasoning": "reasoning"}
+RUNS |= {name: f"fusion-{name}" for name in ("average", "ties", "static", "dynamic")}
+"""What it shows, by the name of the method: runs of the study's seed."""
+VOTE = "voting-dynamic"
+"""The run that votes, where runs do not keep samples themselves."""
 
 # --- which sessions ---------------------------------------------------------------------------------------------
 
@@ -100,8 +107,7 @@ def recorded_runs(records: Sequence[RunRecord], seed: int) -> dict[str, RunRecor
     Raises:
         ValueError: another one is.
     """
-    runs = {"base": "base", "rules": "rules", "reasoning": "reasoning"}
-    runs |= {name: f"fusion-{name}" for name in ("average", "ties", "static", "dynamic")} | {"vote": "voting-dynamic"}
+    runs = RUNS | {"vote": VOTE}
     known = {record.run: record for record in records}
     dynamic = known.get(f"fusion-dynamic-seed{seed}")
     if dynamic and "samples" in dynamic.attachments:
@@ -144,6 +150,7 @@ def explorer(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     sessions = [test.by_id[id_] for id_ in chosen]
     decoder = decoder_of(study, dynamic)
     with routed(study, "static") as (model, _):
+        models = [model_digest(study.student, model)]
         static = _log_alpha(study, model, sessions[:1])[0]
     with routed(study, "dynamic") as (model, _):
         log_alpha = _log_alpha(study, model, sessions)
@@ -157,14 +164,16 @@ def explorer(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
                 alpha = changed_alpha(tables[setting.fusion], setting.temperature, setting.experts)
             return answers_under(study, model, sessions, alpha, decoder)
 
-        answers = _resumed(study, f"explorer-{key}", grid, ask)
-        weights = {adapter.name: adapter.sha256 for adapter in model.adapters}
+        models.append(model_digest(study.student, model))
+        known_by = digest(models, list(chosen), dynamic.analysis.get("decoder"))
+        answers, spent = _resumed(study, f"explorer-{key}-{known_by}", grid, ask)
+        made = made_from(study, model.adapters)
     unchanged = answers[grid.index(Setting("dynamic", 1.0, tuple(range(log_alpha.shape[-1])), ()))]
     recorded = load_predictions(dynamic)
     same = [set(unchanged[s.id]) == set(recorded[s.id].bundles) for s in sessions]
     return {
-        "student": asdict(study.student.info),
-        "adapter_sha256": weights,
+        **made,
+        "seconds_before": spent.before,
         "values": {
             "experts": list(dynamic.analysis["experts"]),
             "layers": list(dynamic.analysis["layers"]),
@@ -197,14 +206,16 @@ def _log_alpha(study: Study, model: RoutedModel, sessions: Sequence[Session]) ->
     return logs - logs.max(-1, keepdims=True)
 
 
-def _resumed(study: Study, name: str, grid: Sequence[Setting], ask: Callable) -> list[dict[int, list[Bundle]]]:
+def _resumed(
+    study: Study, name: str, grid: Sequence[Setting], ask: Callable
+) -> tuple[list[dict[int, list[Bundle]]], Spent]:
     """The answers at every point of the grid; those of an interrupted run are not made again."""
     from tqdm.auto import tqdm
 
     partial = study.work / f"{name}.partial.jsonl"
-    with appending(partial) as (rows, keep):
+    with timed(partial) as (rows, keep, spent):
         for setting in tqdm(grid[len(rows) :], unit="setting", desc="changed α", disable=not study.progress):
             found = ask(setting)
             rows.append([[id_, [sorted(b) for b in bundles]] for id_, bundles in found.items()])
             keep([rows[-1]])
-    return [{id_: [frozenset(b) for b in bundles] for id_, bundles in row} for row in rows]
+    return [{id_: [frozenset(b) for b in bundles] for id_, bundles in row} for row in rows], spent

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from ..fusion.shipping import unpack_fusion
 from ..fusion.statistics import routing_statistics
 from ..locks import locked
 from ..student.experts import load_expert
-from .experiments import answers_of, experts, train, training_fields
+from .experiments import answers_of, experts, made_from, train, training_fields
 from .fusing import fusions
 from .variants import train_variant
 from .votes import sampled, vote_facts, voting_curves
@@ -80,8 +79,7 @@ def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
         spent = time.perf_counter() - started
         made = {
             **answers_of(study, model, f"fusion-{name}-{key}"),
-            "student": asdict(study.student.info),
-            "adapter_sha256": {adapter.name: adapter.sha256 for adapter in model.adapters},
+            **made_from(study, model.adapters),
         }
         if result is not None:
             made["training"] = training_fields(result, spent)
@@ -90,14 +88,23 @@ def fusion(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
             made["analysis"]["truncation_error"] = float(np.mean(list(model.truncation_error.values())))
         if model.fusion.has_alpha:
             alpha = traced(study, model, study.split("test"))
-            made["analysis"] |= {
-                "experts": list(model.expert_names),
-                "layers": list(model.layer_numbers),
-                **routing_statistics(alpha).to_json(),
-            }
+            made["analysis"] |= routing_fields(model, alpha)
             rows = zip(study.split("test"), np.round(alpha, 4).tolist(), strict=True)
             made["attachments"]["alpha"] = ({"id": s.id, "alpha": a} for s, a in rows)
     return made
+
+
+def routing_fields(model: RoutedModel, alpha: np.ndarray) -> dict[str, Any]:
+    """What a record's `analysis` says of a routed model: which experts in which layers, and what α does.
+
+    Shapes:
+        alpha: (S, L, E), of the test sessions
+    """
+    return {
+        "experts": list(model.expert_names),
+        "layers": list(model.layer_numbers),
+        **routing_statistics(alpha).to_json(),
+    }
 
 
 def traced(study: Study, model: RoutedModel, sessions: Iterable[Session]) -> np.ndarray:
@@ -122,16 +129,18 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     if name in experts(study):
         model = load_expert(study.student, train(study, name).folder)
         try:
-            samples = sampled(study, model, f"voting-{name}-{key}")
+            answered = sampled(study, model, f"voting-{name}-{key}")
         finally:
             model.unload()
     else:
         with routed(study, name) as (model, _):
-            samples = sampled(study, model, f"voting-{name}-{key}")
+            answered = sampled(study, model, f"voting-{name}-{key}")
+    samples = answered.answers
     votes = vote_all(samples)
     return {
         "answers": [Answer.of_bundles(id_, v.bundles) for id_, v in votes.items()],
-        "student": asdict(study.student.info),
+        **made_from(study),
         "analysis": {**voting_curves(study, samples), **vote_facts(study, samples, votes)},
         "attachments": {"samples": (s.to_json() for s in samples)},
+        **answered.times,
     }

@@ -14,7 +14,7 @@ from typing import Any
 from ..data.sessions import Domain
 from ..files import write_json
 from .machine import peak_memory_mb, surroundings
-from .provenance import Provenance, read_all, read_fields, record_path
+from .provenance import Provenance, read_all, read_fields, record_path, record_pattern
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,17 @@ def read_measurement(path: str | Path) -> Measurement:
     return read_fields(Measurement, Path(path), "a measurement")
 
 
-def load_measurements(folder: str | Path = "results") -> list[Measurement]:
+def load_measurements(
+    folder: str | Path = "results", *, profile: str | None = None, domain: str | None = None
+) -> list[Measurement]:
     """All measurements below a folder, sorted by profile, domain and name; hidden files are none.
+
+    Args:
+        folder: the results folder.
+        profile, domain: read only those of this profile or domain; others may be malformed.
 
     Raises:
         RecordError: one is malformed, or lies where another should.
     """
-    found = read_all(folder, "*/*/measured/*.json", read_measurement)
+    found = read_all(folder, record_pattern(profile, domain, measured=True), read_measurement)
     return sorted(found, key=lambda m: (m.profile, m.domain, m.name))

@@ -49,6 +49,8 @@ class Stage(NamedTuple):
     """Solved sessions in every question."""
     pairs: bool = True
     """Whether pairs of products are read as well, where the profile reads them."""
+    after: tuple[str, ...] = ()
+    """Runs of the same seed that make what it uses, beside the experts of the method."""
     record: Path | None = None
     """The file that it ends with."""
 
@@ -114,11 +116,8 @@ class Pipeline(Study):
         if stage.name in names:
             return found
         found += [s for s in stages if s.name in names]
-        if stage.kind in ("sample", "explore"):
-            found += [s for s in stages if s.name.startswith("fusion-")]
-        if stage.kind == "explore":
-            found += [s for s in stages if s.kind == "sample"]
-        return found
+        used = {f"{name}-seed{self.seed}" for name in stage.after}
+        return found + [s for s in stages if s.name in used and s not in found]
 
     def run(
         self,
@@ -224,7 +223,7 @@ class Pipeline(Study):
                 warnings.warn(f"{wrong}: done again", stacklevel=2)
             started = time.perf_counter()
             made = plan.make(self, plan.config, key())
-            earlier = made.get("training", {}).get("seconds_before", 0.0)
+            earlier = made.pop("seconds_before", 0.0) + made.get("training", {}).get("seconds_before", 0.0)
             common = {
                 "profile": self.profile.name,
                 "seed": plan.seed,
@@ -237,5 +236,6 @@ class Pipeline(Study):
                 return write_measurement(self.results, train=self.split("train"), name=plan.name, **common)
             return write_record(self.results, test=self.split("test"), run=plan.name, **common)
 
-        extra = {name: getattr(plan, name) for name in ("part", "knowledge", "sessions", "demonstrations", "pairs")}
+        shared = ("part", "knowledge", "sessions", "demonstrations", "pairs", "after")
+        extra = {name: getattr(plan, name) for name in shared}
         return Stage(plan.name, plan.about, plan.kind, is_done, run, record=record, **extra)

@@ -6,6 +6,7 @@ As in `experiments`, every function gives the fields of a record (or a measureme
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from ..teacher.incontext import in_context
 from ..teacher.kinds import fit_kinds
 from ..teacher.knowledge import teacher_answers
 from ..teacher.patterns import mine_patterns, pattern_predictions, patterns_text
-from .experiments import EXPERTS, answers_of, decoded, expert_folder, plain, train
+from .experiments import EXPERTS, answers_of, decoded, expert_folder, made_from, plain, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -169,7 +170,9 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
         with atomic_write(partial) as file:  # a training that goes on begins after these
             file.writelines(json.dumps(point) + "\n" for point in points.values())
 
-    train(study, "both", seed=config["other_seed"], place=place, on_epoch=watch)
+    started = time.perf_counter()
+    trained = train(study, "both", seed=config["other_seed"], place=place, on_epoch=watch)
+    spent = time.perf_counter() - started
     if not points:
         raise ValueError(
             f"{folder} was trained before, and nobody watched: remove it, and let this stage come before "
@@ -178,8 +181,8 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     folders = [train(study, name).folder for name in EXPERTS]
     adapters = [read_adapter(one) for one in [*folders, folder]]
     return {
-        "student": asdict(study.student.info),
-        "adapter_sha256": {adapter.name: adapter.sha256 for adapter in adapters},
+        **made_from(study, adapters),
+        "seconds_before": max(0.0, trained.seconds - spent),
         "values": {
             "training": list(points.values()),
             "overlap": [o.to_json() for o in delta_overlap(adapters, generator=np.random.default_rng(study.seed))],

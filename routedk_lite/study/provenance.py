@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,12 @@ class Provenance:
 def record_path(folder: str | Path, profile: str, domain: str, name: str, *, measured: bool = False) -> Path:
     """Where a run's record lies, or a measurement."""
     return Path(folder, profile, domain, *(("measured",) if measured else ()), f"{name}.json")
+
+
+def record_pattern(profile: str | None, domain: str | None, *, measured: bool = False) -> str:
+    """Where records lie below a results folder, as a pattern; `None` is any profile or domain."""
+    known = ["*" if name is None else glob.escape(name) for name in (profile, domain)]
+    return "/".join([*known, *(["measured"] if measured else []), "*.json"])
 
 
 def read_fields(kind: type[T], path: Path, what: str) -> T:

@@ -21,7 +21,7 @@ from ..data.own import own_folder
 from ..data.sessions import DOMAINS, Domain
 from ..files import atomic_write, sha256_file, write_json
 from .machine import peak_memory_mb, surroundings
-from .provenance import REMEDY, Provenance, RecordError, read_all, read_fields, record_path
+from .provenance import REMEDY, Provenance, RecordError, read_all, read_fields, record_path, record_pattern
 
 INTERVAL_OF = ("precision", "recall", "f1", "exact_match")
 
@@ -39,6 +39,9 @@ class RunRecord(Provenance):
     split: str
     training: Mapping[str, Any] = field(default_factory=dict)
     """Seconds, tokens per second and the loss curve."""
+    answer_seconds: float | None = None
+    """What answering the test sessions took and nothing else, in all runs of a stage that was stopped. `None` where
+    nobody has timed it, as in records of earlier versions."""
     n_sessions: int
     n_invalid: int
     """Answers with no bundle that could be read."""
@@ -88,6 +91,7 @@ def write_record(
     student: Mapping[str, Any] | None = None,
     adapter_sha256: Mapping[str, str] | None = None,
     training: Mapping[str, Any] | None = None,
+    answer_seconds: float | None = None,
     analysis: Mapping[str, Any] | None = None,
     attachments: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
 ) -> RunRecord:
@@ -129,6 +133,7 @@ def write_record(
         student=student,
         adapter_sha256=adapter_sha256 or {},
         training=training or {},
+        answer_seconds=None if answer_seconds is None else round(answer_seconds, 2),
         wall_seconds=round(wall_seconds, 1),
         peak_memory_mb=round(peak_memory_mb()),
         n_sessions=len(test),
@@ -192,13 +197,20 @@ def read_record(path: str | Path) -> RunRecord:
     return record
 
 
-def load_all(folder: str | Path = "results") -> list[RunRecord]:
+def load_all(
+    folder: str | Path = "results", *, profile: str | None = None, domain: str | None = None
+) -> list[RunRecord]:
     """All records below a folder, sorted by profile, domain and run; none if the folder does not exist.
+
+    Args:
+        folder: the results folder.
+        profile, domain: read only those of this profile or domain; others may be malformed.
 
     Raises:
         RecordError: a record is malformed, or lies where another should.
     """
-    return sorted(read_all(folder, "*/*/*.json", read_record), key=lambda r: (r.profile, r.domain, r.run))
+    found = read_all(folder, record_pattern(profile, domain), read_record)
+    return sorted(found, key=lambda r: (r.profile, r.domain, r.run))
 
 
 def load_predictions(record: RunRecord) -> dict[int, Answer]:

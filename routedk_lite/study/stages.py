@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..answers.baselines import FLOORS, SIMILARITIES
-from ..config import settings
+from ..config import VoteConfig, settings
 from ..data.habits import HABITS
 from ..data.sessions import PUBLIC_DOMAINS
 from ..fusion.xlora import XLora
@@ -61,6 +61,8 @@ class Planned(NamedTuple):
     """Solved sessions in every question."""
     pairs: bool = True
     """Whether pairs of products are read as well, where the profile reads them."""
+    after: tuple[str, ...] = ()
+    """Runs of the same seed that make what it uses, beside the experts of the method."""
 
 
 def planned(study: Study) -> Iterator[Planned]:
@@ -96,7 +98,13 @@ def _asked(study: Study) -> dict[str, Any]:
 def _read(study: Study) -> dict[str, Any]:
     """Of every run that reads bundles from a student, in words or from its states."""
     pairs = study.profile.pairs
-    return {**_asked(study), **({"pairs": settings(pairs)} if pairs else {})}
+    return {**_asked(study), **({"pairs": settings(pairs)} if pairs else {}), **_drawn(study)}
+
+
+def _drawn(study: Study) -> dict[str, Any]:
+    """Of every run whose answers are the consensus of samples; the first records go without, they have the default."""
+    vote = study.profile.vote
+    return {"vote": settings(vote)} if study.profile.answers == "consensus" and vote != VoteConfig() else {}
 
 
 def _trained(study: Study) -> dict[str, Any]:
@@ -192,12 +200,13 @@ def _experts_beside(study: Study) -> Iterator[Planned]:
     )
     if not study.has_knowledge:
         return
+    unanswered = {name: value for name, value in trained.items() if name != "vote"}
     yield Planned(
         f"conflict-seed{seed}",
         "how knowledge conflicts in one student",
         "train",
         seed,
-        {**trained, **_told(study), "batches": CONFLICT_BATCHES, "other_seed": seed + 1},
+        {**unanswered, **_told(study), "batches": CONFLICT_BATCHES, "other_seed": seed + 1},
         preliminaries.conflict,
         measured=True,
         knowledge="both",
@@ -221,10 +230,9 @@ def _other_fusions(study: Study) -> Iterator[Planned]:
         about = f"fuse {len(experts)} experts as in arXiv {fusion.source}"
         kind = "router" if fusion.learns else "answer"
         # X-LoRA reads everything twice.
-        times = 2.0 if isinstance(fusion, XLora) else 1.0
-        yield Planned(
-            f"fused-{name}-seed{seed}", about, kind, seed, config, fused.fusion, part="fusions", sessions=times
-        )
+        more = {"part": "fusions", "sessions": 2.0 if isinstance(fusion, XLora) else 1.0}
+        more["after"] = tuple(expert for expert in experts if expert not in experiments.experts(study))
+        yield Planned(f"fused-{name}-seed{seed}", about, kind, seed, config, fused.fusion, **more)
 
 
 def _votes(study: Study) -> Iterator[Planned]:
@@ -235,7 +243,8 @@ def _votes(study: Study) -> Iterator[Planned]:
     for name in VOTERS if study.has_knowledge else VOTERS[1:]:
         about = f"sample {study.profile.vote.n} answers, let them vote"
         config = {**routed, "model": name, "vote": vote}
-        yield Planned(f"voting-{name}-seed{seed}", about, "sample", seed, config, fused.voting, pairs=False)
+        more = {"pairs": False, "after": () if name in experiments.experts(study) else (f"fusion-{name}",)}
+        yield Planned(f"voting-{name}-seed{seed}", about, "sample", seed, config, fused.voting, **more)
 
 
 def _companion(study: Study) -> Iterator[Planned]:
@@ -266,7 +275,8 @@ def _taken_apart(study: Study, wanted: Callable[[Mapping[str, Any]], bool], part
     for name, change in ablations.ablations(study).items():
         if wanted(change):
             about, config = ablations.about(change), {**one, **change}
-            yield Planned(f"{name}-seed{seed}", about, "answer", seed, config, ablations.run_ablation, part=part)
+            more = {"part": part, "after": (f"fusion-{ablations.FUSION}",)}
+            yield Planned(f"{name}-seed{seed}", about, "answer", seed, config, ablations.run_ablation, **more)
 
 
 def _ablations(study: Study) -> Iterator[Planned]:
@@ -280,7 +290,6 @@ def _ablations(study: Study) -> Iterator[Planned]:
         "vote": settings(study.profile.vote),
         "fusions": [fusions(study)[name][0].to_json() for name in mixtures.SHARPENED],
     }
-    about = "answers under changed α, for the explorer"
-    yield Planned(
-        f"explorer-seed{seed}", about, "explore", seed, config, explored.explorer, measured=True, part="ablations"
-    )
+    about, shown = "answers under changed α, for the explorer", (*explored.RUNS.values(), explored.VOTE)
+    more = {"measured": True, "part": "ablations", "after": shown}
+    yield Planned(f"explorer-seed{seed}", about, "explore", seed, config, explored.explorer, **more)

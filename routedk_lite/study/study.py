@@ -122,9 +122,8 @@ class Study:
 
     def records(self) -> list[RunRecord]:
         """What is recorded for this profile and domain."""
-        return [r for r in load_all(self.results) if (r.profile, r.domain) == (self.profile.name, self.domain)]
+        return load_all(self.results, profile=self.profile.name, domain=self.domain)
 
     def measurements(self) -> list[Measurement]:
         """What is measured for this profile and domain."""
-        found = load_measurements(self.results)
-        return [m for m in found if (m.profile, m.domain) == (self.profile.name, self.domain)]
+        return load_measurements(self.results, profile=self.profile.name, domain=self.domain)

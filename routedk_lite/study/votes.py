@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +15,9 @@ from ..answers.voting import Vote, diversity, reliability, vote, vote_all, votin
 from ..data.metrics import per_session
 from ..data.prompts import ContextOf
 from ..data.sessions import Bundle, Session
-from ..files import naming, read_lines
-from ..locks import locked
+from ..files import read_lines
 from ..statistics import bootstrap_interval
+from .kept import Answered, model_digest, timed
 from .records import measure
 from .study import Study
 
@@ -33,35 +31,17 @@ SUBSETS = 5
 """Of the draw, at each number of answers below all."""
 
 
-@contextmanager
-def appending(partial: Path) -> Iterator[tuple[list[Any], Callable[[Iterable[Any]], None]]]:
-    """The rows that are kept in a file, and a function that adds some; one process at a time.
-
-    Args:
-        partial: a file of JSON lines, which need not exist. A line that was cut off does not count.
-    """
-    with locked(partial):
-        known = read_lines(partial)
-        with naming(partial), open(partial, "a", encoding="utf-8") as file:
-
-            def keep(rows: Iterable[Any]) -> None:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-                file.flush()
-
-            yield known, keep
-
-
-def resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> list:
+def resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> Answered:
     """Answers to the test sessions; those of an interrupted run are not made again.
 
     Args:
         study: whose sessions are asked about.
-        name: of the file in which answers are kept as they come.
+        name: of the file in which answers are kept as they come; it stands for all that they depend on.
         kind: `Answer` or `Samples`.
         ask: takes `sessions`, `prompt`, `decode`, `done`, `on_batch` and `progress`.
     """
     partial = study.work / f"{name}.partial.jsonl"
-    with appending(partial) as (known, keep):
+    with timed(partial) as (known, keep, spent):
         ask(
             sessions=study.split("test"),
             prompt=study.profile.prompt,
@@ -71,7 +51,7 @@ def resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> li
             progress=study.progress,
         )
     # All of them as they were kept, rounded: else a run that was stopped would differ from one that was not.
-    return [kind.from_json(row) for row in read_lines(partial)]
+    return Answered([kind.from_json(row) for row in read_lines(partial)], spent.seconds, spent.before)
 
 
 def sampled(
@@ -80,13 +60,13 @@ def sampled(
     name: str,
     context: ContextOf | None = None,
     alpha: Mapping[int, np.ndarray] | None = None,
-) -> list[Samples]:
+) -> Answered:
     """Sampled answers to the test sessions, the greedy ones with them; an interrupted run goes on."""
 
     def ask(*, sessions, **how):
         return drawn(study, model, sessions, context=context, alpha=alpha, **how)
 
-    return resumed(study, name, Samples, ask)
+    return resumed(study, f"{name}-{model_digest(study.student, model)}", Samples, ask)
 
 
 def drawn(study: Study, model: PreTrainedModel | RoutedModel, sessions: Sequence[Session], **how: Any) -> list[Samples]:
@@ -113,8 +93,11 @@ def _consensus(study: Study) -> Consensus:
     return Consensus(exact_weight=study.profile.decode.exact_weight)
 
 
-def voted(study: Study, samples: Sequence[Samples]) -> dict[str, Any]:
+def voted(study: Study, sampled: Answered) -> dict[str, Any]:
     """The fields of a run whose answers are the consensus of samples: votes and greedy answers stand beside."""
+    samples, started = sampled.answers, time.perf_counter()
+    answers = consensus_of(study, samples)
+    choosing = time.perf_counter() - started
     test, votes = study.split("test"), vote_all(samples)
     consensus = _consensus(study)
     made = {
@@ -127,7 +110,8 @@ def voted(study: Study, samples: Sequence[Samples]) -> dict[str, Any]:
         **vote_facts(study, samples, votes),
     }
     attachments = {"samples": (s.to_json() for s in samples)}
-    return {"answers": consensus_of(study, samples), "analysis": made, "attachments": attachments}
+    times = sampled._replace(seconds=sampled.seconds + choosing).times
+    return {"answers": answers, "analysis": made, "attachments": attachments, **times}
 
 
 def voting_curves(study: Study, samples: Sequence[Samples]) -> dict[str, Any]:
@@ -160,7 +144,7 @@ def _curves(
 ) -> dict[str, list[dict[str, Any]]]:
     """Strict scores against the number of answers that are chosen from, means over `SUBSETS` subsets of one draw.
 
-    Few subsets, since 180 sessions average out what they leave to chance, and every choice takes its time.
+    Few subsets, since the mean over sessions evens out what they leave to chance, and every choice takes its time.
     """
     test, chance = study.split("test"), np.random.default_rng(study.seed)
     curves: dict[str, list[dict[str, Any]]] = {metric: [] for metric in CURVES}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from routedk_lite.analysis.diagnostics import answer_nats
 from routedk_lite.answers.decoding import Answer, Samples, greedy_answers, sample_bundles
+from routedk_lite.answers.verifier import FEATURES, candidate_features
 from routedk_lite.config import DecodeConfig, PairConfig, PromptConfig
 from routedk_lite.data.formats import FORMATS, letter_slots, letters_of
 from routedk_lite.data.parsing import parse_answer, read_letters
@@ -34,7 +35,7 @@ def draw(student, sessions, model=None, n=6, **options):
 
 
 def plainly(student, session, uniform, model=None, **routing):
-    """One answer by a loop that reads everything anew for each letter: its letters, mean log-probability and length."""
+    """One answer by a loop that reads everything anew for each letter: its letters, and their mean log-probability."""
     model, tokenizer = model or student.model, student.tokenizer
     slots = letter_slots(session.titles)
     tokens = encode_slots(slots, tokenizer)
@@ -54,7 +55,7 @@ def plainly(student, session, uniform, model=None, **routing):
         chosen.append(legal[k])
         nats += float(log_p[k])
         ids.append(tokens.choices[legal[k]])
-    return " ".join(slots.choices[c].strip() for c in chosen), nats / len(chosen), len(ids) - len(prompt)
+    return " ".join(slots.choices[c].strip() for c in chosen), nats / len(chosen), len(chosen)
 
 
 def check(student, sessions, found, model=None, **routing):
@@ -120,6 +121,15 @@ def test_samples_survive_their_file(tiny_student, sessions):
         assert rounded(again.greedy) == rounded(one.greedy)
         kinds |= {problem.kind for answer in again.drawn for problem in answer.problems}
     assert kinds == {"single item", "unreadable"}
+
+
+def test_the_whole_answers_log_probability_is_the_mean_times_the_tokens_that_are_chosen(tiny_student, sessions):
+    """Sessions of several lengths are compared by it (`verifier`), and what is given costs nothing."""
+    for one in draw(tiny_student, sessions, n=4).values():
+        for answer in one.drawn:
+            _, log_probs = candidate_features([answer])
+            whole, mean = (log_probs[0, FEATURES.index(name)] for name in FEATURES[:2]) if answer.bundles else (0, 0)
+            assert whole == pytest.approx(mean * len(sessions[one.id]))
 
 
 @given(st.lists(st.text("AB- 12\n", max_size=8), min_size=1, max_size=3), st.sampled_from(sorted(FORMATS)))

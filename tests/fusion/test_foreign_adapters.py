@@ -67,7 +67,7 @@ def test_what_is_accepted_answers_as_peft_does(load, tiny_llama, tmp_path, kind)
     expected = logits(PeftModel.from_pretrained(load(), str(folder)).eval())
     assert (expected - logits(load())).abs().max() > 0.1  # it does something
     close(logits(RoutedModel(load(), [folder], OneHot())), expected)
-    close(logits(RoutedModel(load(), [folder, read_adapter(folder, "again")], Average())), expected)
+    close(logits(RoutedModel(load(), [folder, read_adapter(folder, name="again")], Average())), expected)
 
 
 @pytest.mark.parametrize("start", ["pissa", "pissa_niter_2", "olora"])

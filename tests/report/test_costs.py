@@ -12,7 +12,15 @@ from synthetic import stand_in, write_run
 
 from routedk_lite.report import comparing, costs
 from routedk_lite.report.claims import Claim, Claims
-from routedk_lite.report.costs import CALLS, MACHINES, Cost, MachinePrice, call_tokens, student_cost
+from routedk_lite.report.costs import (
+    CALLS,
+    MACHINES,
+    Cost,
+    MachinePrice,
+    call_tokens,
+    seconds_a_session,
+    student_cost,
+)
 from routedk_lite.report.findings import DOES_NOT, NOT_DECIDED, NOT_RUN, REPLICATES
 from routedk_lite.report.opening import what_it_costs
 from routedk_lite.report.sections import costs_parts
@@ -38,8 +46,9 @@ def judged(folder) -> Judgement:
 
 def record(**changes):
     fields = {
-        "run": "one-seed0", "domain": "electronic", "hardware": {"cores": 2}, "peak_memory_mb": 3e9 / 2**20,
-        "wall_seconds": 460.0, "training": {"seconds": 100.0}, "n_sessions": 180,
+        "run": "one-seed0", "domain": "electronic", "hardware": {"cores": 2}, "peak_memory_mb": 3 * 1024,
+        "wall_seconds": 460.0, "training": {"seconds": 100.0}, "answer_seconds": None,
+        "n_sessions": 180,
     }  # fmt: skip
     return SimpleNamespace(**fields | changes)
 
@@ -65,6 +74,12 @@ def test_recorded_mib_are_priced_and_shown_as_gb(tmp_path):
     shown = shown._replace(record=replace(shown.record, peak_memory_mb=102_400))
     page = "\n".join(costs_parts(replace(judged(tmp_path), costs=(shown,))))
     assert ", 100.0 GB |" in page
+
+
+def test_seconds_a_session_are_those_of_answering_where_the_record_says_them():
+    """A stage may train the experts that it fuses, and wait for others: its wall time does not tell that apart."""
+    assert seconds_a_session(record(wall_seconds=9e4, answer_seconds=270.0)) == 1.5
+    assert seconds_a_session(record()) == 2.0
 
 
 def test_tokens_are_those_of_the_question_that_a_live_teacher_is_asked():

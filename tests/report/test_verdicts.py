@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from synthetic import CLAIMS, EXPERTS, QUALITY, STUDENT, stand_in, votes, weights, write_run, write_study
 
 from routedk_lite.answers.decoding import Answer
@@ -170,6 +172,10 @@ def stated(needs, *by_domain):
         ("all", [[NO_LARGER], [DOES_NOT]], DOES_NOT),
         ("all", [[NO_LARGER], [REPLICATES]], DIFFERS),
         ("all", [[NO_LARGER], [NOT_DECIDED]], NOT_DECIDED),
+        ("all", [[DOES_NOT], [NO_LARGER], [NOT_DECIDED]], NOT_DECIDED),
+        ("all", [[DOES_NOT], [DOES_NOT], [NOT_DECIDED]], NOT_DECIDED),
+        ("all", [[DOES_NOT], [NO_LARGER], [NOT_RUN]], f"{DOES_NOT} (2 of 3 domains)"),
+        ("all", [[DOES_NOT], [REPLICATES], [NOT_DECIDED]], DIFFERS),
         ("all", [[NO_LARGER], [NOT_RUN]], f"{NO_LARGER} (1 of 2 domains)"),
         ("all", [[TOO_SMALL], [TOO_SMALL]], TOO_SMALL),
         ("all", [[TOO_SMALL], [REPLICATES]], DIFFERS),
@@ -411,3 +417,15 @@ def test_a_full_study_judges_every_claim_that_can_be_measured(tmp_path):
     assert NOT_RUN not in in_food.values() and not [v for v in in_food.values() if v.startswith("not judged")]
     assert found["voting"].verdict.endswith("(2 of 3 domains)")
     assert QUALITY.keys() >= {"fusion-dynamic", "both"}
+
+
+@given(st.lists(st.sampled_from([REPLICATES, TOO_SMALL, NO_LARGER, DOES_NOT, NOT_DECIDED]), min_size=3, max_size=3))
+def test_a_weaker_finding_in_one_domain_never_makes_the_whole_stronger(found):
+    """"No difference larger" in place of "does not replicate" says less: no verdict that says more comes of it."""
+    strength = {NOT_DECIDED: 0, NO_LARGER: 1, DOES_NOT: 2}
+    whole = stated("all", *([one] for one in found))
+    for place, one in enumerate(found):
+        if one == DOES_NOT:
+            weaker = stated("all", *([NO_LARGER if k == place else v] for k, v in enumerate(found)))
+            if whole in strength and weaker in strength:
+                assert strength[weaker] <= strength[whole]

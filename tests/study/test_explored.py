@@ -43,11 +43,12 @@ def test_the_stage_measures_the_grid_and_goes_on_where_it_was(study, folders, tm
         Setting("static", 2.0, (0, 2), ()),
         Setting("mix", 1.0, every, (6, 0, 0)),
     ]
-    asked, answers = [], explored.answers_under
+    asked, answers, routers = [], explored.answers_under, [0]
 
     @contextmanager
     def routed(study, name):
-        model = learned(RoutedModel(study.student.model, folders, Dynamic() if name == "dynamic" else Static()))
+        fusion, seed = (Dynamic(), routers[-1]) if name == "dynamic" else (Static(), 0)
+        model = learned(RoutedModel(study.student.model, folders, fusion), seed=seed)
         try:
             yield model, None
         finally:
@@ -74,6 +75,13 @@ def test_the_stage_measures_the_grid_and_goes_on_where_it_was(study, folders, tm
     logs = np.array([s["log_alpha"] for s in found["sessions"]])
     assert np.abs(np.exp(logs) / np.exp(logs).sum(-1, keepdims=True) - router).max() < 1e-3
     assert (static[..., 1] == 0).all() and np.allclose(static[0], static[1]) and (mix[..., 0] == 1).all()
+    explorer(study, {"sessions": 3}, "key")
+    assert len(asked) == 3
+    explorer(study, {"sessions": 4}, "key")
+    assert len(asked) == 6, "other sessions are asked about, as of a dynamic run that was recorded anew"
+    routers.append(1)
+    explorer(study, {"sessions": 3}, "key")
+    assert len(asked) == 9, "a router that was trained anew is asked anew"
 
 
 def test_the_stage_names_what_is_missing(study, tmp_path):

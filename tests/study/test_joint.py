@@ -2,12 +2,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from routedk_lite.answers.answering import profile_reader
 from routedk_lite.config import PROFILES, TrainConfig, digest
 from routedk_lite.data import domains
 from routedk_lite.data.sessions import PUBLIC_DOMAINS
 from routedk_lite.files import sha256_file, sha256_folder
+from routedk_lite.fusion.fusion import Average
+from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.student.experts import load_expert
 from routedk_lite.student_config import PairConfig
 from routedk_lite.study import experiments, joint
 from routedk_lite.study.pipeline import Pipeline
@@ -89,3 +94,25 @@ def test_without_joint_epochs_there_is_no_joint_adapter_and_no_digest_changes(st
 def test_joint_settings_are_checked(field, value):
     with pytest.raises(ValueError, match=field):
         TrainConfig(**{field: value})
+
+
+def test_pairs_are_read_from_the_student_as_it_is_even_where_the_joint_adapter_is_asked_first(study):
+    food = study("food")
+    centre = food.reader.centre
+    alone = study("food")
+    (stage,) = (stage for stage in alone.stages if stage.name == "joint-seed0")
+    stage.run()
+    assert torch.equal(alone.reader.centre, centre)
+
+
+def test_no_reader_is_made_on_a_student_that_carries_an_expert(study):
+    food = study("food")
+    folder = joint.train_joint(food, 0).folder
+    for put_on in (load_expert, lambda student, folder: RoutedModel(student.model, [folder], Average())):
+        model = put_on(food.student, folder)
+        try:
+            with pytest.raises(ValueError, match="carries an expert: make the reader before"):
+                profile_reader(food.profile, food.student, food.split("train"))
+        finally:
+            model.unload()
+    assert torch.equal(profile_reader(food.profile, food.student, food.split("train")).centre, food.reader.centre)

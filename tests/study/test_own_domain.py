@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 from routedk_lite.__main__ import app
 from routedk_lite.book.explorer.static import RouterExplorer
 from routedk_lite.book.notebook import setup
-from routedk_lite.config import PROFILES
+from routedk_lite.config import PROFILES, VoteConfig
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.sessions import DataError
 from routedk_lite.data.writing import write_sessions
 from routedk_lite.files import read_json
 from routedk_lite.report.landing import landing
+from routedk_lite.report.tables import plan_table, results_table, short_table
 from routedk_lite.study.pipeline import Pipeline
 from routedk_lite.study.records import RecordError, load_all, verify
 from routedk_lite.teacher.knowledge import load_knowledge
@@ -198,3 +199,23 @@ def test_the_explorer_shows_a_folder(tmp_path, monkeypatch):
         app, ["explorer", str(tmp_path / "x.html"), "--domain", str(whole), "--results", str(results)]
     )
     assert out.exit_code == 0 and (tmp_path / "x.html").stat().st_size > 10_000
+
+
+def test_a_plan_for_a_student_in_four_bits_asks_for_no_knowledge_that_is_not_there(mine, study):
+    plan = plan_table(study(mine, PROFILES["t4"]))
+    assert "base-seed0" in plan and "rules-seed0" not in plan
+
+
+@pytest.mark.parametrize("choose", ["own", "consensus"])
+def test_a_test_split_of_one_session_is_recorded_and_shown_without_an_interval(tmp_path, study, choose):
+    folder = make(tmp_path / "a" / "one", LIMIT | {"test": 1})
+    one = study(folder)
+    profile = replace(one.profile, vote=VoteConfig(n=4, sizes=(1, 4)))
+    if choose == "consensus":
+        decode, letters = replace(profile.decode, choose="consensus"), replace(profile.prompt, fmt="letters")
+        profile = replace(profile, decode=decode, prompt=letters)
+    found = study(folder, profile).run(only=["floor-pairs", "few-shot", *(["voting-*"] if choose == "own" else [])])
+    assert all(record.n_sessions == 1 and not record.intervals["strict"] for record in found)
+    for table in (results_table(found), results_table(found, markdown=True), short_table(found)):
+        assert all(record.run in table and f"{record.metrics['strict']['f1']:.3f}" in table for record in found)
+        assert "–" in table and "nan" not in table

@@ -9,12 +9,14 @@ import torch
 from conftest import ROOT
 
 from routedk_lite.answers.decoding import Answer
+from routedk_lite.config import get_profile
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.metrics import evaluate
 from routedk_lite.data.parsing import Problem
 from routedk_lite.data.sessions import Domain
 from routedk_lite.study import records
 from routedk_lite.study.measurements import load_measurements, write_measurement
+from routedk_lite.study.pipeline import Pipeline
 from routedk_lite.study.records import (
     RecordError,
     damage,
@@ -249,3 +251,26 @@ def test_all_records_of_this_project_are_well_formed_and_whole():
     found = load_all(ROOT / "results")
     assert found and [damage(record) for record in found if damage(record)] == []
     assert load_measurements(ROOT / "results")
+
+
+def test_a_study_reads_its_own_records_whatever_lies_beside_them(write, tmp_path, test_split):
+    """Hours of work must not end with an error about another profile's file; of its own it must be said."""
+    record = write()
+    folder = record.path.parent
+    for place in ("other/toyshop/base.json", "other/toyshop/measured/x.json", f"{record.profile}/food/base.json"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("{}")
+    study = Pipeline(replace(get_profile("toy"), name=record.profile), record.domain, results=tmp_path, progress=False)
+    assert study.records() == [record] and study.measurements() == []
+    assert load_all(tmp_path, profile=record.profile, domain=record.domain) == [record]
+    for malformed in ({}, {"profile": record.profile}, {"domain": "toyshop"}):
+        with pytest.raises(RecordError, match="not a run record"):
+            load_all(tmp_path, **malformed)
+    (folder / "mine.json").write_text("{}")
+    with pytest.raises(RecordError, match=r"mine.json: not a run record"):
+        study.records()
+
+
+def test_names_with_marks_of_patterns_are_names(write, tmp_path):
+    found = [write(profile=name, run="base") for name in ("[ab]", "a", "*")]
+    assert [load_all(tmp_path, profile=record.profile) for record in found] == [[record] for record in found]
