@@ -326,7 +326,6 @@ def test_groups_without_a_difference_are_told_apart_as_often_as_the_level_says()
     assert sum(f.low < 0 < f.high for f in found) >= 102
 
 
-
 def test_the_numbers_drawn_at_a_time_are_bounded_and_change_nothing(monkeypatch):
     """Of twenty thousand sessions all draws at once would fill memory."""
     sizes = []

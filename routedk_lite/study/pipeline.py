@@ -63,11 +63,14 @@ class Pipeline(Study):
         """The stages that exist, in order: data and student, then what `stages` plans."""
         source = self.profile.student
         needed = list(dict.fromkeys([self.source, *(PUBLIC_DOMAINS if self.profile.train.joint_epochs else ())]))
+        public, own = [d for d in needed if d in PUBLIC_DOMAINS], [str(d) for d in needed if d not in PUBLIC_DOMAINS]
+        about = [f"download and verify {', '.join(public)}"] if public else []
+        about += [f"read {', '.join(own)}"] if own else []
         return [
             Stage(
-                "data", f"download and verify {', '.join(map(str, needed))}", "fetch",
+                "data", " and ".join(about), "fetch",
                 lambda: all(map(domain_is_cached, needed)),
-                lambda: fetch_all([d for d in needed if d in PUBLIC_DOMAINS], raw=False, progress=self.progress),
+                lambda: fetch_all(public, raw=False, progress=self.progress),
             ),
             Stage(
                 "student", f"fetch {source.id}", "fetch", lambda: is_cached(source), lambda: student_files(source)

@@ -421,7 +421,7 @@ def test_a_full_study_judges_every_claim_that_can_be_measured(tmp_path):
 
 @given(st.lists(st.sampled_from([REPLICATES, TOO_SMALL, NO_LARGER, DOES_NOT, NOT_DECIDED]), min_size=3, max_size=3))
 def test_a_weaker_finding_in_one_domain_never_makes_the_whole_stronger(found):
-    """"No difference larger" in place of "does not replicate" says less: no verdict that says more comes of it."""
+    """ "No difference larger" in place of "does not replicate" says less: no verdict that says more comes of it."""
     strength = {NOT_DECIDED: 0, NO_LARGER: 1, DOES_NOT: 2}
     whole = stated("all", *([one] for one in found))
     for place, one in enumerate(found):
