@@ -135,7 +135,7 @@ def page_parts(
         "coverage": coverage_table() if page == STUDY else "",
         "state": f"The {len(claims)} claims so far: {state}.\n\n*{where}*",
         "summary": summary_table(judgements, anchor=page.anchor),
-        "choosing_f1": choosing_table(choices, "strict f1"),
+        "choosing_strict": choosing_table(choices, "strict f1"),
         "choosing_exact": choosing_table(choices, "strict exact_match"),
         "settings": settings_table(get_profile(claims.profile), own),
         "control": "\n\n".join(claim_section(claims, j, folder) for j in controls),
