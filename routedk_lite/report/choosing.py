@@ -15,17 +15,15 @@ from ..answers.decoding import Samples
 from ..answers.voting import vote_all
 from ..data.sessions import Bundle
 from ..study.records import RunRecord, load_attachment
-from .claims import Claims, Comparison
+from .claims import Claims
 from .comparing import Shelf, compare
 from .findings import OTHER_WAY, Finding
-from .scores import BASE, ROUTER
+from .scores import ROUTER
 from .sentences import OPEN, Sentence, between, side, signed
 from .tables import UNBROKEN, text_table
 
 CONSENSUS, MAJORITY, GREEDY = "consensus", "majority", "greedy"
 METRICS = ("strict f1", "strict exact_match")
-BESIDE = (Comparison(label="dynamic − base", a=f"{ROUTER}-seed*", b=(f"{BASE}-seed*",)),)
-"""What no claim compares, and every reader will."""
 N_DRAWS = 2000
 """Resamples behind each interval: the table has many, and shows three decimals."""
 
@@ -79,8 +77,7 @@ def by_choice(claims: Claims, records: Iterable[RunRecord]) -> list[ByChoice]:
     if not any("samples" in record.attachments and record.run.startswith(ROUTER) for record in own):
         return []
     shelves = {choice: Choosing(own, choice) for choice in (CONSENSUS, MAJORITY, GREEDY)}
-    asked = [(c, replace(claims.claims[0], id="beside")) for c in BESIDE]
-    asked += [(c, claim) for claim in claims for c in claim.comparisons if c.metric == METRICS[0] and not c.voters]
+    asked = [(c, claim) for claim in claims for c in claim.comparisons if c.metric == METRICS[0] and not c.voters]
     found = []
     for metric in METRICS:
         for comparison, claim in asked:
@@ -103,9 +100,9 @@ def choosing_table(found: Iterable[ByChoice], metric: str) -> str:
         if one.metric == metric:
             cells = [_cell(one.findings[choice]) for choice in (CONSENSUS, MAJORITY, GREEDY)]
             label = one.consensus.comparison.label.replace(" = ", f"{UNBROKEN}={UNBROKEN}")
-            rows.append([label, one.consensus.domain, *cells])
-    titles = ["a − b", "domain", "by consensus", "by majority, as the paper", "greedy"]
-    return text_table(titles, rows, text_columns=2, markdown=True)
+            rows.append([f"{label}, {one.consensus.domain}", *cells])
+    titles = ["a − b", "by consensus", "by majority, as the paper", "greedy"]
+    return text_table(titles, rows, markdown=True)
 
 
 def _cell(finding: Finding) -> str:

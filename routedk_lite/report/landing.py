@@ -170,7 +170,7 @@ def results_rows(scores: Sequence[Score]) -> str:
         for s in ordered
     ]
     header = ["run", "profile", "domain", "seeds", "strict F1", "95 %", "exact match"]
-    header += ["official precision", "official recall", "coverage", "answered"]
+    header += ["P", "R", "C", "answers"]
     return text_table(header, rows, text_columns=3, markdown=True)
 
 

@@ -1,7 +1,7 @@
 """What was found, in three sentences that are worded by the numbers.
 
-1. What a student adds: the base expert beside the best floor, the best clustering, the decoder on MiniLM
-   similarities of titles, and the teacher, in strict F1; beside floors and teacher in exact match as well.
+1. What a student adds: the base expert beside the best floor, the decoder on MiniLM similarities of titles, and the
+   teacher, in strict F1; beside floors and teacher in exact match as well.
 2. Whether fusing matters: the router less the base expert alone and less static weights, and the range of all fusions.
 3. Whether the instruments would see it: the positive control.
 
@@ -13,18 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..answers.baselines import FLOORS, SIMILARITIES
+from ..answers.baselines import FLOORS
 from ..data.sessions import PUBLIC_DOMAINS
 from ..study.records import RunRecord
 from .findings import Finding
-from .scores import BASE, CLUSTERING, DECODER, FLOOR, FUSED, ROUTER, STATIC, TEACHER, Score
+from .scores import BASE, DECODER, FLOOR, FUSED, ROUTER, STATIC, TEACHER, Score
 from .verdicts import Judgement, judge_pairs
 
 ABOVE, BELOW, OPEN = "above", "below", "not told apart from"
 _NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 _RIVALS = {
     "floor": tuple(FLOOR + name for name in FLOORS),
-    "clustering": tuple(CLUSTERING + name for name in SIMILARITIES),
     "decoder": (DECODER,),
     "teacher": (TEACHER,),
 }
@@ -33,7 +32,6 @@ _FUSED_RIVALS = {"the base expert alone": BASE, "static weights": STATIC}
 """What the router is set against."""
 _CALLED = {
     "floor": "the best floor",
-    "clustering": "the better clustering of titles",
     "decoder": "our decoder on MiniLM similarities of titles",
     "teacher": "the teacher",
 }

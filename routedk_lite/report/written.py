@@ -1,7 +1,7 @@
 """What choosing among written answers is worth: the sentence of the first pages on votes.
 
-Runs whose answers are the consensus of samples keep all samples, so consensus, majority and a single answer come from
-one draw of one student.
+Runs whose answers are the consensus of samples keep all samples, so consensus and majority come from one draw of one
+student.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ class ChoiceScores(NamedTuple):
     """Answers per session."""
     consensus: float
     majority: float
-    greedy: float
     """Strict F1."""
     difference: PairedDifference
     """Consensus less majority."""
@@ -62,7 +61,7 @@ def chosen(records: Iterable[RunRecord]) -> list[ChoiceScores]:
 
 
 def _scores_of(domain: str, records: Sequence[RunRecord]) -> ChoiceScores:
-    values: dict[str, list[np.ndarray]] = {"consensus": [], "majority": [], "greedy": []}
+    values: dict[str, list[np.ndarray]] = {"consensus": [], "majority": []}
     bundles: dict[str, list[Bundle]] = {"consensus": [], "majority": [], "annotated": []}
     for record in records:
         test = sessions_of(record)
@@ -70,7 +69,6 @@ def _scores_of(domain: str, records: Sequence[RunRecord]) -> ChoiceScores:
         answers = {
             "consensus": {id_: answer.bundles for id_, answer in load_predictions(record).items()},
             "majority": {id_: vote.bundles for id_, vote in vote_all(samples).items()},
-            "greedy": {one.id: one.greedy.bundles for one in samples},
         }
         for name, found in answers.items():
             scores = per_session(found, test, "strict")
@@ -100,7 +98,6 @@ def what_choosing_adds(found: Sequence[ChoiceScores]) -> Sentence | None:
         f"{signed(c.difference.estimate)} {between(c.difference.low, c.difference.high, signed)}"
         for c in found
     ]
-    greedy = listed([f"{plain(c.greedy)} in {c.domain}" for c in found])
     exact = listed([f"{signed(c.exact.estimate)} {between(*c.exact[1:3], signed)} in {c.domain}" for c in found])
     domains = listed([c.domain for c in found])
     pairs = [f"{listed([f'{100 * c.pairs[k]:.0f}' for c in found])} %" for k in range(3)]
@@ -110,7 +107,7 @@ def what_choosing_adds(found: Sequence[ChoiceScores]) -> Sentence | None:
         f"A student of {millions} writes {found[0].n} answers a session. Consensus and majority of the same answers "
         f"score a strict F1 of {'; '.join(numbers)}. In exact match, consensus minus majority is {exact}. Of the "
         f"bundles by consensus {pairs[0]} are pairs of products, of those by majority {pairs[1]}, of those annotated "
-        f"{pairs[2]} ({domains}). The greedy answer scores a strict F1 of {greedy}. {counted}"
+        f"{pairs[2]} ({domains}). {counted}"
     )
     return Sentence(_headline(found), figures.strip())
 

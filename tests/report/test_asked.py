@@ -36,7 +36,7 @@ def test_each_comparison_has_its_interval_its_seeds_and_its_time(records):
 
 def test_the_table_says_what_was_seen_and_what_was_not_run(records):
     difference = PairedDifference(-0.2, -0.3, -0.1, 0.01)
-    choices = [ChoiceScores("food", 32, 0.3, 0.5, 0.4, difference, difference, (0.9, 0.4, 0.6), (records[0],))]
+    choices = [ChoiceScores("food", 32, 0.3, 0.5, difference, difference, (0.9, 0.4, 0.6), (records[0],))]
     lines = seen_table(seen(records, "smol", choices)).splitlines()[2:]
     assert len(lines) == len(PAIRS) + 1
     (best_two,) = [line for line in lines if "the best two" in line]

@@ -85,7 +85,7 @@ def test_the_papers_choice_stands_below_the_router_where_samples_are_kept(record
 def test_published_metrics_stand_in_the_results(records):
     lines = results_rows(scored(records)).splitlines()
     header, first = ([cell.strip() for cell in lines[k].strip("|").split("|")] for k in (0, 2))
-    assert header[7:] == ["official precision", "official recall", "coverage", "answered"]
+    assert header[7:] == ["P", "R", "C", "answers"]
     best = max((s for s in scored(records) if s.domain == "electronic"), key=lambda s: s.f1.estimate)
     official = best.records[0].metrics["official"]
     assert first[7:] == [f"{official[name]:.3f}" for name in ("precision", "recall", "coverage", "valid_rate")]

@@ -17,7 +17,7 @@ def one(domain: str, difference: float, *, half: float = 0.05, seeds: int = 1) -
     interval = PairedDifference(difference, difference - half, difference + half, 0.01)
     records = (SimpleNamespace(student=STUDENT),) * seeds
     exact = PairedDifference(0.0, -half, half, 0.9)
-    return ChoiceScores(domain, 32, 0.6 + difference, 0.6, 0.5, interval, exact, (0.9, 0.4, 0.6), records)
+    return ChoiceScores(domain, 32, 0.6 + difference, 0.6, interval, exact, (0.9, 0.4, 0.6), records)
 
 
 @pytest.mark.parametrize(
@@ -57,17 +57,17 @@ def test_seeds_are_not_said_to_be_missing_where_there_are_three():
     assert what_choosing_adds([]) is None
 
 
-def test_consensus_majority_and_greedy_come_from_one_draw(tmp_path, monkeypatch):
+def test_consensus_and_majority_come_from_one_draw(tmp_path, monkeypatch):
     monkeypatch.setattr(scores, "load_domain", stand_in)
     scores._sessions.cache_clear()
     for seed in range(2):
         right = answers(stand_in("food", "test"), 2.0, seed=seed, run="base")  # all of them
-        samples = {"attachments": {"samples": votes("food", seed, share=0.02)}}  # the greedy one is right as well
+        samples = {"attachments": {"samples": votes("food", seed, share=0.02)}}
         write_run(tmp_path, f"base-seed{seed}", 0, domain="food", seed=seed, answers=right, **samples)
     write_run(tmp_path, "base-seed0", 0.5, domain="clothing", seed=0)  # keeps no samples
     (found,) = chosen(load_all(tmp_path))
     scores._sessions.cache_clear()
-    assert (found.domain, found.n, found.consensus, found.greedy) == ("food", 32, 1.0, 1.0)
+    assert (found.domain, found.n, found.consensus) == ("food", 32, 1.0)
     assert found.majority < 0.8 and found.difference.estimate == pytest.approx(1 - found.majority)
     assert len(found.records) == 2
     test = stand_in("food", "test")
