@@ -60,6 +60,7 @@ class Landing:
         return {
             "findings": "\n".join(f"{n}. {sentence}" for n, sentence in enumerate(self.sentences, 1))
             or "Nothing is recorded yet.",
+            "headlines": "\n".join(f"{n}. {sentence.headline}" for n, sentence in enumerate(self.sentences, 1)),
             "five": five_rows(self.own),
             "drawn": drawn_from(self.drawn),
             "results": results_rows(self.scores),
