@@ -26,6 +26,8 @@ FIGURE = "assets/findings.svg"
 """Below the folder of the book."""
 PAGES = ("README.md", "book/intro.md", "book/results.md", "book/summary.md", "book/open-questions.md")
 """What is filled."""
+LINE = "<br>"
+"""Ends a line within a cell."""
 ABSENT = "–"
 """Stands in a cell for a run that is not recorded."""
 
@@ -113,12 +115,12 @@ def five_rows(scores: Sequence[Score]) -> str:
     for label, (fits, by) in wanted.items():
         best = [max((s for s in scores if s.domain == d and fits(s)), key=by, default=None) for d in PUBLIC_DOMAINS]
         used += [s for s in best if s]
-        rows.append([label, *(f"{f1_cell(*s.f1)}, {s.exact:.3f}" if s else ABSENT for s in best)])
+        rows.append([label, *(f"{f1_cell(*s.f1)}{LINE}{s.exact:.3f}" if s else ABSENT for s in best)])
         if label.startswith("RouteDK") and (voted := [_majority(s) for s in best]) != [ABSENT] * len(best):
             rows.append(["the same, by majority as in the paper", *voted])
     if not used:
         return "Nothing is recorded yet."
-    header = ["strict F1 [95 %], exact match", *PUBLIC_DOMAINS]
+    header = [f"strict F1 [95 %]{LINE}exact match", *PUBLIC_DOMAINS]
     absent = f" {ABSENT}: not run." if any(ABSENT in row for row in rows) else ""
     records = [record for s in used for record in s.records]
     answered = _answered(scores[0].profile)
@@ -132,7 +134,7 @@ def _majority(score: Score | None) -> str:
         return ABSENT
     found = [record.analysis["majority"]["metrics"]["strict"] for record in score.records]
     f1, exact = (sum(one[name] for one in found) / len(found) for name in ("f1", "exact_match"))
-    return f"{f1:.3f}, {exact:.3f}"
+    return f"{f1:.3f}{LINE}{exact:.3f}"
 
 
 def _answered(profile: str) -> str:
