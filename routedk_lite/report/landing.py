@@ -190,8 +190,9 @@ def write_landing(root: str | Path, records: Sequence[RunRecord]) -> list[Path]:
     """Bring the pages of a checkout and the strip plot up to date; returns their paths."""
     root = Path(root)
     made = landing(records)
+    parts = made.parts
     for page in PAGES:
-        text = fill_marked((root / page).read_text(encoding="utf-8"), made.parts)
+        text = fill_marked((root / page).read_text(encoding="utf-8"), parts)
         with atomic_write(root / page) as file:
             file.write(text)
     written = [root / page for page in PAGES]
