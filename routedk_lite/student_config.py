@@ -138,3 +138,8 @@ class VoteConfig(Checked):
         rising = list(self.sizes) == sorted(set(self.sizes))
         require(bool(self.sizes) and rising and self.sizes[0] >= 1 and self.sizes[-1] <= self.n, self, "sizes",
                  f"rising numbers from 1 to n = {self.n}")  # fmt: skip
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """How warm a draw is, as `sample_bundles` takes it."""
+        return {"temperature": self.temperature, "top_p": self.top_p}

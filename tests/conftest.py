@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,6 +173,21 @@ def tiny_profile(tiny_llama: Path):
         train=replace(toy.train, r=2, epochs=2, micro_batch_size=4, learning_rate=1e-2, max_length=1024),
         decode=DecodeConfig(batch_size=8, max_new_tokens=8),
     )
+
+
+@pytest.fixture(scope="module")
+def three_experts(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders of experts of the tiny model."""
+    from adapted import make_adapter
+
+    top = tmp_path_factory.mktemp("experts")
+    return [make_adapter(tiny_llama, top / f"e{i}", r=2, targets=["q_proj", "down_proj"], seed=i + 1) for i in range(3)]
+
+
+@pytest.fixture
+def bare_study(tiny_profile: Any, tiny_student: Any) -> SimpleNamespace:
+    """What the functions of the explorer ask of a study, without its stages."""
+    return SimpleNamespace(profile=tiny_profile, student=tiny_student, reader=None, seed=0, progress=False)
 
 
 @pytest.fixture

@@ -178,9 +178,8 @@ def answer_sessions(
     options = {"context": context, "alpha": alpha, "progress": progress}
     options |= {"prompt": profile.prompt, "decode": profile.decode}
     if profile.answers == "consensus":
-        draw = {"temperature": profile.vote.temperature, "top_p": profile.vote.top_p}
-        samples = sample_bundles(model, student.tokenizer, sessions, profile.vote.n, **draw, **options)
-        consensus = Consensus(exact_weight=profile.decode.exact_weight)
+        samples = sample_bundles(model, student.tokenizer, sessions, profile.vote.n, **profile.vote.sampling, **options)
+        consensus = Consensus.of(profile.decode)
         return {one.id: consensus(one.drawn, one.greedy) for one in samples}
     if reader is None or profile.answers == "greedy":
         answers = greedy_answers(model, student.tokenizer, sessions, **options)

@@ -97,9 +97,9 @@ def ask(
         logits = read_pairs(model, student.tokenizer, [session], reader, batch_size=1, **options)[session.id]
         bundles, pairs = decoder.decode(logits), 1 / (1 + np.exp(-logits))
     elif profile.answers == "consensus":
-        draw = {"temperature": profile.vote.temperature, "top_p": profile.vote.top_p, "decode": profile.decode}
-        (found,) = sample_bundles(model, student.tokenizer, [session], profile.vote.n, **draw, **options)
-        bundles = Consensus(exact_weight=profile.decode.exact_weight)(found.drawn, found.greedy)
+        options |= {"decode": profile.decode, **profile.vote.sampling}
+        (found,) = sample_bundles(model, student.tokenizer, [session], profile.vote.n, **options)
+        bundles = Consensus.of(profile.decode)(found.drawn, found.greedy)
         n_samples = profile.vote.n
     return Reading(alpha, tokens, pairs, tuple(bundles), time.perf_counter() - started, n_samples)
 

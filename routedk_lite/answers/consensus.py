@@ -17,6 +17,7 @@ from itertools import combinations
 
 import numpy as np
 
+from ..config import DecodeConfig
 from ..data.sessions import Bundle
 from .decoding import Answer
 from .partitions import mutual_f1
@@ -44,6 +45,11 @@ class Consensus:
             raise ValueError(f"Consensus.by = {self.by!r}: choose one of {', '.join(WAYS)}")
         if self.exact_weight < 0:
             raise ValueError(f"Consensus.exact_weight = {self.exact_weight}: must be 0 or more")
+
+    @classmethod
+    def of(cls, decode: DecodeConfig) -> Consensus:
+        """As a profile's settings of decoding have it."""
+        return cls(exact_weight=decode.exact_weight)
 
     def __call__(self, answers: Sequence[Answer], greedy: Answer, worth: object = None) -> Sequence[Bundle]:
         """The bundles that are chosen; the greedy answer's where no sample can be read."""

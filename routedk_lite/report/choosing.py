@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from ..answers.decoding import Samples
@@ -34,9 +35,15 @@ class Choosing(Shelf):
     def __init__(self, records: Sequence[RunRecord], choice: str) -> None:
         super().__init__(records)
         self.choice = choice
+        self._chosen: dict[Path, Mapping[int, Sequence[Bundle]]] = {}
 
     def answers(self, record: RunRecord) -> Mapping[int, Sequence[Bundle]]:
         """Session id → bundles: those chosen among the samples of a run, or its only ones."""
+        if record.path not in self._chosen:  # asked once for each metric
+            self._chosen[record.path] = self._choose(record)
+        return self._chosen[record.path]
+
+    def _choose(self, record: RunRecord) -> Mapping[int, Sequence[Bundle]]:
         if self.choice == CONSENSUS or "samples" not in record.attachments:
             return super().answers(record)
         samples = [Samples.from_json(row) for row in load_attachment(record, "samples")]

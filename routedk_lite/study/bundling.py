@@ -99,8 +99,7 @@ def bundle_sessions(
     longest = longest or longest_in_training(experts) or max(map(len, known[0] if known else ()), default=LONGEST)
     student = load_student(profile)
     reader = profile_reader(profile, student, known[0]) if way == "pairs" else None
-    draw = {"n": n or profile.vote.n, "seed": seed}
-    draw |= {"temperature": profile.vote.temperature, "top_p": profile.vote.top_p}
+    draw = {"n": n or profile.vote.n, "seed": seed, **profile.vote.sampling}
     with experts_on(student, experts) as model:
         asked, found = [], {}
         for session in sessions:
@@ -189,7 +188,7 @@ def _answer_greedily(desk: _Desk, sessions: Sequence[Session], decode: DecodeCon
 
 
 def _answer_consensus(desk: _Desk, sessions: Sequence[Session], decode: DecodeConfig, draw: Mapping[str, Any]) -> None:
-    consensus = Consensus(exact_weight=desk.profile.decode.exact_weight)
+    consensus = Consensus.of(desk.profile.decode)
 
     def keep(batch: list[Samples]) -> None:
         desk.keep((one.id, consensus(one.drawn, one.greedy), "") for one in batch)

@@ -79,18 +79,15 @@ def drawn(study: Study, model: PreTrainedModel | RoutedModel, sessions: Sequence
         how: what else `sample_bundles` takes.
     """
     settings = study.profile.vote
-    draw = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": study.seed}
-    return sample_bundles(model, study.student.tokenizer, sessions, settings.n, **draw, **how)
+    return sample_bundles(
+        model, study.student.tokenizer, sessions, settings.n, seed=study.seed, **settings.sampling, **how
+    )
 
 
 def consensus_of(study: Study, samples: Sequence[Samples]) -> list[Answer]:
     """The answers of a profile that takes the consensus of samples."""
-    choose = _consensus(study)
+    choose = Consensus.of(study.profile.decode)
     return [Answer.of_bundles(one.id, choose(one.drawn, one.greedy)) for one in samples]
-
-
-def _consensus(study: Study) -> Consensus:
-    return Consensus(exact_weight=study.profile.decode.exact_weight)
 
 
 def voted(study: Study, sampled: Answered) -> dict[str, Any]:
@@ -99,7 +96,7 @@ def voted(study: Study, sampled: Answered) -> dict[str, Any]:
     answers = consensus_of(study, samples)
     choosing = time.perf_counter() - started
     test, votes = study.split("test"), vote_all(samples)
-    consensus = _consensus(study)
+    consensus = Consensus.of(study.profile.decode)
     made = {
         "greedy": measure({one.id: one.greedy.bundles for one in samples}, test),
         "majority": measure({id_: vote.bundles for id_, vote in votes.items()}, test),

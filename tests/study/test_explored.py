@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from adapted import learned, make_adapter
+from adapted import learned
 from explored import make_results
 
 from routedk_lite.answers.voting import vote_all
@@ -21,22 +20,10 @@ from routedk_lite.study.mixtures import Setting
 from routedk_lite.study.records import load_all
 
 
-@pytest.fixture(scope="module")
-def folders(tiny_llama, tmp_path_factory):
-    top = tmp_path_factory.mktemp("experts")
-    return [make_adapter(tiny_llama, top / f"e{i}", r=2, targets=["q_proj", "down_proj"], seed=i + 1) for i in range(3)]
-
-
-@pytest.fixture
-def study(tiny_profile, tiny_student):
-    """What the functions ask of a study, without its stages."""
-    return SimpleNamespace(profile=tiny_profile, student=tiny_student, reader=None, seed=0, progress=False)
-
-
-def test_the_stage_measures_the_grid_and_goes_on_where_it_was(study, folders, tmp_path, monkeypatch):
+def test_the_stage_measures_the_grid_and_goes_on_where_it_was(bare_study, three_experts, tmp_path, monkeypatch):
     results = make_results(tmp_path / "results")
-    study.records, study.work = lambda: load_all(results), tmp_path / "work"
-    study.split = lambda name: load_domain("toyshop", name)
+    bare_study.records, bare_study.work = lambda: load_all(results), tmp_path / "work"
+    bare_study.split = lambda name: load_domain("toyshop", name)
     every = (0, 1, 2)
     grid = [
         Setting("dynamic", 1.0, every, ()),
@@ -48,7 +35,7 @@ def test_the_stage_measures_the_grid_and_goes_on_where_it_was(study, folders, tm
     @contextmanager
     def routed(study, name):
         fusion, seed = (Dynamic(), routers[-1]) if name == "dynamic" else (Static(), 0)
-        model = learned(RoutedModel(study.student.model, folders, fusion), seed=seed)
+        model = learned(RoutedModel(study.student.model, three_experts, fusion), seed=seed)
         try:
             yield model, None
         finally:
@@ -64,9 +51,9 @@ def test_the_stage_measures_the_grid_and_goes_on_where_it_was(study, folders, tm
     monkeypatch.setattr(explored, "settings", lambda n: grid)
     monkeypatch.setattr(explored, "answers_under", ask)
     with pytest.raises(KeyboardInterrupt):
-        explorer(study, {"sessions": 3}, "key")
+        explorer(bare_study, {"sessions": 3}, "key")
     (tmp_path / "again").touch()
-    found = explorer(study, {"sessions": 3}, "key")["values"]
+    found = explorer(bare_study, {"sessions": 3}, "key")["values"]
     assert len(asked) == 3, "what was asked before is not asked again"
     assert found["settings"] == ["dynamic 1 0,1,2", "static 2 0,2", "mix 6,0,0"]
     assert len(found["sessions"]) == 3 and found["same_as_recorded"][1] == 3
@@ -75,21 +62,21 @@ def test_the_stage_measures_the_grid_and_goes_on_where_it_was(study, folders, tm
     logs = np.array([s["log_alpha"] for s in found["sessions"]])
     assert np.abs(np.exp(logs) / np.exp(logs).sum(-1, keepdims=True) - router).max() < 1e-3
     assert (static[..., 1] == 0).all() and np.allclose(static[0], static[1]) and (mix[..., 0] == 1).all()
-    explorer(study, {"sessions": 3}, "key")
+    explorer(bare_study, {"sessions": 3}, "key")
     assert len(asked) == 3
-    explorer(study, {"sessions": 4}, "key")
+    explorer(bare_study, {"sessions": 4}, "key")
     assert len(asked) == 6, "other sessions are asked about, as of a dynamic run that was recorded anew"
     routers.append(1)
-    explorer(study, {"sessions": 3}, "key")
+    explorer(bare_study, {"sessions": 3}, "key")
     assert len(asked) == 9, "a router that was trained anew is asked anew"
 
 
-def test_the_stage_names_what_is_missing(study, tmp_path):
-    study.records = lambda: []
+def test_the_stage_names_what_is_missing(bare_study, tmp_path):
+    bare_study.records = lambda: []
     with pytest.raises(
         ValueError, match="not recorded yet: base-seed0, .*voting-dynamic-seed0. Run these stages before"
     ):
-        explorer(study, {"sessions": 3}, "key")
+        explorer(bare_study, {"sessions": 3}, "key")
 
 
 def test_where_runs_keep_their_samples_their_majority_is_the_vote(tmp_path):
