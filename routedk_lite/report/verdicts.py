@@ -15,7 +15,8 @@ does not replicate    the interval holds nothing that the margin would count, an
 not decided           none of the four
 not judged            fewer than three seeds; the direction so far stands beside, and the smallest difference that
                       could have been found
-cannot be compared    the runs have no seed, or no two sessions, in common
+cannot be compared    the runs have no seed, or no two sessions, in common, or of no seed do they all come from one
+                      kind of machine: compute type, and processor or GPU
 not run               a run is missing
 ====================  =========================================================================================
 

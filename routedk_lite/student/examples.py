@@ -110,13 +110,13 @@ def _encode_answer(
     session: Session, tokenizer: PreTrainedTokenizerBase, prompt: PromptConfig, reasoning: str
 ) -> tuple[list[int], list[int] | None]:
     """Tokens of the annotated answer, and the places of those that are learned where the rest is given."""
-    style = get_format(prompt.fmt)
+    style, titles = get_format(prompt.fmt), shorten(session.titles, prompt.max_title_words)
     if style.slots is None:
-        answer = format_answer(session.bundles, fmt=prompt.fmt, reasoning=reasoning)
+        answer = format_answer(session.bundles, fmt=prompt.fmt, titles=titles, reasoning=reasoning)
         return encode_answer(answer, tokenizer), None
     if reasoning:
         raise ValueError(f"fmt = {prompt.fmt!r} has no room for reasoning before the answer: tell it in the prompt")
-    slots = style.slots(shorten(session.titles, prompt.max_title_words))
+    slots = style.slots(titles)
     return encode_slots(slots, tokenizer).ids(letters_of(session.bundles, len(session)))
 
 

@@ -29,9 +29,11 @@ from routedk_lite.report.findings import (
 )
 from routedk_lite.report.verdicts import DIFFERS, Judgement, judge
 from routedk_lite.statistics import holm
+from routedk_lite.study import machine
 from routedk_lite.study.records import load_all, load_predictions
 
 DRAWS = 400
+HARDWARE = machine.hardware()
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +247,37 @@ def test_runs_that_share_no_seed_are_said_to_and_the_other_claims_are_judged(tmp
     assert found.verdict == apart.verdict == NOT_COMPARABLE and not apart.is_compared
     assert apart.hindrance == "no seed is recorded for all of one-seed*, other-seed*"
     assert together.verdict == REPLICATES
+
+
+@pytest.mark.parametrize(
+    ("student", "hardware", "kind"),
+    [
+        ({"dtype": "float32"}, {}, "float32 on CPU"),
+        ({"device": "cuda:0"}, {"gpu": "Tesla T4"}, "bfloat16 on Tesla T4"),
+    ],
+)
+def test_only_seeds_whose_runs_come_from_one_kind_of_machine_are_compared(
+    tmp_path, monkeypatch, student, hardware, kind
+):
+    runs(tmp_path, 0.8, 0.5, seeds=(0,))
+    write_run(tmp_path, "one-seed1", 0.8, seed=1)
+    monkeypatch.setattr(machine, "hardware", lambda: {**HARDWARE, **hardware})
+    write_run(tmp_path, "other-seed1", 0.1, seed=1, student={**STUDENT, **student})
+    (found,) = judged(tmp_path, compare()).findings
+    assert found.n_seeds == 1 and {record.seed for record in found.records} == {0}
+    write_run(tmp_path, "other-seed0", 0.5, seed=0, student={**STUDENT, **student})
+    found = judged(tmp_path, compare())
+    assert found.verdict == NOT_COMPARABLE
+    kinds = f"bfloat16 on CPU and {kind}"
+    expected = f"of one seed, one-seed*, other-seed* were run in {kinds}: repeat one kind"
+    assert found.findings[0].hindrance == expected
+
+
+def test_a_run_without_a_student_is_compared_with_any_machine(tmp_path):
+    write_run(tmp_path, "one-seed0", 0.8, seed=0, student={**STUDENT, "dtype": "float32"})
+    write_run(tmp_path, "y", 0.2)
+    (found,) = judged(tmp_path, compare(b=("y",))).findings
+    assert found.is_compared
 
 
 @pytest.mark.parametrize(("n_readable", "words"), [(0, "no session has"), (1, "a single session has")])

@@ -1,0 +1,84 @@
+"""The trials of written answers: lists of short titles, and the letters that a reader of no titles expects."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from routedk_lite.config import PromptConfig
+from routedk_lite.data.formats import FORMATS
+from routedk_lite.data.sessions import Session
+from routedk_lite.student.examples import encode_example
+
+TITLES = ("Norva linen kitchen apron", "Norva linen kitchen towel", "Orbis | watch", "Tea pot")
+
+
+@pytest.fixture(scope="module")
+def trials():
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "writing.py"
+    spec = importlib.util.spec_from_file_location("writing_trials", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("text", "bundles"),
+    [
+        ("Norva linen kitchen | Norva linen kitchen\nOrbis watch | Tea pot", ({1, 2}, {3, 4})),  # alike: the next one
+        ("Tea pot | Norva linen kitchen", ({1, 4},)),
+        ("Tea pot | Norva linen | Orbis watch", ({3, 4},)),  # half a beginning names nothing
+        ("Tea pot\nTea pot | Kettle", ()),
+        ("Tea pot | Orbis watch\nOrbis watch | Tea pot", ({3, 4},)),
+    ],
+)
+def test_lists_of_short_titles_are_read(trials, text, bundles):
+    assert trials.read_titles(text, TITLES) == tuple(map(frozenset, bundles))
+
+
+@pytest.mark.parametrize("bundles", [[[1, 2], [3, 4]], [[1, 3, 4]], [[1, 2, 3, 4]], []])
+def test_what_is_written_in_short_titles_is_read_again(trials, bundles):
+    text = trials.write_titles(bundles, TITLES)
+    assert trials.read_titles(text, TITLES) == tuple(map(frozenset, bundles))
+
+
+def test_a_student_of_short_titles_learns_them(trials, tiny_student, monkeypatch):
+    monkeypatch.setitem(FORMATS, "titles", trials.TITLES)
+    session = Session(id=1, items=TITLES, titles=TITLES, bundles=(frozenset({1, 4}),))
+    prompt = PromptConfig(fmt="titles", max_title_words=2)
+    example = encode_example(session, tiny_student.tokenizer, prompt, max_length=500)
+    answer = tiny_student.tokenizer.decode(example.input_ids[example.n_prompt :], skip_special_tokens=True)
+    assert answer.strip() == "Norva linen | Tea pot"  # as its prompt shows them
+
+
+def bundle_sets(n):
+    """All sets of bundles that share no item."""
+
+    def of(items):
+        if not items:
+            yield ()
+            return
+        first, rest = items[0], items[1:]
+        yield from of(rest)
+        for size in range(1, len(rest) + 1):
+            for others in combinations(rest, size):
+                for found in of([i for i in rest if i not in others]):
+                    yield (frozenset({first, *others}), *found)
+
+    return of(list(range(1, n + 1)))
+
+
+def test_letters_expected_without_titles_are_a_distribution(trials):
+    def session(bundles):
+        return Session(id=1, items=tuple("abcd"), titles=tuple("abcd"), bundles=bundles)
+
+    counts = trials.LetterCounts([session((frozenset({1, 2}), frozenset({3, 4})))] * 20)
+    chances = {found: math.exp(-counts.nats(session(found))) for found in bundle_sets(4)}
+    assert 0.5 < sum(chances.values()) <= 1  # letters that stand alone, which no annotation has, get the rest
+    assert max(chances, key=chances.get) != ()
+    two_pairs = [found for found in chances if sorted(map(len, found)) == [2, 2]]
+    assert sum(chances[found] for found in two_pairs) > 0.5 * sum(chances.values())
