@@ -101,7 +101,7 @@ def _in_domain(judgement: Judgement, domain: str) -> str:
     """The verdict; where seeds or runs are missing, the direction so far."""
     verdict = judgement.by_domain.get(domain, "not claimed")
     if verdict == NOT_RUN and (direction := judgement.direction(domain)):
-        deciding = [f for f in judgement.findings if f.domain == domain and f.comparison.decides]
+        deciding = judgement.deciding(domain)
         return f"so far {direction} in {sum(f.is_compared for f in deciding)} of {len(deciding)} comparisons"
     return f"so far {judgement.direction(domain)}" if verdict.startswith(NOT_JUDGED) else judgement.worded(verdict)
 

@@ -94,7 +94,8 @@ def _rule(claim: Claim) -> str:
         "varies": f"an expert's weight differs by {first.margin:g} or more",
     }[first.test]
     many = f"{'all' if claim.needs == 'all' else 'any'} of {len(deciding)} comparisons, " if len(deciding) > 1 else ""
-    return f"{many}{rule}; corrected for {len(deciding) * len(claim.domains)} tests"
+    n_tests = len(deciding) * len(claim.domains)
+    return f"{many}{rule}; {f'corrected for {n_tests} tests' if n_tests > 1 else 'one test, nothing to correct'}"
 
 
 def _missing(judgement: Judgement) -> str:

@@ -110,9 +110,13 @@ class Judgement:
         found |= {cost.record.path: cost.record for cost in self.costs}
         return tuple(found[path] for path in sorted(found))
 
+    def deciding(self, domain: str) -> list[Finding]:
+        """The comparisons in one domain on which its verdict rests."""
+        return [f for f in self.findings if f.domain == domain and f.comparison.decides]
+
     def direction(self, domain: str) -> str:
         """Where the deciding comparisons lead so far, those of a domain taken together; empty where none was made."""
-        found = {f.direction for f in self.findings if f.domain == domain and f.comparison.decides and f.is_compared}
+        found = {f.direction for f in self.deciding(domain) if f.is_compared}
         if not found or found == {AS_CLAIMED}:
             return AS_CLAIMED if found else ""
         if self.claim.needs == "any":
@@ -122,7 +126,7 @@ class Judgement:
     def _in(self, domain: str) -> str:
         if self.claim.costs:
             return self._cost_in(domain)
-        deciding = [f for f in self.findings if f.domain == domain and f.comparison.decides]
+        deciding = self.deciding(domain)
         if not deciding or any(f.missing for f in deciding):
             return NOT_RUN
         if any(f.hindrance for f in deciding):
