@@ -36,6 +36,11 @@ def server():
                 self.end_headers()
                 return
             start = int((self.headers.get("Range") or "bytes=0-")[6:-1]) if state.resumes else 0
+            if start >= len(CONTENT):
+                self.send_response(416)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             body = CONTENT[start:]
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(body)))
@@ -98,6 +103,20 @@ def test_a_broken_transfer_is_continued(server, tmp_path):
     first, second = server.ranges
     assert first is None
     assert 600_000 < int(second.removeprefix("bytes=").removesuffix("-")) <= 700_000
+
+
+def test_a_transfer_that_was_stopped_behind_its_last_byte_is_whole(server, tmp_path):
+    (tmp_path / "x.bin.part").write_bytes(CONTENT)
+    fetching.fetch(server.url, tmp_path / "x.bin", sha256=RIGHT)
+    assert (tmp_path / "x.bin").read_bytes() == CONTENT
+    assert server.ranges == [f"bytes={len(CONTENT)}-"]
+
+
+def test_a_piece_of_another_file_is_not_kept(server, tmp_path):
+    (tmp_path / "x.bin.part").write_bytes(CONTENT + b"x")
+    with pytest.raises(DownloadError, match="SHA-256"):
+        fetching.fetch(server.url, tmp_path / "x.bin", sha256=RIGHT)
+    assert not (tmp_path / "x.bin.part").exists() and not (tmp_path / "x.bin").exists()
 
 
 def test_a_server_without_ranges_starts_again(server, tmp_path):

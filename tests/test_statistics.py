@@ -268,6 +268,7 @@ def test_a_difference_of_the_detectable_size_is_found_as_often_as_promised():
 def test_the_detectable_difference_of_two_sessions_by_hand():
     # Standard deviation √2, standard error 1, one degree of freedom: t(.975) + t(.8) = 12.706 + 1.376.
     assert smallest_detectable_difference([0, 2]) == pytest.approx(14.083, abs=0.001)
+    assert smallest_detectable_difference([0, 2], power=0.2) == pytest.approx(12.706 - 1.376, abs=0.001)
 
 
 def test_seeds_that_disagree_hide_larger_differences():
@@ -351,6 +352,19 @@ def test_a_difference_of_groups_is_found_and_lies_in_its_interval():
     found = group_difference(values, first, generator=rng(1))
     assert found.estimate == pytest.approx(values[:, first].mean() - values[:, ~first].mean())
     assert 0 < found.low < found.estimate < found.high and found.p_value < 0.01
+
+
+def test_groups_of_one_seed_agree_with_welch_and_tell_the_sign():
+    first = np.arange(80) < 30
+    values = rng(1).normal(size=80) + 0.8 * first
+    found = group_difference(values[None], first, generator=rng(2))
+    assert found.estimate == pytest.approx(values[first].mean() - values[~first].mean())
+    welch = np.sqrt(values[first].var(ddof=1) / 30 + values[~first].var(ddof=1) / 50)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * welch, rel=0.1)
+    assert 0 < found.low < found.estimate < found.high
+    assert found.p_value == pytest.approx(ttest_ind(values[first], values[~first]).pvalue, abs=0.01)
+    other = group_difference(values[None], ~first, generator=rng(2))
+    assert other.estimate == pytest.approx(-found.estimate) and other.low < other.high < 0
 
 
 def test_a_difference_between_seeds_widens_the_interval():

@@ -230,14 +230,15 @@ def reliability(
     Args:
         votes: the votes by session id.
         sessions: the sessions with their annotated bundles.
-        edges: borders of the bins; a bin holds its upper border, the first both. Empty bins are left out.
+        edges: borders of the bins; a bin holds its upper border, the first both. Empty bins are left out, and so are
+            shares outside the borders.
     """
     sessions = [s for s in sessions if s.id in votes]
     shares = np.array([votes[s.id].share for s in sessions])
     exact = _scores(votes, sessions, "exact_match")
     bins = []
     for low, high in pairwise(edges):
-        inside = (shares <= high) & ((shares > low) | (low == edges[0]))
+        inside = (shares <= high) & ((shares > low) | ((shares == low) & (low == edges[0])))
         if inside.any():
             mean = float(shares[inside].mean()), float(exact[inside].mean())
             bins.append(ReliabilityBin(low, high, int(inside.sum()), *mean))

@@ -57,7 +57,7 @@ class Session:
     id: int
     """Unique within its domain."""
     items: tuple[str, ...]
-    """Product ids, in the order in which they were looked at."""
+    """Product ids, in the order of the data."""
     titles: tuple[str, ...]
     """One cleaned title per item."""
     bundles: tuple[Bundle, ...]

@@ -130,7 +130,9 @@ class _FusionTrainer(SessionTrainer):
             self.alphas.append(model.alpha)
         elif self.config.entropy_weight or self.config.balance_weight:
             made = [alpha for gate in model.gates.values() for alpha in gate.alphas()]
-            alpha = torch.stack(made, -2).flatten(0, -3)  # (B or B·T, layers or modules, E)
+            alpha = torch.stack(made, -2)  # (B, layers or modules, E), or (B, T, layers, E)
+            if alpha.ndim == 4:
+                alpha = alpha[inputs["attention_mask"].bool()]  # (tokens, layers, E): padding is no token
             loss = loss + self._penalty(alpha) / self.n_batches
         return (loss, outputs) if return_outputs else loss
 

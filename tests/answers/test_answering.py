@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from routedk_lite.answers import answering
 from routedk_lite.answers.answering import answer_sessions, decode_pairs, profile_reader
 from routedk_lite.answers.decoding import greedy_answers
 from routedk_lite.config import PairConfig
@@ -41,6 +42,25 @@ def test_with_pairs_every_session_gets_bundles(tiny_profile, tiny_student, split
         used = [number for bundle in found[session.id] for number in bundle]
         assert len(used) == len(set(used)) and set(used) <= set(range(1, len(session) + 1))
     assert answers(paired, tiny_student, splits) == found
+
+
+def test_no_validation_session_is_answered_by_a_decoder_that_saw_it(splits, monkeypatch):
+    class Fitted:
+        def __init__(self, logits, sessions, train, *, exact_weight):
+            self.ids = {s.id for s in sessions}
+
+        def decode(self, logits):
+            return self.ids
+
+    monkeypatch.setattr(answering, "fit_decoder", Fitted)
+    sessions = splits["validation"]
+    found = answering.cross_validated({s.id: None for s in sessions}, sessions, train=splits["train"])
+    everyone = {s.id for s in sessions}
+    assert found.keys() == everyone
+    for id_, seen in found.items():
+        assert id_ not in seen and seen < everyone and len(seen) >= 0.8 * len(everyone) - 1
+    with pytest.raises(ValueError, match="1 sessions: cross-validation needs at least two"):
+        answering.cross_validated({}, sessions[:1], train=[])
 
 
 def test_pairs_that_know_the_truth_are_decoded_into_it(splits):

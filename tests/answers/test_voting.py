@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite.answers.decoding import Answer, Samples
-from routedk_lite.answers.voting import diversity, reliability, resampled_scores, vote, vote_all, voting_curve
+from routedk_lite.answers.voting import Vote, diversity, reliability, resampled_scores, vote, vote_all, voting_curve
 from routedk_lite.data.sessions import Session
 
 GREEDY = Answer.of_bundles(0, [{1, 2}])
@@ -150,6 +150,15 @@ def test_reliability_bins_hold_every_session_once():
     assert all(b.low <= b.share <= b.high and 0 <= b.exact <= 1 for b in bins)
     exact = np.mean([votes[s.id].bundles == (frozenset({1, 2}),) for s in sessions])
     assert sum(b.count * b.exact for b in bins) / len(sessions) == pytest.approx(exact)
+
+
+def test_a_share_below_the_first_bin_is_in_none():
+    session = Session(id=0, items=tuple("abc"), titles=tuple("abc"), bundles=(frozenset({1, 2}),))
+    counts = {
+        share: [b.count for b in reliability({0: Vote(session.bundles, share, False)}, [session], (0.5, 0.75, 1))]
+        for share in (0.2, 0.5, 0.75, 0.8)
+    }
+    assert counts == {0.2: [], 0.5: [1], 0.75: [1], 0.8: [1]}
 
 
 def test_samples_survive_their_file():

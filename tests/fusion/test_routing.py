@@ -20,6 +20,7 @@ from routedk_lite.fusion.arrow import Arrow
 from routedk_lite.fusion.flow import Hard, LoraFlow
 from routedk_lite.fusion.furina import Furina
 from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
+from routedk_lite.fusion.layers import RoutedLinear
 from routedk_lite.fusion.lorahub import LoraHub
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.routing import _FusionTrainer, trace_alpha, train_fusion
@@ -82,10 +83,16 @@ def train(tiny_student, sessions, tmp_path):
 @pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
 def test_only_the_fusion_learns_and_the_loss_falls(routed, train, sessions, fusion):
     model = routed(fusion)
+    routed_modules = [m for m in model.modules() if isinstance(m, RoutedLinear)]
+    updates = [(m.a.clone(), m.b.clone()) for m in routed_modules]
     before = {name: p.clone() for name, p in model.model.state_dict().items()}
+    weights = [p.detach().clone() for p in model.weigher.parameters()]
     found = train(model, epochs=8, validation=sessions[:8])
     assert all(torch.equal(before[name], p) for name, p in model.model.state_dict().items())
-    assert any(p.abs().max() > 0 for p in model.weigher.parameters())
+    assert updates and all(
+        torch.equal(a, m.a) and torch.equal(b, m.b) for (a, b), m in zip(updates, routed_modules, strict=True)
+    )
+    assert any(not torch.equal(old, p) for old, p in zip(weights, model.weigher.parameters(), strict=True))
     losses = [row["eval_loss"] for row in found.history if "eval_loss" in row]
     assert losses[-1] < losses[0]  # of the sessions it learns from
     assert all(p.grad is None or p in set(model.weigher.parameters()) for p in model.parameters())
@@ -231,8 +238,24 @@ def test_traces_do_not_depend_on_batches_or_order(routed, tiny_student, sessions
 
 @pytest.mark.parametrize("fusion", [Static(scope="module"), XLora(), LoraFlow(), Furina()], ids=str)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_penalties_know_weights_of_every_kind(routed, train, fusion):
-    train(routed(fusion), "penalised", entropy_weight=0.5, balance_weight=0.5, epochs=1)
+def test_penalties_know_weights_of_every_kind(routed, train, fusion, monkeypatch):
+    """They are means over what is no padding, so batches do not change them."""
+    seen, penalty = [], _FusionTrainer._penalty
+
+    def watched(self, alpha):
+        seen.append(alpha.detach())
+        return penalty(self, alpha)
+
+    monkeypatch.setattr(_FusionTrainer, "_penalty", watched)
+    model, found = routed(fusion), []
+    still = {"learning_rate": 1e-9, "static_learning_rate": 1e-9}  # so that α does not move meanwhile
+    for size in (4, 1):
+        train(model, f"of {size}", entropy_weight=0.5, balance_weight=0.5, epochs=1, micro_batch_size=size, **still)
+        found.append(torch.cat(seen))
+        seen.clear()
+    together, alone = found
+    assert together.shape == alone.shape and together.ndim == 3
+    assert torch.allclose(together.mean(0), alone.mean(0), atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "sign"), [("entropy_weight", 1.0), ("balance_weight", 1.0)])

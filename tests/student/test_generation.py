@@ -12,7 +12,6 @@ from tokenized import CHATS, byte_level
 from transformers import GenerationConfig
 
 from routedk_lite.answers.asking import ask
-from routedk_lite.answers.choosing import likeliest
 from routedk_lite.answers.decoding import greedy_answers, sample_bundles
 from routedk_lite.config import DecodeConfig, PairConfig, PromptConfig
 from routedk_lite.data.parsing import parse_answer
@@ -168,7 +167,8 @@ def test_any_end_token_ends_and_is_counted_once(two_ends, sessions):
 def test_the_likeliest_answer_counts_tokens_to_the_first_end(two_ends, sessions):
     """The whole log-probability is the sum over the tokens that were written, and no more."""
     student, other = two_ends
-    for samples in drawn(student, sessions[:4], n=6).values():
+    checked = 0
+    for samples in drawn(student, sessions, n=8).values():
         ids = encode_prompt(build_prompt(sessions[samples.id].titles), student.tokenizer)
         for answer in samples.drawn:
             if not answer.text.isascii() or answer.n_tokens == 12:
@@ -179,9 +179,10 @@ def test_the_likeliest_answer_counts_tokens_to_the_first_end(two_ends, sessions)
             with torch.no_grad():
                 log_p = student.model(torch.tensor([ids + made])).logits[0, len(ids) - 1 :].log_softmax(-1)
             nats = sum(float(log_p[k, token]) for k, token in enumerate(made))
-            nats += max(float(log_p[-1, end]) for end in (2, other)) if answer.n_tokens else 0.0
-            assert answer.log_prob * answer.n_tokens <= nats + 1e-3
-        assert likeliest(samples.drawn, samples.greedy, None) is not None
+            whole = answer.log_prob * answer.n_tokens  # and that of whichever end came
+            assert min(abs(whole - nats - float(log_p[-1, end])) for end in (2, other)) < 1e-3
+            checked += 1
+    assert checked
 
 
 def test_end_token_zero_is_an_end_token(tiny_student):

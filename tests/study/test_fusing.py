@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from routedk_lite.answers.consensus import Consensus
+from routedk_lite.answers.decoding import Samples
 from routedk_lite.config import PairConfig
 from routedk_lite.data import domains
 from routedk_lite.study import records
@@ -85,3 +87,10 @@ def test_samples_are_drawn_from_what_is_read_twice(make, tiny_profile):
     vote = replace(tiny_profile.vote, n=3, sizes=(1, 3))
     (record,) = (r for r in make(decode=decode, vote=vote).run(only=["fused-xlora-*"]) if r.run.startswith("fused"))
     records.verify(record)
+    samples = [Samples.from_json(row) for row in records.load_attachment(record, "samples")]
+    answers = records.load_predictions(record)
+    assert samples and {one.id for one in samples} == answers.keys()
+    consensus = Consensus.of(decode)
+    for one in samples:
+        assert len(one.drawn) == 3
+        assert set(answers[one.id].bundles) == set(consensus(one.drawn, one.greedy))

@@ -100,12 +100,16 @@ def test_changed_predictions_are_noticed(write):
         verify(record)
 
 
-def test_changed_numbers_are_noticed(write):
+@pytest.mark.parametrize("what", ["metrics", "intervals"])
+def test_changed_numbers_are_noticed(write, what):
     record = write()
     content = json.loads(record.path.read_text())
-    content["metrics"]["strict"]["f1"] += 0.1
+    if what == "metrics":
+        content["metrics"]["strict"]["f1"] += 0.1
+    else:
+        content["intervals"]["strict"]["f1"][0] -= 0.1
     record.path.write_text(json.dumps(content))
-    with pytest.raises(RecordError, match=r"metrics do not follow from base-seed0\.predictions\.jsonl"):
+    with pytest.raises(RecordError, match=rf"{what} do not follow from base-seed0\.predictions\.jsonl"):
         verify(read_record(record.path))
 
 
