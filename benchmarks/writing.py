@@ -205,7 +205,7 @@ def trial(name: str, base: Profile, domain: str, seed: int, epochs: int, limit: 
         "content_free": round(sum(map(known.nats, validation)) / n_items, 3),
         **scores(samples, validation),
     }
-    about = {**row, "domains": domain, "seed": seed, "student": profile.name}
+    about = {**row, "domains": domain, "seed": seed, "student": profile.name, "dtype": student.info.dtype}
     return {"trial": name, "settings": about, "before": 0, "own": epochs, "finished": limit is None,
             "epochs": [last], **surroundings()}  # fmt: skip
 
