@@ -32,7 +32,7 @@ def report() -> str:
         f"Python {versions.pop('python')} at {sys.executable}",
         "packages: " + ", ".join(f"{name} {version}" for name, version in versions.items()),
         f"processor: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB of memory",
-        "bfloat16 in hardware: " + ("yes" if has_fast_bf16() else "no (this CPU trains in float32, several times slower)"),
+        "bfloat16 in hardware: " + ("yes" if has_fast_bf16() else "no (this CPU trains in float32, far slower)"),
         f"GPU: {machine['gpu']}, capability {machine['capability']}" if "gpu" in machine else "GPU: none",
         f"compute type: {str(choose_dtype('auto', device)).removeprefix('torch.')} on {device}",
         f"cache: {folder}, {_room(folder)}",

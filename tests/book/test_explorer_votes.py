@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, require
-from explored import drag, part
+from explored import drag, make_results, part
 
 from routedk_lite.answers.consensus import Consensus, bundle_agreement
 from routedk_lite.answers.decoding import Samples
@@ -135,8 +135,11 @@ def test_candidates_grow_with_n(seen, explorer) -> None:
         assert f"vote of {n}" in part(seen, "products").locator("thead").text_content()
 
 
-def test_answers_that_nobody_wrote_are_called_so(seen, explorer) -> None:
-    made_up = 0
+def test_answers_that_nobody_wrote_are_called_so(visit, tmp_path) -> None:
+    results = make_results(tmp_path / "results", seed=1)  # the consensus of one session is none of its samples
+    explorer = RouterExplorer.from_results(results, "toy", "toyshop")
+    seen, made_up = visit(explorer), 0
+    part(seen, "view").nth(1).check(force=True)
     for place, session in enumerate(explorer.data["sessions"]):
         part(seen, "session").select_option(str(place))
         new = set(session["votes"]["consensus"]) - set(session["votes"]["options"])
