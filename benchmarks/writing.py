@@ -20,17 +20,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from routedk_lite.analysis.diagnostics import ContentFree, answer_nats
 from routedk_lite.answers.answering import profile_reader
 from routedk_lite.answers.consensus import Consensus
 from routedk_lite.answers.decoding import Answer, Samples, sample_bundles
-from routedk_lite.answers.voting import vote
+from routedk_lite.answers.voting import vote_all
 from routedk_lite.config import PairConfig, Profile, get_profile
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.formats import ECHO_WORDS, FORMATS, AnswerFormat, get_format, letters_of
 from routedk_lite.data.metrics import evaluate
+from routedk_lite.data.prompts import shorten
 from routedk_lite.data.sessions import Bundle, Session
 from routedk_lite.errors import ended
 from routedk_lite.files import write_json
@@ -131,15 +132,15 @@ class LetterCounts:
     def _events(session: Session) -> Iterator[tuple[list[tuple], int, str]]:
         """For each letter: its contexts, the coarsest first, how many letters may stand there, and which one does."""
         n, sizes, none = len(session), [], 0
-        letters = letters_of(session.bundles, n)
-        for place, letter in enumerate(letters):
+        nowhere = letters_of((), n)[0]
+        for place, letter in enumerate(letters_of(session.bundles, n)):
             state = (tuple(sizes), none)
             contexts = [(place > 0, len(sizes)), (n, place, len(sizes)), (n, place, *state)]
             n_events = len(sizes) + 2
             if letter < len(sizes):
                 event = f"bundle {letter}"
                 sizes[letter] += 1
-            elif letter == max(n // 2, 1):
+            elif letter == nowhere:
                 event, none = "none", none + 1
             else:
                 event = "new"
@@ -150,38 +151,34 @@ class LetterCounts:
 # --- a trial ---
 
 
-class Setting(NamedTuple):
-    """A profile for a trial, and what the trial changed, as its row says it."""
-
-    profile: Profile
-    row: dict[str, Any]
-
-
-def setting(name: str, base: Profile, epochs: int) -> Setting:
+def changed_profile(name: str, base: Profile, epochs: int) -> Profile:
     """The settings of the search, with what one trial changes."""
     changed = dict(TRIALS[name])
     fmt = changed.pop("fmt", "letters")
     train = {"learning_rate": 5e-4, "epochs": epochs, "joint_epochs": 0, **changed}
     at = "lines" if get_format(fmt).slots else "titles"
-    profile = replace(
+    return replace(
         base,
         train=replace(base.train, **train),
         prompt=replace(base.prompt, fmt=fmt),
         pairs=PairConfig(layer=base.pairs.layer, at=at),
         decode=replace(base.decode, max_new_tokens=64 if fmt != "titles" else 200),
     )
-    kept = profile.train
-    row = {
-        "fmt": fmt, "lr": kept.learning_rate, "r": kept.r, "first": kept.first_layer, "epochs": epochs,
-        "words": profile.prompt.max_title_words, "pl": profile.pairs.layer, "pw": kept.pair_weight,
-        "mb": kept.micro_batch_size, "acc": kept.accumulation_steps, "n": N, "program": "benchmarks/writing.py",
+
+
+def settings_row(profile: Profile) -> dict[str, Any]:
+    """What the page's data keep of a trial's settings."""
+    train, prompt = profile.train, profile.prompt
+    return {
+        "fmt": prompt.fmt, "lr": train.learning_rate, "r": train.r, "first": train.first_layer, "epochs": train.epochs,
+        "words": prompt.max_title_words, "pl": profile.pairs.layer, "pw": train.pair_weight,
+        "mb": train.micro_batch_size, "acc": train.accumulation_steps, "n": N, "program": "benchmarks/writing.py",
     }  # fmt: skip
-    return Setting(profile, row)
 
 
 def trial(name: str, base: Profile, domain: str, seed: int, epochs: int, limit: int | None) -> dict[str, Any]:
     """Train and measure."""
-    profile, row = setting(name, base, epochs)
+    profile = changed_profile(name, base, epochs)
     student = load_student(profile)
     train, validation = (load_domain(domain, split).sessions[:limit] for split in ("train", "validation"))
     reader = profile_reader(profile, student, train) if profile.train.pair_weight else None
@@ -205,14 +202,20 @@ def trial(name: str, base: Profile, domain: str, seed: int, epochs: int, limit: 
         "content_free": round(sum(map(known.nats, validation)) / n_items, 3),
         **scores(samples, validation),
     }
-    about = {**row, "domains": domain, "seed": seed, "student": profile.name, "dtype": student.info.dtype}
+    about = {
+        **settings_row(profile),
+        "domains": domain,
+        "seed": seed,
+        "student": profile.name,
+        "dtype": student.info.dtype,
+    }
     return {"trial": name, "settings": about, "before": 0, "own": epochs, "finished": limit is None,
             "epochs": [last], **surroundings()}  # fmt: skip
 
 
 def with_titles(samples: Iterable[Samples], sessions: Iterable[Session], profile: Profile) -> Iterator[Samples]:
     """Samples with the bundles that their short titles name."""
-    titles = {s.id: [" ".join(t.split()[: profile.prompt.max_title_words]) for t in s.titles] for s in sessions}
+    titles = {s.id: shorten(s.titles, profile.prompt.max_title_words) for s in sessions}
 
     def read(answer: Answer) -> Answer:
         return answer._replace(bundles=read_titles(answer.text, titles[answer.id]), problems=())
@@ -226,7 +229,7 @@ def scores(samples: Sequence[Samples], sessions: Sequence[Session]) -> dict[str,
     size = {s.id: len(s) for s in sessions}
     chosen = {
         "greedy": {one.id: one.greedy.bundles for one in samples},
-        "majority": {one.id: vote(one.drawn, one.greedy).bundles for one in samples},
+        "majority": {id_: vote.bundles for id_, vote in vote_all(samples).items()},
         "single": {one.id: one.drawn[0].bundles for one in samples},
     }
     whole = sum(set(map(len, one.greedy.bundles)) == {size[one.id]} for one in samples)

@@ -36,10 +36,10 @@ def require(condition: object, reason: str) -> None:
     pytest.skip(reason)
 
 
-def load_script(name: str) -> ModuleType:
+def load_script(name: str, folder: str = "scripts") -> ModuleType:
     """A script of the repository as a module."""
-    path = ROOT / "scripts" / f"{name}.py"
-    require(path.exists(), f"scripts/{name}.py comes with the repository only")
+    path = ROOT / folder / f"{name}.py"
+    require(path.exists(), f"{folder}/{name}.py comes with the repository only")
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

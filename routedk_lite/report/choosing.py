@@ -17,7 +17,7 @@ from ..answers.voting import vote_all
 from ..data.sessions import Bundle
 from ..study.records import RunRecord, load_attachment
 from .claims import Claims
-from .comparing import Shelf, compare
+from .comparing import DRAWS, Shelf, compare
 from .findings import OTHER_WAY, Finding
 from .scores import ROUTER
 from .sentences import OPEN, Sentence, between, side, signed
@@ -25,7 +25,7 @@ from .tables import UNBROKEN, text_table
 
 CONSENSUS, MAJORITY, GREEDY = "consensus", "majority", "greedy"
 METRICS = ("strict f1", "strict exact_match")
-N_DRAWS = {CONSENSUS: 10_000, MAJORITY: 2000, GREEDY: 2000}
+N_DRAWS = {CONSENSUS: DRAWS, MAJORITY: 2000, GREEDY: 2000}
 """Resamples behind each interval. Those of the consensus are the verdicts' own, so that both show the same."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatch
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,11 @@ from ..statistics import group_difference, paired_difference, smallest_detectabl
 from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
 from .claims import Claim, ClaimError, Comparison
 from .findings import Finding
+
+T = TypeVar("T")
+
+DRAWS = 10_000
+"""Resamples and permutations behind every number that a verdict rests on."""
 
 
 def compare(claim: Claim, comparison: Comparison, domain: str, shelf: Shelf, n_draws: int) -> Finding:
@@ -33,8 +39,8 @@ def compare(claim: Claim, comparison: Comparison, domain: str, shelf: Shelf, n_d
         RecordError: predictions or attachments are missing or changed.
     """
     kept_in = {run: shelf.votes_of(domain, run) if comparison.voters else run for run in comparison.runs}
-    missing = tuple(run for run in dict.fromkeys(kept_in.values()) if not shelf.by_seed(domain, run))
-    if missing:
+    runs = {run: shelf.by_seed(domain, run) for run in kept_in.values()}
+    if missing := tuple(run for run, found in runs.items() if not found):
         return Finding(comparison, domain, missing)
     if comparison.test == "varies":
         return _varying(comparison, domain, shelf, n_draws)
@@ -42,15 +48,14 @@ def compare(claim: Claim, comparison: Comparison, domain: str, shelf: Shelf, n_d
     a = shelf.scores(domain, kept_in[comparison.a], comparison.metric, n_a)
     others = [shelf.scores(domain, kept_in[run], comparison.metric, n_b) for run in comparison.b]
     seeds = _common([a, *others])
-    every = ", ".join(dict.fromkeys(kept_in.values()))
+    every = ", ".join(runs)
     if not seeds:
         return Finding(comparison, domain, (), hindrance=f"no seed is recorded for all of {every}")
-    runs = [shelf.by_seed(domain, run) for run in dict.fromkeys(kept_in.values())]
-    alike = [seed for seed in seeds if len(_kinds_of_machine(runs, seed)) < 2]
-    if not alike:
-        kinds = " and ".join(_kinds_of_machine(runs, seeds[0]))
-        return Finding(comparison, domain, (), hindrance=f"of one seed, {every} were run in {kinds}: repeat one kind")
-    seeds = alike
+    kinds = {seed: _kinds_of_machine(_at(run, seed) for run in runs.values()) for seed in seeds}
+    seeds = [seed for seed in seeds if len(kinds[seed]) < 2]
+    if not seeds:
+        ran = " and ".join(next(iter(kinds.values())))
+        return Finding(comparison, domain, (), hindrance=f"of one seed, {every} were run in {ran}: repeat one kind")
     first = np.stack([_at(a, seed) for seed in seeds])
     second = np.mean([[_at(b, seed) for seed in seeds] for b in others], axis=0)
     counted = np.isfinite(first).all(0) & np.isfinite(second).all(0)  # `official` leaves unreadable answers out
@@ -60,7 +65,7 @@ def compare(claim: Claim, comparison: Comparison, domain: str, shelf: Shelf, n_d
     first, second = first[:, counted], second[:, counted]
     bound = -comparison.margin if comparison.test == "not worse" else 0.0
     found = paired_difference(first - bound, second, generator=np.random.default_rng(0), n_draws=n_draws)
-    used = [record for run in runs for seed, record in run.items() if seed is None or seed in seeds]
+    used = [record for run in runs.values() for seed, record in run.items() if seed is None or seed in seeds]
     if len(students := {r.student["sha256"] for r in used if r.student}) > 1:
         raise ClaimError(f"claim {claim.id!r}, {comparison.label!r}, {domain}: the runs have {len(students)} students")
     return Finding(
@@ -115,18 +120,17 @@ def _common(sides: Sequence[Mapping[int | None, np.ndarray]]) -> list[int | None
     return sorted(set.intersection(*seeded)) if seeded else [None]
 
 
-def _kinds_of_machine(runs: Iterable[Mapping[int | None, RunRecord]], seed: int | None) -> list[str]:
-    """What the students of one seed computed in, and on what. Their difference would hold that of the machines, too."""
+def _kinds_of_machine(records: Iterable[RunRecord]) -> list[str]:
+    """What students computed in, and on what. Their difference would hold that of the machines, too."""
     kinds = []
-    for run in runs:
-        record = run.get(seed, run.get(None))
-        if record is not None and (student := record.student):
+    for record in records:
+        if student := record.student:
             where = record.hardware.get("gpu") or student["device"].partition(":")[0].upper()
             kinds.append(f"{student['dtype']} on {where}")
     return list(dict.fromkeys(kinds))
 
 
-def _at(side: Mapping[int | None, np.ndarray], seed: int | None) -> np.ndarray:
+def _at(side: Mapping[int | None, T], seed: int | None) -> T:
     return side[None] if None in side else side[seed]
 
 

@@ -36,7 +36,7 @@ from ..data.sessions import PUBLIC_DOMAINS
 from ..statistics import holm
 from ..study.records import RunRecord
 from .claims import Claim, Claims, Comparison
-from .comparing import Shelf, compare
+from .comparing import DRAWS, Shelf, compare
 from .costs import Cost, costs
 from .findings import (
     AS_CLAIMED,
@@ -147,7 +147,7 @@ class Judgement:
 
 
 def judge(
-    claims: Claims, records: Iterable[RunRecord], *, profile: str | None = None, n_draws: int = 10_000
+    claims: Claims, records: Iterable[RunRecord], *, profile: str | None = None, n_draws: int = DRAWS
 ) -> list[Judgement]:
     """Judge every claim by the records of one profile.
 
@@ -193,7 +193,7 @@ def judge_pairs(
     return judgement.findings
 
 
-def judge_controls(claims: Claims, records: Iterable[RunRecord], *, n_draws: int = 10_000) -> list[Judgement]:
+def judge_controls(claims: Claims, records: Iterable[RunRecord], *, n_draws: int = DRAWS) -> list[Judgement]:
     """Judge the controls by the records of their own profile, and by the same rule as the claims."""
     return judge(replace(claims, claims=claims.controls), records, profile=claims.control_profile, n_draws=n_draws)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from itertools import combinations
-from pathlib import Path
 
 import pytest
+from conftest import load_script
 
+from routedk_lite.answers.partitions import bundles_of, partitions
 from routedk_lite.config import PromptConfig
 from routedk_lite.data.formats import FORMATS
 from routedk_lite.data.sessions import Session
@@ -19,11 +18,7 @@ TITLES = ("Norva linen kitchen apron", "Norva linen kitchen towel", "Orbis | wat
 
 @pytest.fixture(scope="module")
 def trials():
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "writing.py"
-    spec = importlib.util.spec_from_file_location("writing_trials", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("writing", "benchmarks")
 
 
 @pytest.mark.parametrize(
@@ -55,29 +50,13 @@ def test_a_student_of_short_titles_learns_them(trials, tiny_student, monkeypatch
     assert answer.strip() == "Norva linen | Tea pot"  # as its prompt shows them
 
 
-def bundle_sets(n):
-    """All sets of bundles that share no item."""
-
-    def of(items):
-        if not items:
-            yield ()
-            return
-        first, rest = items[0], items[1:]
-        yield from of(rest)
-        for size in range(1, len(rest) + 1):
-            for others in combinations(rest, size):
-                for found in of([i for i in rest if i not in others]):
-                    yield (frozenset({first, *others}), *found)
-
-    return of(list(range(1, n + 1)))
-
-
 def test_letters_expected_without_titles_are_a_distribution(trials):
     def session(bundles):
         return Session(id=1, items=tuple("abcd"), titles=tuple("abcd"), bundles=bundles)
 
     counts = trials.LetterCounts([session((frozenset({1, 2}), frozenset({3, 4})))] * 20)
-    chances = {found: math.exp(-counts.nats(session(found))) for found in bundle_sets(4)}
+    possible = [(), *(tuple(bundles_of(labels)) for labels in partitions(4).labels)]
+    chances = {found: math.exp(-counts.nats(session(found))) for found in possible}
     assert 0.5 < sum(chances.values()) <= 1  # letters that stand alone, which no annotation has, get the rest
     assert max(chances, key=chances.get) != ()
     two_pairs = [found for found in chances if sorted(map(len, found)) == [2, 2]]
