@@ -3,7 +3,7 @@
 Trains an adapter on the training sessions of a domain, with the settings of the recipe's search on written answers, and
 measures it on the validation sessions: nats per item below a reader of no titles, greedy answers, a majority and the
 consensus of 16 samples. Results are printed and kept in `results/recipe/writing.json`, from which the book's recipe
-draws its table.
+draws its table. A trial that was stopped goes on from its last checkpoint when it is asked for again.
 
     python benchmarks/writing.py one-line one-r8 one-r64 one-2e3 one-titles
 """
@@ -15,7 +15,6 @@ import json
 import math
 import random
 import sys
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -39,7 +38,9 @@ from routedk_lite.student.backbone import load_student
 from routedk_lite.student.experts import load_expert, train_expert
 from routedk_lite.study.machine import surroundings
 
-OUTPUT = Path(__file__).resolve().parent.parent / "results" / "recipe" / "writing.json"
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "results" / "recipe" / "writing.json"
+WORK = ROOT / "runs" / "writing"
 TRIALS: dict[str, dict[str, Any]] = {
     "one-line": {},
     "one-r8": {"r": 8, "lora_alpha": 16},
@@ -176,17 +177,17 @@ def settings_row(profile: Profile) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trial(name: str, base: Profile, domain: str, seed: int, epochs: int, limit: int | None) -> dict[str, Any]:
-    """Train and measure."""
+def trial(
+    name: str, base: Profile, domain: str, seed: int, epochs: int, limit: int | None, work: Path
+) -> dict[str, Any]:
+    """Train, in a folder of `work`, and measure."""
     profile = changed_profile(name, base, epochs)
     student = load_student(profile)
     train, validation = (load_domain(domain, split).sessions[:limit] for split in ("train", "validation"))
     reader = profile_reader(profile, student, train) if profile.train.pair_weight else None
-    with tempfile.TemporaryDirectory() as folder:
-        made = train_expert(
-            student, train, Path(folder, name), config=profile.train, prompt=profile.prompt, reader=reader, seed=seed
-        )
-        model = load_expert(student, made.folder)
+    folder = work / profile.name / domain / f"{name}-seed{seed}"
+    made = train_expert(student, train, folder, config=profile.train, prompt=profile.prompt, reader=reader, seed=seed)
+    model = load_expert(student, made.folder)
     options = {"prompt": profile.prompt, "batch_size": profile.train.micro_batch_size}
     nats = answer_nats(student, validation, model=model, **options)
     known = LetterCounts(train) if profile.prompt.fmt == "letters" else ContentFree(train)
@@ -253,11 +254,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--limit", type=int, help="sessions of each split, for a try")
     parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--work", type=Path, default=WORK, help="where adapters and checkpoints are kept")
     args = parser.parse_args()
     FORMATS["titles"] = TITLES
     base = get_profile(args.profile)
     for name in args.trials:
-        row = trial(name, base, args.domain, args.seed, args.epochs, args.limit)
+        row = trial(name, base, args.domain, args.seed, args.epochs, args.limit, args.work)
         print(json.dumps(row), file=sys.stderr)
         known = json.loads(args.output.read_text(encoding="utf-8"))
         known["trials"] = [r for r in known["trials"] if r["trial"] != name] + [row]

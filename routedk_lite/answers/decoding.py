@@ -29,6 +29,9 @@ ROWS = {"cpu": 528, "cuda": 72}
 """Answers in one batch of samples. On a CPU larger caches take longer to move than to compute with: the toy student
 drew 32 answers in half the time from a quarter of the batch or less. On a GPU they must fit: 72 rows of short sessions
 took a student of eight billion weights 14 GB in all (`benchmarks/gpu.py`)."""
+SLOT_ROWS = ROWS | {"cpu": 33}
+"""The same where most of an answer is given. The pieces between choices differ in length from session to session, and
+those of one session don't: 32 answers to one session at a time need no padding, and keep a core busy as well."""
 
 
 T = TypeVar("T", "Answer", "Samples")
@@ -230,8 +233,9 @@ def sample_bundles(
         if not ok:
             raise ValueError(f"{name} = {value!r}: must be {rule}")
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
-    size = max(1, min(decode.batch_size, ROWS.get(model.device.type, ROWS["cuda"]) // (n + 1)))
     slots = get_format(prompt.fmt).slots
+    rows = SLOT_ROWS if slots else ROWS
+    size = max(1, min(decode.batch_size, rows.get(model.device.type, rows["cuda"]) // (n + 1)))
     read = None if slots else _Reader(model, tokenizer, prompt.fmt)
     batches = list(prompt_batches(sessions, tokenizer, prompt, size, context))
 

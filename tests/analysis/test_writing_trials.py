@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 from conftest import load_script
 
 from routedk_lite.answers.partitions import bundles_of, partitions
-from routedk_lite.config import PromptConfig
+from routedk_lite.config import PairConfig, PromptConfig, get_profile
 from routedk_lite.data.formats import FORMATS
 from routedk_lite.data.sessions import Session
 from routedk_lite.student.examples import encode_example
@@ -61,3 +63,14 @@ def test_letters_expected_without_titles_are_a_distribution(trials):
     assert max(chances, key=chances.get) != ()
     two_pairs = [found for found in chances if sorted(map(len, found)) == [2, 2]]
     assert sum(chances[found] for found in two_pairs) > 0.5 * sum(chances.values())
+
+
+def test_a_trial_that_is_asked_for_again_does_not_train_again(trials, tmp_path):
+    toy = replace(get_profile("toy"), pairs=PairConfig(layer=2))
+    made = [trials.trial("one-numbers", toy, "toyshop", 0, 1, 8, tmp_path) for _ in range(2)]
+    folders = [path.parent for path in tmp_path.rglob("training.json")]
+    assert [folder.relative_to(tmp_path).parts for folder in folders] == [("toy", "toyshop", "one-numbers-seed0")]
+    trained = json.loads((folders[0] / "training.json").read_text())["seconds"]
+    assert [row["epochs"][0]["minutes"] for row in made] == [round(trained / 60, 1)] * 2
+    assert made[0] == made[1]
+    assert 0 < made[0]["epochs"][0]["nats"]
