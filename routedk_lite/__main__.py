@@ -335,7 +335,7 @@ def doctor() -> None:
 
 @data_app.command("fetch")
 def data_fetch(
-    domain: options.DomainName = None,
+    domain: Annotated[str | None, typer.Option(help="electronic, clothing or food; by default all three.")] = None,
     raw: Annotated[bool, typer.Option(help="The raw SIGIR 2022 files as well (for statistics).")] = True,
 ) -> None:
     """Download the public data into the cache, and verify it."""

@@ -78,7 +78,8 @@ def landing(records: Sequence[RunRecord]) -> Landing:
         RecordError: predictions are missing or changed, or made from other sessions than those at hand.
         DownloadError: the public sessions are neither cached nor to be had.
     """
-    records = [record for record in records if record.domain in DOMAINS]  # not of somebody's own
+    # Not of somebody's own sessions, and not of the toy shop, which everybody runs to try a command.
+    records = [record for record in records if record.domain in (*PUBLIC_DOMAINS, "habits")]
     profile = main_profile(records)
     scores = tuple(scored(records))
     own = [s for s in scores if s.profile == profile]

@@ -82,13 +82,16 @@ def _find(config: StudentConfig, work: Path) -> Path:
 
 def _from_hub(config: StudentConfig, brought: str | None) -> Path:
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     print(f"Fetching {config.file} of {config.id} from the model hub, once …", file=sys.stderr)
     try:
         path = Path(hf_hub_download(config.id, config.file, revision=config.revision))
     except OSError as error:  # the hub's errors are OSErrors as well
         if error.errno == errno.ENOSPC:
-            raise
+            raise DownloadError(
+                f"the disk of the hub's cache, {HF_HUB_CACHE}, is full. Make room, or set HF_HOME to a larger disk."
+            ) from error
         looked = f"ROUTEDK_STUDENTS = {brought} does not hold it" if brought else "ROUTEDK_STUDENTS is not set"
         raise DownloadError(
             f"cannot fetch {config.file} of {config.id} (revision {config.revision or 'default'}): "

@@ -4,6 +4,7 @@ import types
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -154,7 +155,14 @@ def test_a_removed_package_that_was_loaded_needs_a_restart(old_torchao, capsys, 
 def test_colab_is_told_what_its_runtime_is_good_for(memory, profile, says, monkeypatch):
     card = types.SimpleNamespace(total_memory=(memory or 0) * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: card)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(total=16 * 2**30))
     assert says in notebook._on_colab("cuda" if memory else "cpu", profile)
+
+
+def test_colab_is_not_offered_what_its_memory_does_not_hold(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(total=int(12.7 * 2**30)))
+    said = notebook._on_colab("cpu", "smol")
+    assert "'toy'" in said and "qwen" not in said
 
 
 def test_the_first_cells_form_wins_over_the_environment(monkeypatch, tmp_path):

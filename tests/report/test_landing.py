@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -71,6 +72,11 @@ def test_five_rows_with_a_dash_and_one_note_for_what_was_not_run(records):
     assert [cell.strip() for cell in rows["RouteDK: three experts, one router"][1:]] == ["–", "–"]
     assert [cell.strip() for cell in rows["teacher"]] == ["–", "–", "–"]
     assert table.count("–: not run.") == 1 and "not run" not in "".join(map("".join, rows.values()))
+
+
+def test_who_tries_the_command_on_the_toy_shop_changes_no_page(records):
+    tried = replace(records[-1], profile="toy", domain="toyshop")
+    assert landing([*records, tried]).parts == landing(records).parts
 
 
 def test_the_papers_choice_stands_below_the_router_where_samples_are_kept(records, tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from dataclasses import replace
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -133,6 +134,17 @@ def test_a_disk_that_fills_up_while_writing_is_one_sentence_too(brought, monkeyp
     with pytest.raises(DownloadError, match=r"full\. Make room"):
         backbone.student_files(brought)
     assert [p for p in cache_dir("students").iterdir() if not p.name.endswith(".lock")] == []
+
+
+def test_a_full_disk_of_the_hubs_cache_names_the_hubs_variable(brought, monkeypatch):
+    def full(*args, **how):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.delenv("ROUTEDK_STUDENTS")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
+    with pytest.raises(DownloadError, match=r"hub's cache, .*, is full\..*HF_HOME") as caught:
+        backbone.student_files(brought)
+    assert "ROUTEDK_CACHE" not in str(caught.value)
 
 
 def test_a_converted_student_is_read_without_a_lock(brought, monkeypatch):
