@@ -36,7 +36,8 @@ class Decoded(NamedTuple):
     logits: Mapping[int, np.ndarray]
     """Session id → (items, items), of validation and answered sessions."""
     validation: Mapping[int, list[Bundle]]
-    """Answers to the sessions on which the decoder was fitted, by `cross_validated` decoders."""
+    """Answers to the sessions on which the decoder was fitted, by `cross_validated` decoders; empty where these are too
+    few for that."""
     answers: Mapping[int, list[Bundle]]
 
 
@@ -63,7 +64,10 @@ def decode_pairs(
     check_sizes([*validation, *sessions])  # before hours of reading
     train, fitted_on = list(train), read(validation)
     decoder = fit_decoder(fitted_on, validation, train, exact_weight=exact_weight)
-    held_out = cross_validated(fitted_on, validation, train=train, exact_weight=exact_weight)
+    try:
+        held_out = cross_validated(fitted_on, validation, train=train, exact_weight=exact_weight)
+    except ValueError:  # too few for folds: the decoder stands, how well it does on validation is not known
+        held_out = {}
     logits = read(sessions)
     answers = {s.id: decoder.decode(logits[s.id]) for s in sessions}
     return Decoded(decoder, {**fitted_on, **logits}, held_out, answers)

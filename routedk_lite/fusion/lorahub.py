@@ -149,7 +149,7 @@ def search_weights(
         seed: of the sessions that are drawn, and of the first simplex.
 
     Raises:
-        ValueError: another fusion, no sessions, or one too long.
+        ValueError: another fusion, no sessions, or one too long; pairs are asked for, and there is no reader.
     """
     from scipy.optimize import minimize
 
@@ -157,6 +157,8 @@ def search_weights(
         raise ValueError(f"{type(model.fusion).__name__} has no weights to search: give a model with LoraHub")
     sessions, config = list(sessions), config or RouterConfig()
     reader = reader if config.pair_weight else None
+    if config.pair_weight and reader is None:
+        raise ValueError(f"pair_weight = {config.pair_weight} without a PairReader: give reader, or set it to 0")
     if not sessions:
         raise ValueError("sessions is empty: the loss is measured on at least one training session")
     chosen = random.Random(seed).sample(sessions, min(n_examples, len(sessions)))
@@ -179,11 +181,16 @@ def search_weights(
     n = len(model.adapters)
     axes = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))[0]
     simplex = np.concatenate([np.zeros((1, n)), STEP * axes])
-    training = model.training
+    training, before = model.training, model.weigher.w.clone()
     model.eval()
     options = {"initial_simplex": simplex, "maxfev": evaluations, "xatol": 1e-3, "fatol": 1e-4}
-    minimize(objective, simplex[0], method="Nelder-Mead", bounds=[(-BOUND, BOUND)] * n, options=options)
-    model.train(training)
+    try:
+        minimize(objective, simplex[0], method="Nelder-Mead", bounds=[(-BOUND, BOUND)] * n, options=options)
+    except BaseException:
+        model.weigher.w.copy_(before)
+        raise
+    finally:
+        model.train(training)
     best, w = min(met, key=lambda one: one[0])
     model.weigher.w.copy_(torch.as_tensor(w, dtype=torch.float32))
     return Found(tuple(float(one) for one in w), best, tuple(value for value, _ in met))

@@ -258,6 +258,10 @@ def train_fusion(
         trainer.names = model.expert_names
         with _unchanged_after_an_error(model.weigher):
             history, seconds = run_trainer(trainer)
+        # On a GPU the Trainer has put a forward with autocast over the model's own; a model whose training is found
+        # finished has none, and both must answer alike.
+        for name in ("forward", "_original_forward"):
+            vars(model).pop(name, None)
         signs = []
         if trainer.statistics is not None:
             losses = [row["eval_loss"] for row in history if "eval_loss" in row]

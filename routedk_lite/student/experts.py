@@ -6,7 +6,8 @@ Every expert is an ordinary PEFT adapter; what distinguishes experts is only the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ from .starting import Start, start_from
 from .summaries import finished_summary, one_at_a_time, write_summary
 from .trainer import SessionTrainer
 from .training import low_precision, make_trainer, run_trainer
+from .unchanged import left_as_it_was
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -139,8 +141,7 @@ def train_expert(
         first = start and start.folder()  # before this adapter stands on the student
         if teacher is not None:
             _ask(teacher, train, student, work, config, progress=progress)
-        model = _add_adapter(student, config, seed)
-        try:
+        with left_as_it_was(student.model), _unloaded(_add_adapter(student, config, seed)) as model:
             if first is not None:
                 start_from(model, first)
             trainer = make_trainer(
@@ -175,17 +176,21 @@ def train_expert(
                     write_summary(target / "training.json", summary, ADAPTER_FILES)
                 remove(work)
             trainer.accelerator.wait_for_everyone()
-        finally:
-            model.unload()
         return ExpertResult(folder, history, summary["seconds"], summary["tokens_per_second"])
 
 
-def _ask(teacher: Start, train: TaughtExamples, student: Student, *where: Any, progress: bool) -> None:
-    model = load_expert(student, teacher.folder())
+@contextmanager
+def _unloaded(model: PeftModel) -> Iterator[PeftModel]:
+    """The student with its adapter, which comes off when the block ends."""
     try:
-        train.ask(model, student, *where, progress=progress)
+        yield model
     finally:
         model.unload()
+
+
+def _ask(teacher: Start, train: TaughtExamples, student: Student, *where: Any, progress: bool) -> None:
+    with _unloaded(load_expert(student, teacher.folder())) as model:
+        train.ask(model, student, *where, progress=progress)
 
 
 class _AfterEpoch(TrainerCallback):

@@ -142,6 +142,8 @@ def make_trainer(
         report_to="none",
         disable_tqdm=True,
     )
+    # With several GPUs a Trainer would cut batches apart along their first axis, which `logits_to_keep` has none of.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     check_tokens([row["input_ids"] for row in [*train.plain, *valid.plain]], student.model, student.tokenizer)
     pad = pad_token(student.model, student.tokenizer)
     trainable = [p for p in model.parameters() if p.requires_grad]

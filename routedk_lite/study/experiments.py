@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,13 +218,18 @@ def decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
     )
     answering = time.perf_counter() - began
     names = ("prior_weight", "scale", "shift", "exact_weight")
-    validation = evaluate(found.validation, splits["validation"], protocol="strict")
+    analysis = {}
+    if found.validation:
+        validation = evaluate(found.validation, splits["validation"], protocol="strict")
+        analysis["validation"] = {"f1": round(validation.f1, 5), "exact_match": round(validation.exact_match, 5)}
+    with suppress(ValueError):  # a few sessions of one's own may have pairs of one kind alone
+        auc = {name: round(pair_auc(found.logits, sessions), 5) for name, sessions in splits.items()}
+        analysis["pair_auc"] = auc
     return {
         "answers": plain(found.answers),
         "analysis": {
             "decoder": {name: round(getattr(found.decoder, name), 5) for name in names},
-            "pair_auc": {name: round(pair_auc(found.logits, sessions), 5) for name, sessions in splits.items()},
-            "validation": {"f1": round(validation.f1, 5), "exact_match": round(validation.exact_match, 5)},
+            **analysis,
         },
         "attachments": {},
         "answer_seconds": answering,

@@ -112,7 +112,7 @@ def model_digest(student: Student, model: PreTrainedModel | RoutedModel) -> str:
     elif hasattr(model, "peft_config"):
         from peft import get_peft_model_state_dict
 
-        experts = [_hashed(get_peft_model_state_dict(model))]
+        experts = [_hashed(get_peft_model_state_dict(model, save_embedding_layers=False))]
     return digest(student.info.sha256, student.info.dtype, experts)
 
 

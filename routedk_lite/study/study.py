@@ -5,15 +5,17 @@ A study knows nothing of stages. `stages` plans them, `pipeline` runs them.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
 from ..answers.answering import profile_reader
+from ..answers.partitions import LARGEST
 from ..config import Profile, get_profile
 from ..data.domains import load_domain
 from ..data.own import domain_name, folder_for
-from ..data.sessions import PUBLIC_DOMAINS, Domain
+from ..data.sessions import PUBLIC_DOMAINS, DataError, Domain, Session
 from ..locks import launched_together
 from ..student.backbone import Student, load_student
 from ..student.pairs import PairReader
@@ -96,15 +98,46 @@ class Study:
 
     @property
     def has_knowledge(self) -> bool:
-        """Whether a teacher has said anything about the training sessions; about one's own perhaps not yet."""
-        return self.folder is None or has_knowledge(self.folder)
+        """Whether a teacher has spoken about all training sessions; about one's own perhaps not yet, or not of all."""
+        return self.folder is None or (has_knowledge(self.folder) and not self._untold)
+
+    @cached_property
+    def _untold(self) -> list[Session]:
+        """Training sessions of one's own about which a teacher that was asked has said nothing."""
+        known = load_knowledge(self.source).reasoning
+        return [session for session in self.split("train") if session.id not in known]
+
+    @cached_property
+    def too_long(self) -> Session | None:
+        """A session of one's own with more products than a decoder of pairs can take; no public one has so many."""
+        for name in ("validation", "test") if self.folder is not None else ():
+            with suppress(DataError):  # a folder may lack a split that is not needed
+                for session in self.split(name):
+                    if len(session) > LARGEST:
+                        return session
+        return None
 
     @property
     def note(self) -> str:
         """What a plan leaves out, and how it is made up for; empty if nothing is left out."""
-        if self.has_knowledge:
-            return ""
-        return f"Left out is all that needs a teacher's knowledge of {self.domain}: {how_to_distil(self.folder)}."
+        parts = []
+        if self.folder is not None and not has_knowledge(self.folder):
+            parts.append(
+                f"Left out is all that needs a teacher's knowledge of {self.domain}: {how_to_distil(self.folder)}."
+            )
+        elif not self.has_knowledge:
+            parts.append(
+                f"Left out is all that needs a teacher's knowledge of {self.domain}: its reasoning.jsonl says nothing "
+                f"about {len(self._untold)} training sessions, the first of them {self._untold[0].called}. Run "
+                "`routedk distill --kind reasoning` again without --limit (what was answered is not asked again), or "
+                "take these sessions out of the training split and run it again."
+            )
+        if self.too_long is not None and self.profile.answers == "consensus":
+            parts.append(
+                f"Left out is decoding titles' similarities: session {self.too_long.called} has {len(self.too_long)} "
+                f"products, a decoder takes {LARGEST}."
+            )
+        return " ".join(parts)
 
     @cached_property
     def knowledge(self) -> Knowledge:

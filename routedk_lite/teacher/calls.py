@@ -87,7 +87,7 @@ class CallCache:
         if paths and not _read(paths[-1])["answer"]:
             path = paths[-1]
         else:
-            path = self._path(sha256_json(request), len(paths) + 1)
+            path = self._path(sha256_json(request), _number(paths[-1]) + 1 if paths else 1)
         self._write(path, record)
         return record
 
@@ -126,13 +126,18 @@ class CallCache:
 
     def _paths(self, request: Mapping[str, Any]) -> Iterator[Path]:
         """The files of a request, the oldest first."""
-        key, number = sha256_json(request), 1
-        while (path := self._path(key, number)).exists():
-            yield path
-            number += 1
+        first = self._path(sha256_json(request), 1)  # which may have been deleted, since it was damaged
+        later = first.parent.glob(f"{first.stem}-*.json")
+        yield from filter(Path.exists, [first])
+        yield from sorted(later, key=_number)
 
     def _path(self, key: str, number: int) -> Path:
         return self.folder / key[:2] / (f"{key}.json" if number == 1 else f"{key}-{number}.json")
+
+
+def _number(path: Path) -> int:
+    """Which answer to its request a file holds, counted from 1."""
+    return int(path.stem.partition("-")[2] or 1)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def read_address(base_url: str) -> Address:
         raise ValueError(f"base_url = {shown!r}: must be {problem}")
     login = (unquote(parts.username or ""), unquote(parts.password or ""))
     return Address(
-        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
+        f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}",
         host,
         login if any(login) else None,
         dict(parse_qsl(parts.query, keep_blank_values=True)),
@@ -248,8 +248,8 @@ def _key_trouble(address: Address, variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key and not address.is_local and not address.login:
         said = (
-            f"{variable} is not set: put the key for {address.endpoint} into this environment variable (any text will "
-            "do for an endpoint that asks for none)"
+            f"{variable} is not set: put the key for {address.endpoint} into this environment variable (for an "
+            "endpoint that asks for none: x)"
         )
         return said.replace("is not set", "is blank", 1) if os.environ.get(variable) else said
     headers = os.environ.get("OPENAI_CUSTOM_HEADERS", "")

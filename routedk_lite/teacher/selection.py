@@ -163,7 +163,13 @@ def accumulate_domains(
         for id_, entry in part.reasoning.items():
             cited = tuple(named[rule] for rule in entry.rules)
             reasoning[_shifted_id(id_, place)] = entry._replace(rules=cited)
-    return whole, Knowledge(domain=joined, rules=rules, reasoning=reasoning)
+    return whole, Knowledge(domain=joined, rules=rules, reasoning=reasoning, provenance=_numbering(knowledge))
+
+
+def _numbering(parts: Sequence[Knowledge]) -> dict[str, str]:
+    """How joined texts name items, as a provenance says it; patterns name none."""
+    explicit = {part.explicit for part in parts if any(entry.text for entry in part.reasoning.values())}
+    return {"items": "explicit"} if explicit == {True} else {}
 
 
 def _shifted(session: Session, place: int) -> Session:
@@ -207,4 +213,4 @@ def accumulate_formats(*formats: Knowledge) -> Knowledge:
         text = "\n".join(entry.text for entry in entries if entry.text)
         cited = tuple(rule for entry in entries for rule in entry.rules)
         reasoning[id_] = Reasoning(text, cited, any(entry.noisy for entry in entries))
-    return Knowledge(domain=first.domain, rules=rules, reasoning=reasoning)
+    return Knowledge(domain=first.domain, rules=rules, reasoning=reasoning, provenance=_numbering(formats))

@@ -63,6 +63,19 @@ def test_no_validation_session_is_answered_by_a_decoder_that_saw_it(splits, monk
         answering.cross_validated({}, sessions[:1], train=[])
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_few_validation_sessions_fit_a_decoder_that_nobody_has_cross_validated(splits, n):
+    def read(sessions):
+        return {s.id: 24.0 * s.together() - 12 for s in sessions}
+
+    mixed = next(s for s in splits["validation"] if 0 < s.together().sum() < len(s) ** 2)
+    bundled = {"intents": (), "why": ()}
+    alike = [replace(s, bundles=(frozenset(range(1, len(s) + 1)),), **bundled) for s in splits["train"][: n - 1]]
+    few = [mixed, *(replace(s, id=10**6 + k) for k, s in enumerate(alike))]
+    found = answering.decode_pairs(read, splits["test"], train=splits["train"], validation=few)
+    assert found.validation == {} and found.answers.keys() == {s.id for s in splits["test"]}
+
+
 def test_pairs_that_know_the_truth_are_decoded_into_it(splits):
     def read(sessions):
         return {s.id: 24.0 * s.together() - 12 for s in sessions}

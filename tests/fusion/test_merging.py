@@ -8,6 +8,8 @@ import torch
 from adapted import close, learned, logits
 from peft.utils.merge_utils import dare_ties
 
+from routedk_lite.config import RouterConfig
+from routedk_lite.fusion import lorahub
 from routedk_lite.fusion.furina import Furina, directed, row_lengths
 from routedk_lite.fusion.fusion import Average, OneHot, Static
 from routedk_lite.fusion.knots import DareTies, Knots, common_basis
@@ -233,10 +235,31 @@ def test_the_search_finds_lower_losses_and_is_repeatable(tiny_student, alike, se
     model.unload()
 
 
+def test_a_search_that_is_stopped_leaves_the_model_as_it_was(tiny_student, alike, sessions, monkeypatch):
+    model = RoutedModel(tiny_student.model, alike, LoraHub())
+    search_weights(model, tiny_student, sessions, n_examples=2, evaluations=5)
+    model.train()
+    before, calls = model.weigher.w.clone(), []
+
+    def stopped(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return torch.tensor(1.0 / len(calls))
+
+    monkeypatch.setattr(lorahub, "batch_loss", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        search_weights(model, tiny_student, sessions, n_examples=2, seed=3)
+    assert torch.equal(model.weigher.w, before) and model.training
+    model.unload()
+
+
 def test_a_search_needs_lorahub_and_sessions(tiny_student, alike, sessions):
     model = RoutedModel(tiny_student.model, alike, LoraHub())
     with pytest.raises(ValueError, match="sessions is empty"):
         search_weights(model, tiny_student, [])
+    with pytest.raises(ValueError, match="pair_weight = 1.0 without a PairReader"):
+        search_weights(model, tiny_student, sessions, config=RouterConfig(pair_weight=1.0))
     model = RoutedModel(model.unload(), alike, Average())
     with pytest.raises(ValueError, match="Average has no weights to search"):
         search_weights(model, tiny_student, sessions)

@@ -48,6 +48,7 @@ def test_the_t4_profile_trains_routes_and_answers_in_four_bits(profile, tmp_path
     student = load_student(profile, device="cpu")
     assert student.info.quantization == "nf4"
     options = {"prompt": profile.prompt, "reader": profile_reader(profile, student, train), "progress": False}
+    before = {name: weight.dtype for name, weight in student.model.named_parameters()}
     folders = []
     for kind in ("none", "rules"):
         told = KnowledgeConfig(kind=kind, place=profile.place)
@@ -55,6 +56,8 @@ def test_the_t4_profile_trains_routes_and_answers_in_four_bits(profile, tmp_path
         trained = train_expert(student, few, tmp_path / kind, **settings, **options)
         assert np.isfinite([entry["loss"] for entry in trained.history if "loss" in entry]).all()
         folders.append(trained.folder)
+    after = {name: weight.dtype for name, weight in student.model.named_parameters()}
+    assert after == before, "a process that finds its expert trained never widens a weight"
     adapters = [read_adapter(folder) for folder in folders]
     assert all(update.b.abs().max() > 0 for a in adapters for update in a.modules.values()), "every module learned"
 

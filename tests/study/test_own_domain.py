@@ -135,6 +135,33 @@ def test_knowledge_of_sessions_that_have_changed_is_refused(mine, study):
         _ = study(mine).knowledge
 
 
+def test_knowledge_of_some_sessions_alone_stops_nothing_that_needs_none(mine, study):
+    path = told(mine) / "reasoning.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-2]) + "\n")
+    one = study(mine)
+    assert not any("rules" in stage.name for stage in one.stages)
+    assert "says nothing about 2 training sessions, the first of them 's " in one.note and "--limit" in one.note
+    assert [r.run for r in one.run(only=["floor-whole"])] == ["floor-whole"]
+    with pytest.raises(ValueError, match="no stage 'rules-seed0'.*says nothing about 2 training sessions"):
+        one.run(only=["rules-seed0"])
+
+
+def test_a_session_too_long_for_a_decoder_stops_no_study_that_needs_none(mine, study, tiny_profile):
+    rows = [f"long,{k},thing number {k},{k % 2}" for k in range(13)]
+    text = (mine / "test.csv").read_text()
+    header = text.splitlines()[0].split(",")
+    assert header[:4] == ["session", "item", "title", "bundle"]
+    blank = "," * (len(header) - 4)
+    (mine / "test.csv").write_text(text + "".join(f"{row}{blank}\n" for row in rows))
+    taken = replace(tiny_profile, decode=replace(tiny_profile.decode, choose="consensus"))
+    assert taken.answers == "consensus"
+    one = study(mine, taken)
+    assert "decode-tfidf" not in {stage.name for stage in one.stages}
+    assert "session 'long' has 13 products, a decoder takes 12" in one.note
+    assert "decode-tfidf" in {stage.name for stage in study(make(mine.parent / "other"), taken).stages}
+
+
 def test_a_teacher_is_asked_about_a_folder(mine):
     with pytest.raises(DataError, match="mine holds no rules.json: distil rules into it first"):
         distill(ScriptedTeacher(), "reasoning", str(mine), mine)

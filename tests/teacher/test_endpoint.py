@@ -267,6 +267,8 @@ def test_the_key_comes_from_the_environment_and_loopback_needs_none(make, server
     monkeypatch.delenv("OPENAI_API_KEY")
     assert ask(make(), TALKS[:1])
     far = ChatTeacher("m", base_url="https://host.example/v1", key_variable="HOST_KEY")
+    same = ChatTeacher("m", base_url="https://host.example/v1/", key_variable="HOST_KEY")
+    assert same.name == far.name, "a slash at the end makes no other teacher"
     assert not far.is_local and far.known(TALKS[0], 50) is None
     with pytest.raises(TeacherError, match="HOST_KEY is not set: put the key for https://host.example/v1"):
         ask(far, TALKS[:1])

@@ -331,6 +331,20 @@ def test_answers_of_several_models_stand_beside_each_other(tmp_path):
     assert cache.get({"q": 1}) == "c" and len(list(tmp_path.rglob("*.json"))) == 3
 
 
+def test_a_damaged_answer_that_was_deleted_hides_no_later_one(tmp_path):
+    cache = CallCache(tmp_path)
+    for answer in ("a", "b"):
+        cache.put({"q": 1}, answer)
+    first = min(tmp_path.rglob("*.json"), key=lambda path: len(path.name))
+    first.write_text("{")
+    with pytest.raises(TeacherError, match="not a stored answer .*delete it"):
+        cache.get({"q": 1})
+    first.unlink()
+    assert cache.get({"q": 1}) == "b"
+    cache.put({"q": 1}, "c")
+    assert cache.get({"q": 1}) == "c" and [one["answer"] for one in cache.usable({"q": 1})] == ["b", "c"]
+
+
 def test_answers_that_cannot_be_kept_are_not_asked_for(server, tmp_path):
     (tmp_path / "calls").write_text("")
     with pytest.raises(TeacherError, match="calls: answers cannot be kept here .*set ROUTEDK_CACHE to another folder"):

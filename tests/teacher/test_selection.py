@@ -199,6 +199,16 @@ def test_accumulated_formats_are_told_one_after_the_other():
     assert accumulate_formats(teacher).sha256 == teacher.sha256
 
 
+def test_joined_knowledge_still_knows_that_item_numbers_follow_the_word_item():
+    food, clothing = make_domain("food", 3), make_domain("clothing", 3)
+    patterns = knowledge_of(food, ("P1",), text="")
+    numbered = replace(knowledge_of(food, text="Items 1 and 3 are 2 GB cards"), provenance={"items": "explicit"})
+    assert accumulate_formats(patterns, numbered).explicit and not accumulate_formats(patterns).explicit
+    other = replace(knowledge_of(clothing), provenance={"items": "explicit"})
+    assert accumulate_domains([food, clothing], [numbered, other])[1].explicit
+    assert not accumulate_domains([food, clothing], [knowledge_of(food), knowledge_of(clothing)])[1].explicit
+
+
 def test_formats_that_do_not_go_together_are_refused():
     food, clothing = make_domain("food", 3), make_domain("clothing", 3)
     with pytest.raises(ValueError, match="formats is empty"):

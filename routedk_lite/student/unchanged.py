@@ -1,0 +1,41 @@
+"""What a training does to its student beside the adapter, and its undoing.
+
+PEFT prepares a student in four bits for training by casting norms, embeddings and the vocabulary's matrix to float32,
+and switches activation checkpointing on. Unloading the adapter undoes neither, so a student that was trained on would
+answer a little differently from one that was only loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@contextmanager
+def left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
+    """When the block ends, the model's own weights have their types again, and checkpointing is off if it was off.
+
+    The weights are frozen and were only widened, so casting them back restores them exactly.
+    """
+    types = {name: weight.dtype for name, weight in model.named_parameters()}
+    recomputes = _recomputes(model)
+    try:
+        yield
+    finally:
+        for name, weight in model.named_parameters():
+            if weight.dtype != types.get(name, weight.dtype):
+                weight.data = weight.data.to(types[name])
+        if _recomputes(model) and not recomputes:
+            # Earlier versions of transformers know the second name alone.
+            off = getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable
+            off()
+            if hasattr(model, "_require_grads_hook"):  # what lets gradients pass frozen embeddings
+                model.disable_input_require_grads()
+
+
+def _recomputes(model: PreTrainedModel) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
