@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """When the block ends, the model's own weights have their types again, and checkpointing is off if it was off.
+    """When the block ends, the model's own weights have their types again, and what was added for checkpointing is
+    gone.
 
     The weights are frozen and were only widened, so casting them back restores them exactly.
     """
     types = {name: weight.dtype for name, weight in model.named_parameters()}
-    recomputes = _recomputes(model)
+    recomputes, hooks = _recomputes(model), model.get_input_embeddings()._forward_hooks
+    kept = set(hooks)
     try:
         yield
     finally:
@@ -33,8 +35,9 @@ def left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
             # Earlier versions of transformers know the second name alone.
             off = getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable
             off()
-            if hasattr(model, "_require_grads_hook"):  # what lets gradients pass frozen embeddings
-                model.disable_input_require_grads()
+        # What lets gradients pass frozen embeddings; a model that is told twice forgets the first.
+        for added in hooks.keys() - kept:
+            del hooks[added]
 
 
 def _recomputes(model: PreTrainedModel) -> bool:

@@ -16,6 +16,7 @@ from stopped import Stop, stop_at, timeless
 from routedk_lite.config import RouterConfig
 from routedk_lite.data.prompts import build_prompt, encode_prompt
 from routedk_lite.files import sha256_folder
+from routedk_lite.fusion import routing
 from routedk_lite.fusion.arrow import Arrow
 from routedk_lite.fusion.flow import Hard, LoraFlow
 from routedk_lite.fusion.furina import Furina
@@ -99,6 +100,20 @@ def test_only_the_fusion_learns_and_the_loss_falls(routed, train, sessions, fusi
 
 
 @pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
+def test_a_forward_that_the_trainer_put_over_the_models_own_goes_again(routed, train, monkeypatch):
+    model, run = routed(), routing.run_trainer
+
+    def run_with_autocast(trainer):
+        found = run(trainer)
+        trainer.model._original_forward = trainer.model.forward
+        trainer.model.forward = lambda *args, **options: pytest.fail("no model that is loaded has this forward")
+        return found
+
+    monkeypatch.setattr(routing, "run_trainer", run_with_autocast)
+    train(model)
+    assert model(input_ids=torch.tensor([[5, 6, 7]])).logits.isfinite().all()
+
+
 def test_the_log_tells_what_alpha_does(routed, train, tiny_student, sessions):
     model = routed()
     found = train(model)

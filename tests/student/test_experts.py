@@ -11,12 +11,14 @@ from routedk_lite.config import KnowledgeConfig, PromptConfig
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.parsing import parse_answer
 from routedk_lite.files import sha256_folder
+from routedk_lite.student import experts, training
 from routedk_lite.student.backbone import load_student
 from routedk_lite.student.batches import IGNORE, AnswerCollator, LengthGroupedSampler
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import load_expert, save_expert, train_expert
 from routedk_lite.student.optimizer import MasterAdamW
 from routedk_lite.student.training import answer_loss
+from routedk_lite.student.unchanged import left_as_it_was
 from routedk_lite.teacher.knowledge import load_knowledge
 
 
@@ -207,9 +209,43 @@ def test_no_sessions_is_an_error(tiny_student, tiny_profile, tmp_path):
         train_expert(tiny_student, [], tmp_path / "x", config=tiny_profile.train)
 
 
-def test_missing_gradients_are_an_error_not_silence(train, monkeypatch):
-    from routedk_lite.student import training
+class OfTwo(training.TrainingArguments):
+    """Those of a machine with two GPUs."""
 
+    def __post_init__(self):
+        super().__post_init__()
+        self._n_gpu = 2
+
+
+def test_of_several_gpus_one_trains(train, monkeypatch):
+    used, run = [], experts.run_trainer
+    monkeypatch.setattr(training, "TrainingArguments", OfTwo)
+    monkeypatch.setattr(experts, "run_trainer", lambda trainer: (used.append(trainer.args.n_gpu), run(trainer))[1])
+    train()
+    assert used == [1]
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_what_a_training_does_to_the_student_is_undone(tiny_student, recomputes):
+    model = tiny_student.model.to(torch.bfloat16).requires_grad_(False)
+    if recomputes:
+        model.gradient_checkpointing_enable()
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    hooked = model.get_input_embeddings()(torch.tensor([[1]])).requires_grad
+    with pytest.raises(KeyboardInterrupt), left_as_it_was(model):
+        for weight in model.parameters():  # as PEFT prepares a student in four bits
+            weight.data = weight.data.float()
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()
+        model.enable_input_require_grads()
+        raise KeyboardInterrupt
+    after = dict(model.named_parameters())
+    assert all(after[name].dtype == torch.bfloat16 and torch.equal(after[name], w) for name, w in before.items())
+    assert any(getattr(m, "gradient_checkpointing", False) for m in model.modules()) == recomputes
+    assert model.get_input_embeddings()(torch.tensor([[1]])).requires_grad == hooked == recomputes
+
+
+def test_missing_gradients_are_an_error_not_silence(train, monkeypatch):
     def detached(outputs, labels, num_items_in_batch=None):
         return torch.ones((), requires_grad=True) * 1
 
