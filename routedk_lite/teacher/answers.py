@@ -99,7 +99,8 @@ def read_reasoning(text: str, session: Session, rules: Mapping[str, Rule]) -> Re
     """
     answer = json_object(text, "reasoning")
     words, cited = _words(_field(answer, "reasoning", str)), _field(answer, "rules", list)
-    if len(words.split()) > 2 * REASONING_WORDS[1]:
+    bundled = frozenset().union(*session.bundles)
+    if len(words.split()) > 2 * REASONING_WORDS[1] + len(bundled):  # every one of these must be named
         raise UnreadableReply(f"reasoning has {len(words.split())} words; write at most {REASONING_WORDS[1]}")
     if not cited or not all(isinstance(rule, str) and rule in rules for rule in cited):
         raise UnreadableReply(f"rules is {_short(cited)}; name one to three of {', '.join(rules)}")
@@ -110,7 +111,7 @@ def read_reasoning(text: str, session: Session, rules: Mapping[str, Rule]) -> Re
     named = {int(words[a:b]) for a, b in item_references(words, 10**9, explicit=True)}
     if wrong := sorted(n for n in named if n > len(session)):
         raise UnreadableReply(f"reasoning names item {wrong[0]}, and the items are numbered 1 to {len(session)}")
-    if unnamed := sorted(frozenset().union(*session.bundles) - named):
+    if unnamed := sorted(bundled - named):
         raise UnreadableReply(f"reasoning does not name {items_text(unnamed)}; name every item of a bundle")
     return Reasoning(words, tuple(dict.fromkeys(cited)), _field(answer, "noisy", bool))
 

@@ -43,7 +43,7 @@ from routedk_lite.teacher.knowledge import (
 from routedk_lite.teacher.objects import UnreadableReply
 from routedk_lite.teacher.patterns import load_patterns, mine_patterns
 from routedk_lite.teacher.recording import FILES, distill, export_recorded, folder_plan, write_knowledge, write_patterns
-from routedk_lite.teacher.teaching import FEEDBACK, ask_bundles, ask_reflection, feedback
+from routedk_lite.teacher.teaching import FEEDBACK, ask_bundles, ask_reasoning, ask_reflection, feedback
 
 TRAIN, TEST = load_domain("toyshop", "train"), load_domain("toyshop", "test")
 RULES = {"R1": Rule("R1", "other", "Be brave.", "It helped."), "R2": Rule("R2", "other", "Be kind.", "It helped.")}
@@ -178,6 +178,13 @@ def test_reasoning_that_students_could_not_use_is_refused(change, problem):
     with pytest.raises(UnreadableReply) as error:
         read_reasoning(json.dumps(answer), SESSION, RULES)
     assert problem in str(error.value)
+
+
+def test_reasoning_about_a_long_session_may_name_all_its_items():
+    names = tuple(f"thing {n}" for n in range(80))
+    long = replace(SESSION, items=names, titles=names, bundles=(frozenset(range(1, 81)),), intents=(), why=())
+    question = ask_reasoning(long, RULES)
+    assert question.read(question.typical).text.startswith("Items 1, 2, ")
 
 
 def test_good_reasoning_can_be_renumbered():
