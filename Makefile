@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 # DATA=no builds without fetching the public sessions (14 MB, once).
 DATA ?=
-# Arguments for pytest, e.g. PYTEST_ARGS="-k metrics -n 4". Two processes take half the time, and up to 4 GB together.
+# Arguments for pytest, e.g. PYTEST_ARGS="-k metrics -n 4". Two processes use two cores.
 PYTEST_ARGS ?= -n 2 --dist worksteal
 
 VENV := .venv

@@ -25,7 +25,7 @@ from ..student.backbone import Student
 from ..student.batches import AnswerCollator
 from ..student.examples import encode_example
 from ..student.generation import pad_token
-from ..student.pairs import PairReader, pairs_at
+from ..student.pairs import PairReader, needed_reader, pairs_at
 from ..student.training import batch_loss
 from ..teacher.knowledge import Knowledge
 from .measurable import measurable
@@ -132,9 +132,7 @@ def knowledge_losses(
             f"n_batches = {n_batches}, batch_size = {batch_size}: needs both 1 or more, and {wanted} sessions of "
             f"the {len(sessions)} given"
         )
-    if config.pair_weight and reader is None:
-        raise ValueError(f"pair_weight = {config.pair_weight} without a PairReader: give one, or set the weight to 0")
-    reader = reader if config.pair_weight else None
+    reader = needed_reader(config, reader)
     chosen = [sessions[i] for i in generator.permutation(len(sessions))[:wanted]]
     collate = AnswerCollator(pad_token(student.model, student.tokenizer), pairs=reader is not None)
     losses = {}

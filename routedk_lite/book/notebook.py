@@ -260,11 +260,11 @@ def _on_colab(device: str, profile: str) -> str:
     """What this runtime is good for, and how to get more out of it."""
     import torch
 
-    from ..report.doctor import verdict
+    from ..report.doctor import missing
 
     if device == "cpu":
-        runs = [name for name in ("toy", "smol", "qwen") if not verdict(get_profile(name)).startswith("no")]
-        fits, more = tuple(runs), "For a GPU: Runtime → Change runtime type → T4 GPU."
+        fits = tuple(name for name in ("toy", "smol", "qwen") if not missing(get_profile(name)))
+        more = "For a GPU: Runtime → Change runtime type → T4 GPU."
     elif torch.cuda.get_device_properties(0).total_memory < LARGE_GPU:
         fits, more = ("t4",), 'It is too small for profile = "paper" (8B parameters).'
     else:

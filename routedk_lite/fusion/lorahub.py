@@ -26,8 +26,9 @@ from ..student.backbone import Student
 from ..student.batches import AnswerCollator
 from ..student.examples import encode_example
 from ..student.generation import pad_token
-from ..student.pairs import PairReader, pairs_at
+from ..student.pairs import PairReader, needed_reader, pairs_at
 from ..student.training import batch_loss
+from ..student.unchanged import unchanged_after_an_error
 from .base import Fusion, Weigher
 from .layers import RoutedLinear
 
@@ -156,9 +157,7 @@ def search_weights(
     if not isinstance(model.fusion, LoraHub):
         raise ValueError(f"{type(model.fusion).__name__} has no weights to search: give a model with LoraHub")
     sessions, config = list(sessions), config or RouterConfig()
-    reader = reader if config.pair_weight else None
-    if config.pair_weight and reader is None:
-        raise ValueError(f"pair_weight = {config.pair_weight} without a PairReader: give reader, or set it to 0")
+    reader = needed_reader(config, reader)
     if not sessions:
         raise ValueError("sessions is empty: the loss is measured on at least one training session")
     chosen = random.Random(seed).sample(sessions, min(n_examples, len(sessions)))
@@ -181,14 +180,12 @@ def search_weights(
     n = len(model.adapters)
     axes = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))[0]
     simplex = np.concatenate([np.zeros((1, n)), STEP * axes])
-    training, before = model.training, model.weigher.w.clone()
+    training = model.training
     model.eval()
     options = {"initial_simplex": simplex, "maxfev": evaluations, "xatol": 1e-3, "fatol": 1e-4}
     try:
-        minimize(objective, simplex[0], method="Nelder-Mead", bounds=[(-BOUND, BOUND)] * n, options=options)
-    except BaseException:
-        model.weigher.w.copy_(before)
-        raise
+        with unchanged_after_an_error(model.weigher):
+            minimize(objective, simplex[0], method="Nelder-Mead", bounds=[(-BOUND, BOUND)] * n, options=options)
     finally:
         model.train(training)
     best, w = min(met, key=lambda one: one[0])

@@ -33,6 +33,7 @@ from ..student.summaries import finished_summary, one_at_a_time, write_summary
 from ..student.texts import Text, encode_text_example, is_text, text_prompt_ids
 from ..student.trainer import SessionTrainer
 from ..student.training import make_trainer, run_trainer
+from ..student.unchanged import unchanged_after_an_error
 from ..unfinished import remove
 from .fusion import Dynamic
 from .lorahub import LoraHub
@@ -256,7 +257,7 @@ def train_fusion(
             reader=reader,
         )
         trainer.names = model.expert_names
-        with _unchanged_after_an_error(model.weigher):
+        with unchanged_after_an_error(model.weigher):
             history, seconds = run_trainer(trainer)
         # On a GPU the Trainer has put a forward with autocast over the model's own; a model whose training is found
         # finished has none, and both must answer alike.
@@ -284,17 +285,6 @@ def train_fusion(
         for sign in signs:
             warnings.warn(sign, stacklevel=2)
         return FusionResult(folder, history, seconds, tuple(signs))
-
-
-@contextmanager
-def _unchanged_after_an_error(weigher: torch.nn.Module) -> Iterator[None]:
-    """Whoever trains the same model again, after a stop, begins where the first training began."""
-    before = {name: value.clone() for name, value in weigher.state_dict().items()}
-    try:
-        yield
-    except BaseException:
-        weigher.load_state_dict(before)
-        raise
 
 
 def _check_texts(lessons: Sequence[Lesson], config: RouterConfig) -> None:

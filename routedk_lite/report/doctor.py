@@ -57,20 +57,25 @@ def _room(cache: Path) -> str:
 
 def verdict(profile: Profile) -> str:
     """Whether a profile can run here, or what is missing."""
+    if lacking := missing(profile):
+        return "no: " + ", ".join(lacking)
+    return "yes" if is_cached(profile.student) else "yes, after fetching the student"
+
+
+def missing(profile: Profile) -> list[str]:
+    """What a profile needs and this machine has not; empty where it can run."""
     import psutil
     import torch
 
-    on_gpu, missing = profile.student.load_in_4bit, []
+    on_gpu, lacking = profile.student.load_in_4bit, []
     if on_gpu and not torch.cuda.is_available():
-        missing.append("no GPU")
+        lacking.append("no GPU")
     else:
         memory = torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total
         if memory < USABLE * profile.memory_gb * 2**30:
-            missing.append(
+            lacking.append(
                 f"{memory / 2**30:.0f} GB of {'GPU ' * on_gpu}memory, a machine with {profile.memory_gb:g} needed"
             )
     if on_gpu and importlib.util.find_spec("bitsandbytes") is None:
-        missing.append("bitsandbytes (pip install 'routedk-lite[gpu]')")
-    if missing:
-        return "no: " + ", ".join(missing)
-    return "yes" if is_cached(profile.student) else "yes, after fetching the student"
+        lacking.append("bitsandbytes (pip install 'routedk-lite[gpu]')")
+    return lacking

@@ -141,7 +141,7 @@ def train_expert(
         first = start and start.folder()  # before this adapter stands on the student
         if teacher is not None:
             _ask(teacher, train, student, work, config, progress=progress)
-        with left_as_it_was(student.model), _unloaded(_add_adapter(student, config, seed)) as model:
+        with left_as_it_was(student.model), unloaded(_add_adapter(student, config, seed)) as model:
             if first is not None:
                 start_from(model, first)
             trainer = make_trainer(
@@ -180,8 +180,8 @@ def train_expert(
 
 
 @contextmanager
-def _unloaded(model: PeftModel) -> Iterator[PeftModel]:
-    """The student with its adapter, which comes off when the block ends."""
+def unloaded(model: PeftModel) -> Iterator[PeftModel]:
+    """The student with its adapter, from `load_expert`; when the block ends the adapter comes off."""
     try:
         yield model
     finally:
@@ -189,7 +189,7 @@ def _unloaded(model: PeftModel) -> Iterator[PeftModel]:
 
 
 def _ask(teacher: Start, train: TaughtExamples, student: Student, *where: Any, progress: bool) -> None:
-    with _unloaded(load_expert(student, teacher.folder())) as model:
+    with unloaded(load_expert(student, teacher.folder())) as model:
         train.ask(model, student, *where, progress=progress)
 
 
@@ -217,7 +217,7 @@ def save_expert(model: PeftModel, student: Student, folder: str | Path) -> None:
 
 
 def load_expert(student: Student, folder: str | Path) -> PeftModel:
-    """Put a trained expert on its student; `.unload()` on the result takes it off again.
+    """Put a trained expert on its student; `.unload()` on the result, or `unloaded`, takes it off again.
 
     Raises:
         ValueError: the adapter was trained on another student.

@@ -100,6 +100,17 @@ def make_reader(
     return PairReader(config, total / max(count, 1))
 
 
+def needed_reader(config: OptimizerConfig, reader: PairReader | None) -> PairReader | None:
+    """The reader that a loss asks for; `None` where pairs have no weight in it.
+
+    Raises:
+        ValueError: they have one, and there is no reader.
+    """
+    if config.pair_weight and reader is None:
+        raise ValueError(f"pair_weight = {config.pair_weight} without a PairReader: give one, or set the weight to 0")
+    return reader if config.pair_weight else None
+
+
 def pairs_at(config: OptimizerConfig, reader: PairReader | None) -> str:
     """Where a training reads the states of items (`PairConfig.at`)."""
     return reader.config.at if reader is not None and config.pair_weight else "titles"

@@ -1,4 +1,4 @@
-"""What a training does to its student beside the adapter, and its undoing.
+"""What a training does to a model beside what it is for, and its undoing.
 
 PEFT prepares a student in four bits for training by casting norms, embeddings and the vocabulary's matrix to float32,
 and switches activation checkpointing on. Unloading the adapter undoes neither, so a student that was trained on would
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -38,6 +39,17 @@ def left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
         # What lets gradients pass frozen embeddings; a model that is told twice forgets the first.
         for added in hooks.keys() - kept:
             del hooks[added]
+
+
+@contextmanager
+def unchanged_after_an_error(learner: nn.Module) -> Iterator[None]:
+    """Whoever trains the same module again, after a stop, begins where the first training began."""
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    try:
+        yield
+    except BaseException:
+        learner.load_state_dict(before)
+        raise
 
 
 def _recomputes(model: PreTrainedModel) -> bool:

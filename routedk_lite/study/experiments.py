@@ -25,7 +25,7 @@ from ..fusion.routed import RoutedModel
 from ..fusion.routing import FusionResult
 from ..fusion.shipping import unpack_expert
 from ..locks import locked
-from ..student.experts import ExpertResult, load_expert, train_expert
+from ..student.experts import ExpertResult, load_expert, train_expert, unloaded
 from ..student.starting import Start
 from .joint import joint_start, train_joint
 from .kept import Answered, model_digest
@@ -140,11 +140,8 @@ def asked_alone(
 ) -> dict[str, Any]:
     """The record's fields of an expert that was trained in `spent` seconds of this run; `more`: of `answers_of`."""
     _ = study.reader  # is made on the student as it is
-    model = load_expert(study.student, result.folder)
-    try:
+    with unloaded(load_expert(study.student, result.folder)) as model:
         answered = answers_of(study, model, f"{name}-{key}", context, **more)
-    finally:
-        model.unload()
     return {
         **answered,
         "student": asdict(study.student.info),
@@ -218,19 +215,16 @@ def decoded(study: Study, read: ReadPairs) -> dict[str, Any]:
     )
     answering = time.perf_counter() - began
     names = ("prior_weight", "scale", "shift", "exact_weight")
-    analysis = {}
-    if found.validation:
-        validation = evaluate(found.validation, splits["validation"], protocol="strict")
-        analysis["validation"] = {"f1": round(validation.f1, 5), "exact_match": round(validation.exact_match, 5)}
+    analysis: dict[str, Any] = {"decoder": {name: round(getattr(found.decoder, name), 5) for name in names}}
     with suppress(ValueError):  # a few sessions of one's own may have pairs of one kind alone
         auc = {name: round(pair_auc(found.logits, sessions), 5) for name, sessions in splits.items()}
         analysis["pair_auc"] = auc
+    if found.validation:
+        validation = evaluate(found.validation, splits["validation"], protocol="strict")
+        analysis["validation"] = {"f1": round(validation.f1, 5), "exact_match": round(validation.exact_match, 5)}
     return {
         "answers": plain(found.answers),
-        "analysis": {
-            "decoder": {name: round(getattr(found.decoder, name), 5) for name in names},
-            **analysis,
-        },
+        "analysis": analysis,
         "attachments": {},
         "answer_seconds": answering,
     }

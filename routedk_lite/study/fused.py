@@ -21,7 +21,7 @@ from ..fusion.routing import trace_alpha, train_fusion
 from ..fusion.shipping import unpack_fusion
 from ..fusion.statistics import routing_statistics
 from ..locks import locked
-from ..student.experts import load_expert
+from ..student.experts import load_expert, unloaded
 from .experiments import answers_of, experts, made_from, train, training_fields
 from .fusing import fusions
 from .variants import train_variant
@@ -127,11 +127,8 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """One draw of N answers per session, and the votes among fewer and fewer of them."""
     name = config["model"]
     if name in experts(study):
-        model = load_expert(study.student, train(study, name).folder)
-        try:
+        with unloaded(load_expert(study.student, train(study, name).folder)) as model:
             answered = sampled(study, model, f"voting-{name}-{key}")
-        finally:
-            model.unload()
     else:
         with routed(study, name) as (model, _):
             answered = sampled(study, model, f"voting-{name}-{key}")

@@ -141,9 +141,7 @@ def _without_student(study: Study) -> Iterator[Planned]:
             continue
         config = {"similarity": name}
         yield Planned(f"cluster-{name}", "clusters of titles", "floor", None, config, preliminaries.clustering)
-        # Who decodes pairs is told which session is too long; who takes a consensus needs no decoder.
-        decodes = study.profile.answers == "consensus" and study.too_long is None
-        if decodes or study.profile.answers == "pairs":
+        if study.profile.answers in ("pairs", "consensus") and study.undecoded is None:
             about = "similarities of titles, decoded as a student's pairs are"
             config = {"similarity": name, "exact_weight": study.profile.decode.exact_weight}
             yield Planned(f"decode-{name}", about, "floor", None, config, preliminaries.decoded_similarity)

@@ -104,13 +104,22 @@ class Study:
     @cached_property
     def _untold(self) -> list[Session]:
         """Training sessions of one's own about which a teacher that was asked has said nothing."""
-        known = load_knowledge(self.source).reasoning
-        return [session for session in self.split("train") if session.id not in known]
+        return [session for session in self.split("train") if session.id not in self._told.reasoning]
 
     @cached_property
-    def too_long(self) -> Session | None:
-        """A session of one's own with more products than a decoder of pairs can take; no public one has so many."""
-        for name in ("validation", "test") if self.folder is not None else ():
+    def _told(self) -> Knowledge:
+        """What a teacher has said, not yet held against the sessions."""
+        return load_knowledge(self.source)
+
+    @cached_property
+    def undecoded(self) -> Session | None:
+        """A session of one's own with more products than a decoder of pairs takes, where nothing depends on a decoder.
+
+        A study that decodes pairs is told which session that is; one that takes a consensus goes without. No public
+        session has so many products.
+        """
+        own = self.folder is not None and self.profile.answers == "consensus"
+        for name in ("validation", "test") if own else ():
             with suppress(DataError):  # a folder may lack a split that is not needed
                 for session in self.split(name):
                     if len(session) > LARGEST:
@@ -132,9 +141,9 @@ class Study:
                 "`routedk distill --kind reasoning` again without --limit (what was answered is not asked again), or "
                 "take these sessions out of the training split and run it again."
             )
-        if self.too_long is not None and self.profile.answers == "consensus":
+        if self.undecoded is not None:
             parts.append(
-                f"Left out is decoding titles' similarities: session {self.too_long.called} has {len(self.too_long)} "
+                f"Left out is decoding titles' similarities: session {self.undecoded.called} has {len(self.undecoded)} "
                 f"products, a decoder takes {LARGEST}."
             )
         return " ".join(parts)
@@ -147,7 +156,7 @@ class Study:
             ValueError: the domain has none.
             DataError: a file is missing or malformed, or does not go with the sessions.
         """
-        found = load_knowledge(self.source)
+        found = self._told
         if self.folder is not None:
             check_current(self.folder, found.provenance.get("reasoning", ""), self.split("train"))
             check_knowledge(found, self.split("train"))

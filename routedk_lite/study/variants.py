@@ -21,7 +21,7 @@ from ..config import KNOWLEDGE_KINDS, KNOWLEDGE_PLACES, KnowledgeConfig
 from ..data.domains import load_domain
 from ..data.formats import get_format
 from ..data.sessions import PUBLIC_DOMAINS, Domain, Session
-from ..student.experts import ExpertResult, load_expert, train_expert
+from ..student.experts import ExpertResult, load_expert, train_expert, unloaded
 from ..teacher.incontext import in_context
 from ..teacher.kinds import fit_kinds
 from ..teacher.knowledge import Knowledge, Reasoning, load_knowledge
@@ -172,14 +172,11 @@ def _one_domain(study: Study, variant: Variant, name: str) -> tuple[Domain, Know
 def _chosen(study: Study, variant: Variant, sessions: Domain) -> Sequence[Session]:
     difficulty = None
     if variant.strategy == "difficulty":
-        model = load_expert(study.student, train(study, "base").folder)
-        try:
+        with unloaded(load_expert(study.student, train(study, "base").folder)) as model:
             nats = answer_nats(
                 study.student, sessions, model=model, prompt=study.profile.prompt,
                 batch_size=study.profile.train.micro_batch_size, progress=study.progress,
             )  # fmt: skip
-        finally:
-            model.unload()
         difficulty = difficulty_of(sessions.sessions, nats)
     return select(sessions, variant.share, variant.strategy, seed=study.seed, difficulty=difficulty)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class CallCache:
             TeacherError: it cannot be written.
         """
         record = {"request": request, "answer": answer, **more}
-        paths = list(self._paths(request))
+        paths = self._paths(request)
         if paths and not _read(paths[-1])["answer"]:
             path = paths[-1]
         else:
@@ -124,12 +124,12 @@ class CallCache:
             "to another folder."
         )
 
-    def _paths(self, request: Mapping[str, Any]) -> Iterator[Path]:
+    def _paths(self, request: Mapping[str, Any]) -> list[Path]:
         """The files of a request, the oldest first."""
-        first = self._path(sha256_json(request), 1)  # which may have been deleted, since it was damaged
-        later = first.parent.glob(f"{first.stem}-*.json")
-        yield from filter(Path.exists, [first])
-        yield from sorted(later, key=_number)
+        first = self._path(sha256_json(request), 1)
+        # Looked for and not counted: a damaged one may have been deleted.
+        found = [path for name in (first.stem, f"{first.stem}-[0-9]*") for path in first.parent.glob(f"{name}.json")]
+        return sorted(found, key=_number)
 
     def _path(self, key: str, number: int) -> Path:
         return self.folder / key[:2] / (f"{key}.json" if number == 1 else f"{key}-{number}.json")

@@ -99,7 +99,6 @@ def test_only_the_fusion_learns_and_the_loss_falls(routed, train, sessions, fusi
     assert all(p.grad is None or p in set(model.weigher.parameters()) for p in model.parameters())
 
 
-@pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
 def test_a_forward_that_the_trainer_put_over_the_models_own_goes_again(routed, train, monkeypatch):
     model, run = routed(), routing.run_trainer
 
@@ -114,6 +113,7 @@ def test_a_forward_that_the_trainer_put_over_the_models_own_goes_again(routed, t
     assert model(input_ids=torch.tensor([[5, 6, 7]])).logits.isfinite().all()
 
 
+@pytest.mark.filterwarnings("ignore:the validation loss:UserWarning")
 def test_the_log_tells_what_alpha_does(routed, train, tiny_student, sessions):
     model = routed()
     found = train(model)
