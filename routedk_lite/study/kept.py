@@ -65,7 +65,8 @@ class Spent:
 def timed(partial: Path) -> Iterator[tuple[list[Any], Keep, Spent]]:
     """As `appending`, with what the rows have taken: noted beside them, so that a run that goes on adds to it.
 
-    Waiting for another process does not count.
+    The note comes first: rows that are kept are never answered again, so nobody would write it after them. Time between
+    a note and a kill counts twice. Waiting for another process does not count.
     """
     path = partial.with_suffix(".seconds.json")
     with appending(partial) as (rows, keep):
@@ -76,9 +77,9 @@ def timed(partial: Path) -> Iterator[tuple[list[Any], Keep, Spent]]:
         spent, started = Spent(before, before), time.perf_counter()
 
         def keep_timed(new: Iterable[Any]) -> None:
-            keep(new)
             spent.seconds = before + time.perf_counter() - started
             write_json(path, {"seconds": round(spent.seconds, 3)})
+            keep(new)
 
         yield rows, keep_timed, spent
 

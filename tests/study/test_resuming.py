@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routedk_lite.answers.decoding import Answer, Samples
+from routedk_lite.study import kept
 from routedk_lite.study.votes import resumed
+from routedk_lite.unfinished import ENDING
 
 
 def answer(id_: int, draw: int = 0) -> Answer:
@@ -53,15 +55,37 @@ def test_wherever_it_was_cut_off_the_rest_is_answered(tmp_path_factory, stop_aft
     one, other = study(tmp_path_factory.mktemp("cut")), study(tmp_path_factory.mktemp("whole"))
     with pytest.raises(KeyboardInterrupt):
         resumed(one, "x", Samples, Teller(stop_after))
-    kept = one.work / "x.partial.jsonl"
-    content = kept.read_bytes()
-    kept.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    partial = one.work / "x.partial.jsonl"
+    content = partial.read_bytes()
+    partial.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     teller = Teller()
     assert resumed(one, "x", Samples, teller).answers == resumed(other, "x", Samples, Teller()).answers
-    assert kept.read_bytes() == (other.work / "x.partial.jsonl").read_bytes()
+    assert partial.read_bytes() == (other.work / "x.partial.jsonl").read_bytes()
     assert 5 - stop_after <= teller.batches <= 5
     again = [resumed(s, "x", Samples, Teller(0)).answers for s in (one, other)]
     assert again[0] == again[1], "nothing is asked again"
+
+
+@pytest.mark.parametrize("killed_at", range(1, 6))
+def test_a_kill_while_the_time_is_noted_leaves_nothing_behind(tmp_path, monkeypatch, killed_at):
+    """Of the last batch too, after which nothing is left to be answered."""
+    noted, real = [], kept.write_json
+
+    def note(path: Path, value: dict) -> None:
+        noted.append(value["seconds"])
+        if len(noted) == killed_at:  # a kill leaves the file in the making; an error would have removed it
+            path.with_name(f".{path.name}{ENDING}").write_text('{"sec')
+            raise KeyboardInterrupt
+        real(path, value)
+
+    monkeypatch.setattr(kept, "write_json", note)
+    with pytest.raises(KeyboardInterrupt):
+        resumed(study(tmp_path), "x", Samples, Teller())
+    found = resumed(study(tmp_path), "x", Samples, Teller())
+    assert [one.id for one in found.answers] == list(range(9))
+    assert not [path.name for path in tmp_path.iterdir() if ENDING in path.name]
+    assert json.loads((tmp_path / "x.partial.seconds.json").read_text()) == {"seconds": round(found.seconds, 3)}
+    assert len(noted) == 6, "every batch once, and once more the one whose note was cut off"
 
 
 def test_two_who_want_the_same_answers_ask_once(tmp_path):
