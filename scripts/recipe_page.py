@@ -183,6 +183,7 @@ WRITTEN = {
     "one-line": ("letters", "1"),
     "one-nopair": ("letters, no pair loss", "1"),
     "one-numbers": ("lists of numbers", "1"),
+    "one-line-again": ("letters, repeated", "1"),
     "one-titles": ("lists of short titles", "1"),
     "one-r8": ("letters, rank 8", "1"),
     "one-r64": ("letters, rank 64", "1"),
