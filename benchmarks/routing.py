@@ -60,7 +60,8 @@ class Bench:
         self.args = args
         self.folder = Path(tempfile.mkdtemp())
         self.train = load_domain(args.domain, "train").sessions[:TRAIN_SESSIONS]
-        self.test = load_domain(args.domain, "test").sessions[: args.sessions]
+        test = load_domain(args.domain, "test").sessions  # sorted by length: take short and long ones alike
+        self.test = test[:: max(1, len(test) // args.sessions)][: args.sessions]
 
     def adapters(self, n: int, rank: int = RANK) -> list[Path]:
         """PEFT folders of n random adapters."""
@@ -242,8 +243,10 @@ def main() -> None:
     output = FOLDER / f"routing-{args.profile}.json"
     known_before = args.only and output.exists()
     kept = json.loads(output.read_text(encoding="utf-8")) if known_before else {"runs": {}, "trained_expert": False}
-    votes = any(name.startswith(("answers", "voters")) for name in wanted)
-    if kept["runs"] and votes and bool(args.expert) != kept["trained_expert"]:
+    votes_wanted, votes_kept = (
+        any(name.startswith(("answers", "voters")) for name in n) for n in (wanted, kept["runs"])
+    )
+    if votes_wanted and votes_kept and bool(args.expert) != kept["trained_expert"]:
         parser.error("--expert: the votes that are kept were measured otherwise; name the same expert, or none")
     runs: dict[str, list[dict[str, float]]] = kept["runs"] | {name: [] for name in wanted}
     about = surroundings() | {"domain": args.domain, "sessions": args.sessions}

@@ -167,15 +167,16 @@ def group_difference(
         in_first: (sessions,)
 
     Raises:
-        ValueError: a group is empty, a value is not finite, or a shape or setting makes no sense.
+        ValueError: a group has fewer than two sessions, a value is not finite, or a shape or setting makes no sense.
     """
     from scipy.stats import permutation_test
 
     _check_settings(n_draws, confidence)
     values, first = _finite("values_by_seed", values_by_seed, dims=(2,)), np.asarray(in_first, dtype=bool)
-    if first.shape != values.shape[1:] or first.all() or not first.any():
+    if first.shape != values.shape[1:] or min(first.sum(), (~first).sum()) < 2:
         raise ValueError(
-            f"in_first has shape {first.shape} and marks {first.sum()}: mark some of the sessions, not all"
+            f"in_first has shape {first.shape} and marks {first.sum()} of {values.shape[1]} sessions: a group of fewer "
+            "than two has no spread"
         )
     groups = values[:, first], values[:, ~first]
     if len(values) > 1:

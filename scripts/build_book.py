@@ -37,7 +37,7 @@ INDEX = BUILD / "html" / "index.html"
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
-CODE = ("routedk_lite", "results", "pyproject.toml", "constraints.txt")
+CODE = ("routedk_lite", "results", "claims.yml", "pyproject.toml", "constraints.txt")
 """What the outputs of a notebook depend on, besides its own cells."""
 PAGES = ("book", "notebooks", "_config.yml", "_toc.yml")
 """What the pages depend on, besides the outputs."""

@@ -88,7 +88,9 @@ def in_words(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         return "not recorded"
     few, most = seeds[0], seeds[-1]
     counted = f"{few} to {most} seeds" if few < most else f"{few} seeds" if few > 1 else "one seed"
-    return f"recorded, {counted}" + (": intervals count sessions only" if few == 1 else "")
+    if few > 1:
+        return f"recorded, {counted}"
+    return f"recorded, {counted}: {'with one seed, ' * (most > 1)}intervals count sessions only"
 
 
 def recorded_by(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:

@@ -68,7 +68,7 @@ def seen(records: Iterable[RunRecord], profile: str, chosen: Sequence[ChoiceScor
         if f.is_compared:
             question, run = PAIRS[f.comparison.label]
             numbers = f.estimate, f.low, f.high, f.n_seeds or 1
-            time = _time(records, run, f.domain) if question == FEWER else None
+            time = _time(f.records, run) if question == FEWER else None
             found.append(Seen(question, f.comparison.label, f.domain, *numbers, time))
     for c in chosen:
         d = c.difference
@@ -77,12 +77,15 @@ def seen(records: Iterable[RunRecord], profile: str, chosen: Sequence[ChoiceScor
     return found
 
 
-def _time(records: Sequence[RunRecord], run: str, domain: str) -> float:
-    """Seconds a session of one run as a multiple of the router's, means over the seeds of each."""
-    one, router = (
-        [seconds_a_session(r) for r in records if r.domain == domain and without_seed(r.run) == name]
-        for name in (run, ROUTER)
-    )
+def _time(compared: Sequence[RunRecord], run: str) -> float | None:
+    """Seconds a session of one run as a multiple of the router's, means over the seeds of each.
+
+    Nothing where a record does not say how long answering alone has taken: what else a stage does differs from run to
+    run.
+    """
+    if any(record.answer_seconds is None for record in compared):
+        return None
+    one, router = ([seconds_a_session(r) for r in compared if without_seed(r.run) == name] for name in (run, ROUTER))
     return sum(one) / len(one) / (sum(router) / len(router))
 
 

@@ -219,6 +219,8 @@ def _comparison(entry: Any, where: str) -> Comparison:
     sizes = found.voters
     if sizes is not None and (len(sizes) != 2 or not all(isinstance(n, int) and n >= 1 for n in sizes)):
         raise ClaimError(f"{where}: voters = {list(sizes)}: must be two numbers of answers, for a and for b")
+    if sizes is not None and not found.metric.startswith("strict "):
+        raise ClaimError(f"{where}: metric = {found.metric!r}: votes are counted under the strict protocol alone")
     return found
 
 

@@ -51,7 +51,7 @@ def compare(claim: Claim, comparison: Comparison, domain: str, shelf: Shelf, n_d
     every = ", ".join(runs)
     if not seeds:
         return Finding(comparison, domain, (), hindrance=f"no seed is recorded for all of {every}")
-    kinds = {seed: _kinds_of_machine(_at(run, seed) for run in runs.values()) for seed in seeds}
+    kinds = {seed: kinds_of_machine(_at(run, seed) for run in runs.values()) for seed in seeds}
     seeds = [seed for seed in seeds if len(kinds[seed]) < 2]
     if not seeds:
         ran = " and ".join(next(iter(kinds.values())))
@@ -90,8 +90,9 @@ def _varying(comparison: Comparison, domain: str, shelf: Shelf, n_draws: int) ->
     weights = np.stack([_weight(record, comparison.expert, shelf.test(domain)) for record in runs.values()])
     lengths = np.array([len(session) for session in shelf.test(domain)])
     many = lengths > np.median(lengths)
-    if not many.any():
-        return Finding(comparison, domain, (), hindrance="no session has more products than the median")
+    if many.sum() < 2:
+        few = "no session has" if not many.any() else "a single session has"
+        return Finding(comparison, domain, (), hindrance=f"{few} more products than the median")
     found = group_difference(weights, many, generator=np.random.default_rng(0), n_draws=n_draws)
     return Finding(
         comparison,
@@ -120,7 +121,7 @@ def _common(sides: Sequence[Mapping[int | None, np.ndarray]]) -> list[int | None
     return sorted(set.intersection(*seeded)) if seeded else [None]
 
 
-def _kinds_of_machine(records: Iterable[RunRecord]) -> list[str]:
+def kinds_of_machine(records: Iterable[RunRecord]) -> list[str]:
     """What students computed in, and on what. Their difference would hold that of the machines, too."""
     kinds = []
     for record in records:
@@ -186,6 +187,8 @@ class Shelf:
                 self._scores[key] = getattr(per_session(self.answers(record), test, protocol), name).astype(float)
             else:
                 samples = [Samples.from_json(row) for row in load_attachment(record, "samples")]
+                if voters > (drawn := min(len(one.drawn) for one in samples)):
+                    raise ClaimError(f"{record.path}: voters = {voters}: only {drawn} answers a session were drawn")
                 chance = np.random.default_rng(0)
                 self._scores[key], _ = resampled_scores(samples, test, voters, generator=chance, metric=name)
         return self._scores[key]

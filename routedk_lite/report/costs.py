@@ -3,10 +3,12 @@
 - student: seconds a session, times what so many cores and so much memory cost a second;
 - teacher: tokens of the question times the price of a token read, plus tokens of the answer times that of one written.
 
-Seconds, cores and memory come from the run records, without training. Tokens are those of `teacher.distillation`: the
-question that a live teacher is asked about each test session, and an answer of the usual length, at four characters a
-token. Prices are published ones, with their sources and the day on which they were read. Both sides are ranges: of
-machines from a spare one to one on demand, of teachers from the cheapest to the dearest listed.
+Seconds, cores and memory come from the run records: seconds of answering or, where a record does not say them, of all
+but training; memory at the peak of the whole run, a router's training included. Tokens are those of
+`teacher.distillation`: the question that a live teacher is asked about each test session, and an answer of the usual
+length, at four characters a token. Prices are published ones, with their sources and the day on which they were read.
+Both sides are ranges: of machines from a spare one to one on demand, of teachers from the cheapest to the dearest
+listed.
 
 The student is cheaper if even its high end lies below the teacher's low end, and it is not if even its low end lies
 above the teacher's high end; else that is not decided. Seeds are not waited for: what a run takes hardly depends on

@@ -150,6 +150,9 @@ def _draw_comparison(axes: Axes, row: _Row) -> None:
             _draw_arrow(axes, finding.estimate, y, colour)
             continue
         axes.plot([finding.low, finding.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt", zorder=2)
+        for end, mark, goes_on in ((-LIMIT, "<", finding.low < -LIMIT), (LIMIT, ">", finding.high > LIMIT)):
+            if goes_on:
+                axes.plot(end, y, mark, color=colour, markersize=4, clip_on=False, zorder=3)
         face = colour if finding.is_judged else LIGHT["ground"]
         axes.plot(finding.estimate, y, MARKS[place], color=colour, markerfacecolor=face, markersize=5, zorder=3)
 

@@ -44,7 +44,8 @@ class Finding(NamedTuple):
     p_value: float = float("nan")
     """Of the difference from what the test asks for, not corrected."""
     p_holm: float = float("nan")
-    """Corrected over the claim's comparisons and domains; NaN where nothing is judged."""
+    """Corrected over the claim's deciding comparisons and domains; not corrected where the comparison decides nothing,
+    and NaN where nothing is judged."""
     n_seeds: int | None = None
     """Seeds that both sides have; `None` where nothing is left to chance."""
     detectable: float = float("nan")

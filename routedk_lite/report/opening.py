@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ..data.sessions import PUBLIC_DOMAINS
 from ..study.records import RunRecord, without_seed
+from .costs import Cost
 from .findings import (
     AS_CLAIMED,
     DOES_NOT,
@@ -58,12 +59,18 @@ def found_sentences(
 
 def what_became_of_claims(judgements: Sequence[Judgement]) -> Sentence:
     """How many claims have which verdict, and where those that are not judged lead so far."""
-    found: dict[str, int] = {}
+    found: dict[tuple[str, str], int] = {}
     for judgement in judgements:
-        verdict = judgement.verdict.partition(" (")[0]
+        verdict, _, domains = judgement.verdict.partition(" (")
         if verdict in _VERBS:
-            found[verdict] = found.get(verdict, 0) + 1
-    counts = [f"{found[v]} {verbs[found[v] > 1]}" for v, verbs in _VERBS.items() if v in found]
+            key = verdict, " (not in all domains yet)" if domains else ""
+            found[key] = found.get(key, 0) + 1
+    counts = [
+        f"{found[v, part]} {verbs[found[v, part] > 1]}{part}"
+        for v, verbs in _VERBS.items()
+        for part in ("", " (not in all domains yet)")
+        if (v, part) in found
+    ]
     n, n_not_run = len(judgements), sum(judgement.verdict == NOT_RUN for judgement in judgements)
     n_left = n - sum(found.values()) - n_not_run
     for number, what in ((n_left, "not judged yet"), (n_not_run, "not run, or only in part")):
@@ -75,17 +82,19 @@ def what_became_of_claims(judgements: Sequence[Judgement]) -> Sentence:
 
 
 def _so_far(judgements: Iterable[Judgement]) -> str:
-    """Titles of claims that lack seeds, by where they lead in all domains that were run."""
+    """Titles of claims that lack seeds, by where they lead in the domains in which they do."""
     leading: dict[str, list[str]] = {AS_CLAIMED: [], OTHER_WAY: [], NO_DIRECTION: [], "mixed": []}
     for judgement in judgements:
-        if not judgement.verdict.startswith(NOT_JUDGED):
+        waiting = [domain for domain, verdict in judgement.by_domain.items() if verdict.startswith(NOT_JUDGED)]
+        if not waiting:
             continue
-        found = {judgement.direction(domain) for domain in judgement.claim.domains} - {""}
+        found = {judgement.direction(domain) for domain in waiting}
         leading[found.pop() if len(found) == 1 else "mixed"].append(judgement.claim.title)
     parts = [f"*{word}*: {'; '.join(titles)}" for word, titles in leading.items() if titles]
     if parts:
         return f"Direction so far, where seeds are missing: {'. '.join(parts)}."
-    return "" if any(j.verdict == NOT_RUN for j in judgements) else "Each has the seeds that it needs."
+    everywhere = all(verdict in _VERBS for judgement in judgements for verdict in judgement.by_domain.values())
+    return "Each has the seeds that it needs." if everywhere else ""
 
 
 def what_it_costs(judgements: Iterable[Judgement]) -> Sentence | None:
@@ -99,10 +108,10 @@ def what_it_costs(judgements: Iterable[Judgement]) -> Sentence | None:
         headline = "Answering with the student is cheaper than asking even the cheapest teacher."
     elif len(dearer) == len(found):
         headline = "Answering with the student costs more than asking even the costliest teacher."
-    elif cheaper:
-        runs = listed(sorted({cost.pattern.removesuffix("-seed*") for cost in cheaper}))
+    elif surely := sorted({_run(cost) for cost in cheaper} - {_run(cost) for cost in found if cost not in cheaper}):
         headline = (
-            f"Whether the student is cheaper depends on the run: even the cheapest teacher costs more than {runs}."
+            "Whether the student is cheaper depends on what is run: even the cheapest teacher costs more than "
+            f"{listed(surely)}."
         )
     else:
         headline = "Whether the student is cheaper depends on which teacher it is compared with."
@@ -114,3 +123,8 @@ def what_it_costs(judgements: Iterable[Judgement]) -> Sentence | None:
     low, high = (1000 * end([getattr(cost, name) for cost in found]) for end, name in
                  ((min, "teacher_low"), (max, "teacher_high")))  # fmt: skip
     return Sentence(headline, f"Dollars per thousand sessions: {'; '.join(parts)}; a teacher, {low:.3f} to {high:.3f}.")
+
+
+def _run(cost: Cost) -> str:
+    """What was run, and where; all its seeds are one."""
+    return f"{cost.pattern.removesuffix('-seed*')} in {cost.domain}"

@@ -15,7 +15,8 @@ from .verdicts import Judgement
 
 SO_FAR = (
     "Not judged yet, because seeds are missing. The last column shows the direction so far. *detectable* is the "
-    "smallest true difference that this many sessions would probably show if seeds added no variance."
+    "smallest true difference that so much data would probably show: with one seed, as if seeds added no variance; "
+    "with two, by what these two say about it, which is little."
 )
 SELDOM = 0.9
 """A run that names a bundle in fewer sessions is pointed out."""
@@ -24,6 +25,10 @@ FORMULA = r"""In dollars a session, the student costs $s\,(n\,c + g\,m) / 3600$ 
 - $s$ seconds on $n$ cores with $g$ GB of memory, at a price of $c$ for a core and $m$ for a GB, both an hour;
 - $q$ tokens in the question and $a$ in the answer, at a price of $r$ per million tokens read and $w$ per million
   written."""
+MEASURED = (
+    "Seconds are those of answering or, where a record does not say them, of all but training. Memory is the peak of "
+    "the whole run; where the run trained its router, that is part of it."
+)
 
 
 def claim_section(claims: Claims, judgement: Judgement, folder: Path, *, anchor: str = "claim") -> str:
@@ -89,9 +94,9 @@ def _rule(claim: Claim) -> str:
     first = deciding[0]
     what = first.metric.replace("f1", "F1").replace("_", " ")
     rule = {
-        "greater": f"a − b above 0 in {what}; less than {first.margin:g} does not count",
+        "greater": f"a − b above 0 in {what}, unless the whole interval lies below {first.margin:g}",
         "not worse": f"a − b above −{first.margin:g} in {what}",
-        "varies": f"an expert's weight differs by {first.margin:g} or more",
+        "varies": f"an expert's weight differs, unless the whole interval lies within {first.margin:g} of 0",
     }[first.test]
     many = f"{'all' if claim.needs == 'all' else 'any'} of {len(deciding)} comparisons, " if len(deciding) > 1 else ""
     n_tests = len(deciding) * len(claim.domains)
@@ -126,7 +131,7 @@ def findings_table(findings: Iterable[Finding]) -> str:
             _p(f.p_holm),
             "–" if f.n_seeds is None else str(f.n_seeds),
             f"{f.detectable:.3f}" if f.detectable == f.detectable else "–",
-            verdict if f.comparison.decides else f"{verdict} (beside)",
+            verdict if f.comparison.decides else f"{verdict} (beside{', p not corrected' * f.is_judged})",
         ])  # fmt: skip
     return text_table(header, rows, text_columns=2, markdown=True)
 
@@ -161,7 +166,7 @@ def costs_parts(judgement: Judgement) -> list[str]:
         run: [domain for domain in judgement.claim.domains if (run, domain) not in found]
         for run in judgement.claim.costs
     }
-    parts = [FORMULA]
+    parts = [FORMULA, MEASURED]
     if rows:
         parts.append(text_table(header, rows, text_columns=2, markdown=True))
     if any(missing.values()):

@@ -217,7 +217,7 @@ def _fusing(against: Mapping[str, Sequence[Finding]]) -> str:
         return "It is not known yet whether the way of fusing experts matters."
     judged = {rival: [f for f in findings if f.is_judged] for rival, findings in known.items()}
     if not all(judged.values()):
-        seeds = _seed_count(max(f.n_seeds for findings in known.values() for f in findings))
+        seeds = _seed_count(min(f.n_seeds for findings in known.values() for f in findings if not f.is_judged))
         by_side: dict[str, list[str]] = {}
         for rival, findings in known.items():
             by_side.setdefault(_leads(findings), []).append(rival)
@@ -238,7 +238,11 @@ def _fusing(against: Mapping[str, Sequence[Finding]]) -> str:
 def _leads(findings: Sequence[Finding]) -> str:
     """Where the router lies so far; one word where domains agree."""
     sides = {side(f) for f in findings}
-    return sides.pop() if len(sides) == 1 else "in some domains apart from, in others not,"
+    if len(sides) == 1:
+        return sides.pop()
+    if {ABOVE, BELOW} <= sides:
+        return "above in some domains and below in others,"
+    return "in some domains apart from, in others not,"
 
 
 # --- whether it would be seen -------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ not run               a run is missing
 The margin of `not worse` is what may be lost: a claim with a loss that is real but smaller still replicates. Where a
 claim needs all of its comparisons, the lowest of their verdicts is the claim's, where it needs any of them, the
 highest, in this order: `does not replicate`, `no difference larger than the margin`, `real, but too small`,
-`not decided`, `replicates`. A claim about cost is judged by `costs`.
+`not decided`, `replicates`. What is undecided beside a difference that is real, but too small, leaves a claim that
+needs both undecided. A claim about cost is judged by `costs`.
 """
 
 from __future__ import annotations
@@ -83,12 +84,13 @@ class Judgement:
         found = list(self.by_domain.values())
         judged = [v for v in found if v in _RANKS]
         if not judged:
-            return next((v for v in found if v != NOT_RUN), NOT_RUN)
+            run = [v for v in found if v != NOT_RUN]
+            return next((v for v in run if v.startswith(NOT_JUDGED)), run[0] if run else NOT_RUN)
         counted = set(judged) - {NOT_DECIDED}
         if len(set(judged)) == 1:
             whole = judged[0]
-        elif counted == {DOES_NOT, NO_LARGER}:
-            whole = NOT_DECIDED if NOT_DECIDED in judged else DOES_NOT
+        elif counted in ({DOES_NOT, NO_LARGER}, {TOO_SMALL, NO_LARGER}):  # alike in what they do not show
+            whole = NOT_DECIDED if NOT_DECIDED in judged else min(counted, key=_RANKS.index)
         else:
             whole = DIFFERS if len(counted) > 1 else NOT_DECIDED
         return whole if len(judged) == len(found) else f"{whole} ({len(judged)} of {len(found)} domains)"
@@ -134,9 +136,11 @@ class Judgement:
         if waiting := [f for f in deciding if not f.is_judged]:
             return min(waiting, key=lambda f: f.n_seeds).verdict
         choose = max if self.claim.needs == "any" else min
-        chosen = choose((f.verdict for f in deciding), key=_RANKS.index)
-        alike = all(f.verdict in (NO_LARGER, TOO_SMALL) for f in deciding)
-        return DOES_NOT if chosen == NO_LARGER and not alike else chosen
+        found = {f.verdict for f in deciding}
+        chosen = choose(found, key=_RANKS.index)
+        if chosen == TOO_SMALL and NOT_DECIDED in found:
+            return NOT_DECIDED
+        return DOES_NOT if chosen == NO_LARGER and not found <= {NO_LARGER, TOO_SMALL} else chosen
 
     def _cost_in(self, domain: str) -> str:
         """The lowest verdict of all runs, where each is recorded."""

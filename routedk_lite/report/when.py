@@ -15,6 +15,8 @@ import numpy as np
 from ..data.sessions import PUBLIC_DOMAINS, Domain
 from ..statistics import GroupDifference, group_difference, holm
 from ..study.records import RunRecord, load_attachment, without_seed
+from .comparing import kinds_of_machine
+from .findings import SEEDS
 from .scores import ROUTER, STATIC, TEACHER, sessions_of, strict_scores
 from .sentences import between, plain, signed
 from .tables import text_table
@@ -22,6 +24,8 @@ from .tables import text_table
 MORE, EVEN, ERRS = "there are more products than the median", "α is more even than the median", "the teacher errs"
 LEVEL = 0.05
 """Of the corrected p value."""
+SMALLEST_GROUP = 5
+"""Sessions: the spread of fewer says nothing."""
 
 
 class Contrast(NamedTuple):
@@ -41,7 +45,9 @@ class Contrast(NamedTuple):
 
 
 def contrasts(records: Iterable[RunRecord], profile: str, *, n_draws: int = 10_000) -> list[Contrast]:
-    """Every contrast that the records of one profile allow; those whose groups would be empty are left out.
+    """Every contrast that the records of one profile allow; those with a group of very few sessions are left out.
+
+    A seed whose two runs come from different kinds of machine does not count.
 
     Args:
         records: all that are known.
@@ -56,7 +62,8 @@ def contrasts(records: Iterable[RunRecord], profile: str, *, n_draws: int = 10_0
     found = []
     for domain in PUBLIC_DOMAINS:
         runs = {run: _by_seed(records, domain, run) for run in (ROUTER, STATIC)}
-        seeds = sorted(runs[ROUTER].keys() & runs[STATIC].keys())
+        both = runs[ROUTER].keys() & runs[STATIC].keys()
+        seeds = sorted(s for s in both if len(kinds_of_machine(side[s] for side in runs.values())) < 2)
         if not seeds:
             continue
         test = sessions_of(runs[ROUTER][seeds[0]])
@@ -69,7 +76,7 @@ def contrasts(records: Iterable[RunRecord], profile: str, *, n_draws: int = 10_0
         if teacher := _by_seed(records, domain, TEACHER):
             groups[ERRS] = strict_scores(next(iter(teacher.values())))[0] < 1
         for what, first in groups.items():
-            if first.all() or not first.any():
+            if min(first.sum(), (~first).sum()) < SMALLEST_GROUP:
                 continue
             difference = group_difference(gains, first, generator=np.random.default_rng(0), n_draws=n_draws)
             counts = int(first.sum()), int((~first).sum())
@@ -91,10 +98,11 @@ def contrasts_in_words(found: Sequence[Contrast]) -> str:
         said = f"None of {len(found)} contrasts is told apart from chance (smallest corrected p: {least:.2f})."
     else:
         parts = [
-            f"in {c.domain}, the router gains {'more' if c.difference.estimate > 0 else 'less'} where {c.what}"
+            f"in {c.domain}, router − static is {'higher' if c.difference.estimate > 0 else 'lower'} where {c.what}"
             for c in sure
         ]
-        said = f"{len(sure)} of {len(found)} contrasts {'is' if len(sure) == 1 else 'are'} sure: {'; '.join(parts)}."
+        what = "told apart from chance" + ", so far" * (min(c.n_seeds for c in sure) < SEEDS)
+        said = f"{len(sure)} of {len(found)} contrasts {'is' if len(sure) == 1 else 'are'} {what}: {'; '.join(parts)}."
     return f"{said}\n\n{contrast_table(found)}"
 
 

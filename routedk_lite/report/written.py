@@ -115,7 +115,7 @@ def what_choosing_adds(found: Sequence[ChoiceScores]) -> Sentence | None:
 def _headline(found: Sequence[ChoiceScores]) -> str:
     in_f1 = _told({c.domain: c.difference for c in found}, "a majority vote")
     in_exact = _told({c.domain: c.exact for c in found}, "it")
-    smaller = all(c.pairs[0] > max(c.pairs[1:]) for c in found)
+    smaller = all(c.pairs[0] > max(c.pairs[1:]) and side(c.difference) != BELOW for c in found)
     why = " It answers with smaller bundles, and strict F1 does not mind." if smaller else ""
     return f"In strict F1, choosing by consensus {in_f1}; in exact match it {in_exact}.{why}"
 

@@ -78,7 +78,7 @@ def test_a_domain_with_half_of_the_rows_says_which_are_missing():
 @pytest.mark.parametrize("seeds, words", [
     ((1, 1), "recorded, one seed: intervals count sessions only"),
     ((3, 3), "recorded, 3 seeds"),
-    ((1, 3), "recorded, 1 to 3 seeds: intervals count sessions only"),
+    ((1, 3), "recorded, 1 to 3 seeds: with one seed, intervals count sessions only"),
 ])  # fmt: skip
 def test_captions_count_the_seeds(seeds, words):
     assert in_words({"food": {str(k): values(0.0, seeds=n) for k, n in enumerate(seeds)}}) == words

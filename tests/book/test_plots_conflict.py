@@ -186,6 +186,9 @@ def test_overlaps_are_drawn_by_layer_beside_chance() -> None:
     crowded.canvas.draw()
     box = crowded.legends[0].get_window_extent()
     assert crowded.bbox.x0 <= box.x0 and box.x1 <= crowded.bbox.x1
+    many = [one._replace(first=f"{one.first} {k}") for k in range(4) for one in overlaps()]
+    cosine = overlap_figure(many).axes[0]
+    assert sum("·" in line.get_label() for line in cosine.lines) == 8, "more pairs than markers"
     with pytest.raises(ValueError, match="found is empty"):
         overlap_figure([])
 

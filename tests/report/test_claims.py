@@ -159,6 +159,7 @@ def test_malformed_claims_name_the_claim_and_the_field(load, change, message):
         ({"b": []}, "`varies` looks at the alpha of an expert in one run; other tests compare a with b"),
         ({"metric": "alpha"}, "`varies` looks at the alpha of an expert in one run"),
         ({"voters": [8]}, "voters = \\[8\\]: must be two numbers of answers"),
+        ({"voters": [8, 1], "metric": "official recall"}, "votes are counted under the strict protocol alone"),
         ({"decides": "no"}, "decides = 'no': must be true or false"),
     ],
 )

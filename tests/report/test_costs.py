@@ -34,6 +34,11 @@ CLAIM = Claim(
 )  # fmt: skip
 
 
+def elsewhere(found: Cost) -> Cost:
+    """The same in another domain."""
+    return found._replace(record=SimpleNamespace(**vars(found.record) | {"domain": "food"}))
+
+
 @pytest.fixture(autouse=True)
 def no_download(monkeypatch):
     monkeypatch.setattr(comparing, "load_domain", stand_in)
@@ -143,8 +148,9 @@ def test_every_price_has_a_source_and_is_one():
         ([cost()], "Answering with the student is cheaper than asking even the cheapest teacher."),
         ([cost(5, 6)], "Answering with the student costs more than asking even the costliest teacher."),
         ([cost(1, 6)], "Whether the student is cheaper depends on which teacher it is compared with."),
-        ([cost(), cost(1, 6)], "Whether the student is cheaper depends on the run: even the cheapest teacher costs "
-         "more than one."),
+        ([cost(), cost(1, 6)], "Whether the student is cheaper depends on which teacher it is compared with."),
+        ([cost(), elsewhere(cost(5, 6))], "Whether the student is cheaper depends on what is run: even the cheapest "
+         "teacher costs more than one in electronic."),
     ],
 )  # fmt: skip
 def test_cost_is_said_as_the_ranges_say_it(found, headline):

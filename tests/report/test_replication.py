@@ -177,6 +177,16 @@ def test_the_figure_draws_judged_and_unjudged_apart(study):
     assert all(claim.title in " ".join(texts) for claim in CLAIMS) and "a note" in texts
 
 
+def test_an_interval_that_goes_on_beyond_the_axis_says_so(study):
+    judgement = next(j for j in study[1] if any(f.is_compared for f in j.findings))
+    wide = tuple(f._replace(estimate=0.3, low=-0.1, high=0.7) for f in judgement.findings)
+    (axes,) = claims_figure([replace(judgement, findings=wide)], note="a note").axes
+    ends = [line for line in axes.lines if line.get_marker() == ">"]
+    assert len(ends) == sum(f.is_compared for f in wide) > 0
+    assert {float(line.get_xdata()[0]) for line in ends} == {LIMIT}
+    assert not [line for line in axes.lines if line.get_marker() == "<"]
+
+
 def test_runs_that_cannot_be_compared_are_said_to_on_the_page_and_in_the_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(comparing, "load_domain", stand_in)
     monkeypatch.setattr(scores, "_sessions", stand_in)

@@ -154,6 +154,16 @@ def test_few_seeds_are_not_judged_whatever_they_show(seeds, words, estimate):
     assert not re.search("a gain|a loss|no difference", said.figures)
 
 
+def test_the_fewest_seeds_are_said_and_opposite_directions_are_named():
+    some = routing(0.5, seeds=1, rival="base-seed*") | routing(0.5, -0.5, seeds=2)
+    assert whether_the_way_matters([], some).headline == (
+        "Whether routing helps is not judged yet, with one seed; so far the router is above the base expert alone and "
+        "above in some domains and below in others, static weights."
+    )
+    judged = routing(0.5, seeds=2, rival="base-seed*") | routing(0.5, seeds=3)
+    assert "with two seeds;" in whether_the_way_matters([], judged).headline
+
+
 def test_the_range_counts_fusions_only():
     runs = {"base": 0.61, "rules": 0.65, "fusion-ties": 0.63, "control-mean": 0.2, "voting-base": 0.3, "few-shot": 0.5,
             "fused-arrow": 0.6, "reasoning": 0.1}  # fmt: skip

@@ -148,7 +148,14 @@ def stated(needs, *by_domain):
     domains = ("electronic", "clothing", "food")[: len(by_domain)]
     (claim,) = claims(compare(), needs=needs, domains=domains)
     found = [
-        Finding(compare(), domain, ("one-seed*",) * (verdict == NOT_RUN), n_seeds=3, verdict=verdict)
+        Finding(
+            compare(),
+            domain,
+            ("one-seed*",) * (verdict == NOT_RUN),
+            hindrance="x" * (verdict == NOT_COMPARABLE),
+            n_seeds=1 if verdict == "not judged (one seed)" else 3,
+            verdict=verdict,
+        )
         for domain, several in zip(domains, by_domain, strict=True)
         for verdict in several
     ]
@@ -159,7 +166,7 @@ def stated(needs, *by_domain):
     ("needs", "by_domain", "verdict"),
     [
         ("all", [[REPLICATES, TOO_SMALL]], TOO_SMALL),
-        ("all", [[NOT_DECIDED, TOO_SMALL]], TOO_SMALL),
+        ("all", [[NOT_DECIDED, TOO_SMALL]], NOT_DECIDED),  # the undecided one may yet not be real
         ("all", [[DOES_NOT, TOO_SMALL]], DOES_NOT),
         ("any", [[REPLICATES, TOO_SMALL]], REPLICATES),
         ("any", [[NOT_DECIDED, TOO_SMALL]], NOT_DECIDED),
@@ -184,6 +191,10 @@ def stated(needs, *by_domain):
         ("all", [[TOO_SMALL], [DOES_NOT]], DIFFERS),
         ("all", [[TOO_SMALL], [NOT_DECIDED]], NOT_DECIDED),
         ("all", [[TOO_SMALL], [NOT_RUN]], f"{TOO_SMALL} (1 of 2 domains)"),
+        ("all", [[TOO_SMALL], [NO_LARGER], [NO_LARGER]], NO_LARGER),  # no domain shows a difference that counts
+        ("all", [[TOO_SMALL], [NO_LARGER], [NOT_DECIDED]], NOT_DECIDED),
+        ("all", [[NOT_COMPARABLE], [NOT_RUN]], NOT_COMPARABLE),
+        ("all", [[NOT_COMPARABLE], ["not judged (one seed)"]], "not judged (one seed)"),
     ],
 )
 def test_what_is_real_but_too_small_stands_between_the_others(needs, by_domain, verdict):
@@ -398,6 +409,8 @@ def test_votes_among_fewer_come_from_the_draw(tmp_path):
     up, down = found.findings
     assert up.verdict == REPLICATES and down.verdict == DOES_NOT, "in this draw the right answer is the commonest"
     assert up.a == down.a and found.verdict == REPLICATES
+    with pytest.raises(ClaimError, match="v-seed0.json: voters = 64: only 32 answers a session were drawn"):
+        judged(tmp_path, compare("v-seed*", ("v-seed*",), voters=(8, 64)))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from synthetic import EXPERTS, stand_in, weights, write_run
+from synthetic import EXPERTS, STUDENT, stand_in, weights, write_run
 
 from routedk_lite.answers.decoding import Answer
 from routedk_lite.report import scores
@@ -56,8 +56,12 @@ def test_the_table_says_all_of_it_with_true_minus_signs(found):
 
 def test_what_is_sure_is_said_first(found):
     said = contrasts_in_words(found)
-    assert said.startswith("3 of 3 contrasts are sure: in food, the router gains more where there are more products")
-    assert "in food, the router gains less where α is more even" in said and said.endswith(contrast_table(found))
+    assert said.startswith(
+        "3 of 3 contrasts are told apart from chance: in food, router − static is higher where there are more products"
+    )
+    assert "in food, router − static is lower where α is more even" in said and said.endswith(contrast_table(found))
+    early = contrasts_in_words([c._replace(n_seeds=2) for c in found])
+    assert early.startswith("3 of 3 contrasts are told apart from chance, so far: ")
     unsure = [c._replace(p_holm=0.3) for c in found]
     assert "None of 3 contrasts is told apart from chance (smallest corrected p: 0.30)" in contrasts_in_words(unsure)
     assert contrasts_in_words([]) == "The router and static weights are not both recorded yet."
@@ -71,3 +75,9 @@ def test_what_is_not_recorded_gives_no_contrast(tmp_path):
     assert contrasts(load_all(tmp_path), "smol") == []  # no seed in common
     write_run(tmp_path, "fusion-dynamic-seed0", 0.5, domain="food", seed=0, **alpha)
     assert {c.what for c in contrasts(load_all(tmp_path), "smol", n_draws=50)} == {MORE, EVEN}  # nobody asked a teacher
+    few = [s.id for s in stand_in("food", "test")][:4]
+    write_run(tmp_path, "teacher", 0, domain="food", answers=answered(lambda s: s.id not in few))
+    assert {c.what for c in contrasts(load_all(tmp_path), "smol", n_draws=50)} == {MORE, EVEN}, "it errs in four"
+    other = {**STUDENT, "dtype": "float32"}
+    write_run(tmp_path, "fusion-static-seed0", 0.5, domain="food", seed=0, student=other)
+    assert contrasts(load_all(tmp_path), "smol") == [], "two kinds of machine"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,7 +97,7 @@ def cosine_course_figure(found: Mapping[int, GradientCosines], *, note: str = ""
         within = [point.cosine[-1, number, number, 0] for point in points]
         look = {"color": QUIET, "linewidth": 1.3, "markersize": 4, "marker": MARKERS[number % len(MARKERS)]}
         left.plot(seen, within, "--", label=f"within {kind}", **look)
-    for (i, j), colour, marker in zip(_pairs(kinds), palette(), MARKERS, strict=False):
+    for (i, j), colour, marker in zip(_pairs(kinds), cycle(palette()), cycle(MARKERS), strict=False):
         look = {"color": colour, "marker": marker, "markersize": 6, "label": f"{kinds[i]} · {kinds[j]}"}
         for axes, name in ((left, "cosine"), (right, "gap")):
             estimate, low, high = np.array([getattr(point, name)[-1, i, j] for point in points]).T
@@ -248,7 +248,7 @@ def overlap_figure(found: Sequence[DeltaOverlap], *, note: str = "") -> Figure:
     figure = new_figure(3.1, layout="constrained")
     cosine, columns, rows = figure.subplots(1, 3)
     experts = list(dict.fromkeys((one.first, one.second) for one in by_layer))
-    for pair, colour, marker in zip(experts, palette(), MARKERS, strict=False):
+    for pair, colour, marker in zip(experts, cycle(palette()), cycle(MARKERS), strict=False):
         chosen = [one for one in by_layer if (one.first, one.second) == pair]
         layers = [one.layer for one in chosen]
         look = {"color": colour, "marker": marker, "markersize": 5}
