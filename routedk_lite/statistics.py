@@ -18,6 +18,9 @@ from .two_levels import Spread, two_level_spread
 _CHUNK = 2_000_000
 """Numbers that may be drawn at a time (16 MB), whatever the number of draws."""
 
+SMALLEST_GROUP = 5
+"""Sessions that a group should have: the spread of fewer says nothing, and their interval comes out far too short."""
+
 
 class Interval(NamedTuple):
     """A mean and its confidence interval."""

@@ -36,6 +36,7 @@ _VERBS = {
     NOT_DECIDED: ("is not decided", "are not decided"),
 }
 """What one claim does, and what several do."""
+_IN_PART = " (not in all domains yet)"
 
 
 def found_sentences(
@@ -63,12 +64,12 @@ def what_became_of_claims(judgements: Sequence[Judgement]) -> Sentence:
     for judgement in judgements:
         verdict, _, domains = judgement.verdict.partition(" (")
         if verdict in _VERBS:
-            key = verdict, " (not in all domains yet)" if domains else ""
+            key = verdict, _IN_PART if domains else ""
             found[key] = found.get(key, 0) + 1
     counts = [
         f"{found[v, part]} {verbs[found[v, part] > 1]}{part}"
         for v, verbs in _VERBS.items()
-        for part in ("", " (not in all domains yet)")
+        for part in ("", _IN_PART)
         if (v, part) in found
     ]
     n, n_not_run = len(judgements), sum(judgement.verdict == NOT_RUN for judgement in judgements)

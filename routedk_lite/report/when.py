@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..data.sessions import PUBLIC_DOMAINS, Domain
-from ..statistics import GroupDifference, group_difference, holm
+from ..statistics import SMALLEST_GROUP, GroupDifference, group_difference, holm
 from ..study.records import RunRecord, load_attachment, without_seed
 from .comparing import kinds_of_machine
 from .findings import SEEDS
@@ -24,8 +24,6 @@ from .tables import text_table
 MORE, EVEN, ERRS = "there are more products than the median", "α is more even than the median", "the teacher errs"
 LEVEL = 0.05
 """Of the corrected p value."""
-SMALLEST_GROUP = 5
-"""Sessions: the spread of fewer says nothing."""
 
 
 class Contrast(NamedTuple):

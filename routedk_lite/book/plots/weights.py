@@ -13,13 +13,10 @@ import numpy as np
 
 from ...fusion.statistics import DOMINANT_LOAD, UNIFORM_ENTROPY, UNIFORM_VARIANCE, routing_statistics
 from ...report.style import FAINT, MARKERS, QUIET, finish, new_figure, palette
-from ...statistics import bootstrap_interval
+from ...statistics import SMALLEST_GROUP, bootstrap_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-SMALLEST_GROUP = 5
-"""Sessions; a bootstrap of fewer would show an interval that is far too short."""
 
 
 def domains_figure(
