@@ -13,6 +13,7 @@ from ..answers.verifier import fit_verifier
 from ..answers.voting import resampled_scores
 from ..data.metrics import per_session
 from ..data.sessions import Bundle, Session
+from ..report.numbers import between, signed
 from ..statistics import Interval, PairedDifference, holm, paired_difference
 from ..study.records import RunRecord, load_attachment
 from .found import estimate
@@ -200,5 +201,5 @@ def say_sizes(found: Mapping[str, Sequence[float]]) -> str:
         word = "not told apart"
         if p < 0.05 and not low <= 0 <= high:
             word = "better" if low > 0 else "worse"
-        lines.append(f"  {sizes}: {difference:+.3f} [{low:+.3f}, {high:+.3f}]  p = {p:.3f}  {word}")
+        lines.append(f"  {sizes}: {signed(difference)} {between(low, high, signed)}  p = {p:.3f}  {word}")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..report.numbers import between
 from ..study.records import RunRecord
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Estimate(NamedTuple):
     '+0.190 [+0.137, +0.244]'
     >>> f"{Estimate(-0.002, -0.02, 0.016):+.3f}", f"{Estimate(0.709, 0.653, 0.764)}"
     ('−0.002 [−0.020, +0.016]', '0.709 [0.653, 0.764]')
+    >>> f"{Estimate(0.04, 0.0002, 0.081):+.3f}"
+    '+0.040 [+0.0002, +0.081]'
     """
 
     estimate: float
@@ -52,8 +55,10 @@ class Estimate(NamedTuple):
         return -margin < self.low and self.high < margin
 
     def __format__(self, spec: str) -> str:
-        whole, low, high = (format(value, spec or ".3f").replace("-", "−") for value in self)
-        return f"{whole} [{low}, {high}]"
+        def spelled(value: float) -> str:
+            return format(value, spec or ".3f").replace("-", "−")
+
+        return f"{spelled(self.estimate)} {between(self.low, self.high, spelled)}"
 
 
 class Said(NamedTuple):

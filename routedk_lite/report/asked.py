@@ -11,8 +11,9 @@ from typing import NamedTuple
 from ..data.sessions import PUBLIC_DOMAINS
 from ..study.records import RunRecord, without_seed
 from .costs import seconds_a_session
+from .numbers import between, signed
 from .scores import ROUTER
-from .sentences import ABOVE, BELOW, OPEN, between, side, signed
+from .sentences import ABOVE, BELOW, OPEN, side
 from .tables import UNBROKEN, text_table
 from .verdicts import judge_pairs
 from .written import ChoiceScores

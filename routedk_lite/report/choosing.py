@@ -19,8 +19,9 @@ from ..study.records import RunRecord, load_attachment
 from .claims import Claims
 from .comparing import DRAWS, Shelf, compare
 from .findings import OTHER_WAY, Finding
+from .numbers import between, signed
 from .scores import ROUTER
-from .sentences import OPEN, Sentence, between, side, signed
+from .sentences import OPEN, Sentence, side
 from .tables import UNBROKEN, text_table
 
 CONSENSUS, MAJORITY, GREEDY = "consensus", "majority", "greedy"
@@ -114,7 +115,7 @@ def choosing_table(found: Iterable[ByChoice], metric: str) -> str:
 
 def _cell(finding: Finding) -> str:
     """The difference with its interval; bold where that does not hold zero."""
-    numbers = f"{signed(finding.estimate)} [{signed(finding.low)},{UNBROKEN}{signed(finding.high)}]"
+    numbers = f"{signed(finding.estimate)} {between(finding.low, finding.high, signed, joint=f',{UNBROKEN}')}"
     return numbers if side(finding) == OPEN else f"**{numbers}**"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..data.sessions import PUBLIC_DOMAINS
 from .claims import Comparison
 from .findings import NOT_COMPARABLE, NOT_RUN, Finding
-from .sentences import signed
+from .numbers import signed
 from .style import DOMAIN_COLOURS, LIGHT, NARROW, bare_axes, narrow_figure
 from .verdicts import Judgement
 

@@ -13,8 +13,9 @@ from ..study.records import RunRecord
 from .asked import Seen, seen, seen_table
 from .choosing import by_choice, what_choosing_changes
 from .claims import load_claims
+from .numbers import between
 from .scores import BASE, DECODER, FLOOR, ROUTER, TEACHER, Score, main_profile, scored
-from .sentences import Sentence, between, compared, sentences
+from .sentences import Sentence, compared, sentences
 from .strip import richest_domain, strip_figure, strip_key
 from .style import write_twins
 from .tables import f1_cell, fill_marked, provenance, text_table

@@ -23,8 +23,9 @@ from .findings import (
     REPLICATES,
     TOO_SMALL,
 )
+from .numbers import listed
 from .scores import in_words, scored
-from .sentences import Sentence, compared, listed, sentences
+from .sentences import Sentence, compared, sentences
 from .verdicts import DIFFERS, Judgement
 
 _VERBS = {

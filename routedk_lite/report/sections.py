@@ -10,6 +10,7 @@ from ..study.records import RunRecord
 from .claims import Claim, Claims, Paper
 from .costs import CALLS, MACHINES, READ_ON, memory_gb
 from .findings import Finding
+from .numbers import between, signed
 from .tables import UNBROKEN, text_table
 from .verdicts import Judgement
 
@@ -119,14 +120,16 @@ def findings_table(findings: Iterable[Finding]) -> str:
     header = ["a − b", "domain", "a", "b", difference, "relative", "p", "seeds", "detectable", "verdict"]
     rows = []
     for f in findings:
-        relative = f"{100 * f.estimate / f.b:+.1f}{UNBROKEN}%" if f.comparison.test != "varies" and f.b > 0 else ""
+        relative = ""
+        if f.comparison.test != "varies" and f.b > 0:
+            relative = f"{100 * f.estimate / f.b:+.1f}{UNBROKEN}%".replace("-", "−")
         verdict = f.words if f.is_judged else f"so far {f.direction}"
         rows.append([
             f.comparison.label.replace(" = ", f"{UNBROKEN}={UNBROKEN}"),
             f.domain,
             f"{f.a:.3f}",
             f"{f.b:.3f}",
-            f"{f.estimate:+.3f} [{f.low:+.3f},{UNBROKEN}{f.high:+.3f}]",
+            f"{signed(f.estimate)} {between(f.low, f.high, signed, joint=f',{UNBROKEN}')}",
             relative,
             _p(f.p_holm),
             "–" if f.n_seeds is None else str(f.n_seeds),

@@ -17,6 +17,7 @@ from ..answers.baselines import FLOORS
 from ..data.sessions import PUBLIC_DOMAINS
 from ..study.records import RunRecord
 from .findings import Finding
+from .numbers import between, listed, plain, signed
 from .scores import BASE, DECODER, FLOOR, FUSED, ROUTER, STATIC, TEACHER, Score
 from .verdicts import Judgement, judge_pairs
 
@@ -281,38 +282,9 @@ def whether_it_would_be_seen(controls: Iterable[Judgement]) -> Sentence | None:
 # --- words --------------------------------------------------------------------------------------------------------
 
 
-def plain(value: float) -> str:
-    """Three decimals."""
-    return f"{value:.3f}"
-
-
-def signed(value: float) -> str:
-    """Three decimals with their sign, a true minus.
-
-    >>> signed(-0.0021), signed(0.0001)
-    ('−0.002', '0.000')
-    """
-    text = f"{value:+.3f}".replace("-", "−")
-    return "0.000" if text[1:] == "0.000" else text
-
-
-def between(low: float, high: float, spelled: Callable[[float], str] = plain) -> str:
-    """An interval in brackets."""
-    return f"[{spelled(low)}, {spelled(high)}]"
-
-
 def _range(values: Sequence[float], spelled: Callable[[float], str], joint: str = " to ") -> str:
     low, high = spelled(min(values)), spelled(max(values))
     return low if low == high else f"{low}{joint}{high}"
-
-
-def listed(parts: Sequence[str]) -> str:
-    """One, two and three.
-
-    >>> listed(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def _capital(text: str) -> str:

@@ -17,8 +17,8 @@ from ..statistics import SMALLEST_GROUP, GroupDifference, group_difference, holm
 from ..study.records import RunRecord, load_attachment, without_seed
 from .comparing import kinds_of_machine
 from .findings import SEEDS
+from .numbers import between, plain, signed
 from .scores import ROUTER, STATIC, TEACHER, sessions_of, strict_scores
-from .sentences import between, plain, signed
 from .tables import text_table
 
 MORE, EVEN, ERRS = "there are more products than the median", "α is more even than the median", "the teacher errs"

@@ -17,8 +17,9 @@ from ..data.metrics import per_session
 from ..data.sessions import PUBLIC_DOMAINS, Bundle
 from ..statistics import PairedDifference, paired_difference
 from ..study.records import RunRecord, load_attachment, load_predictions, without_seed
+from .numbers import between, listed, plain, signed
 from .scores import BASE, sessions_of
-from .sentences import ABOVE, BELOW, OPEN, Sentence, between, listed, plain, side, signed
+from .sentences import ABOVE, BELOW, OPEN, Sentence, side
 
 
 class ChoiceScores(NamedTuple):

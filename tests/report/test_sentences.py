@@ -16,7 +16,6 @@ from routedk_lite.report.scores import main_profile, scored
 from routedk_lite.report.sentences import (
     Compared,
     compared,
-    signed,
     what_a_student_adds,
     whether_it_would_be_seen,
     whether_the_way_matters,
@@ -326,7 +325,3 @@ def test_what_has_no_words_keeps_its_name():
     assert scores.in_words("something-new", is_trained=True) == "something-new"
     assert scores.in_words("patterns", is_trained=True) != scores.in_words("patterns", is_trained=False)
     assert scores.in_words("knockout-rules-upper", is_trained=True) == "router without its rules expert, upper layers"
-
-
-def test_signs_are_true_minus_and_zero_has_none():
-    assert [signed(v) for v in (-0.0004, 0.0004, -0.25, 0.25)] == ["0.000", "0.000", "−0.250", "+0.250"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...report.numbers import between, signed
 from ...report.style import FAINT, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def knockout_figure(
 def _in_words(cell: PairedDifference | None) -> str:
     if cell is None:
         return "not recorded"
-    return f"{cell.estimate:+.3f}\n[{cell.low:+.3f}, {cell.high:+.3f}]".replace("-", "−")
+    return f"{signed(cell.estimate)}\n{between(cell.low, cell.high, signed)}"
 
 
 def _few_ticks():
