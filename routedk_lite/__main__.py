@@ -23,7 +23,12 @@ app = typer.Typer(
 data_app = typer.Typer(help="The public data: fetch, verify, describe.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-TEACHERS = ("recorded", "openai", "local")
+TEACHERS = {
+    "recorded": ("model", "base_url", "key_variable", "price_in", "price_out", "concurrency", "extra"),
+    "openai": (),
+    "local": ("base_url", "key_variable", "price_in", "price_out", "concurrency", "extra"),
+}
+"""Teacher → options of `distill` that say nothing about it."""
 
 
 @app.callback()
@@ -142,7 +147,7 @@ def bundle(
     check_ending(table)
     if table.exists() and (not force or table.is_dir() or (sessions.exists() and table.samefile(sessions))):
         raise ValueError(f"--out = {table} is there already: give another name" + ", or --force" * table.is_file())
-    asked = load_sessions(sessions)
+    asked = load_sessions(sessions, answers=False)
     check_writable(table.parent, "--out")
     check_writable(work, "--work")
     options_of = {"profile": profile, "domain": domain, "n": n, "longest": longest, "seed": seed, "work": work}
@@ -161,6 +166,7 @@ def bundle(
 
 @app.command()
 def distill(
+    context: typer.Context,
     domain: Annotated[
         str, typer.Option(help="electronic, clothing, food or toyshop; or a folder of your own sessions: ./mine.")
     ],
@@ -190,6 +196,12 @@ def distill(
     if own is None:
         options.one_of("domain", domain, DOMAINS)
     options.one_of("teacher", teacher, TEACHERS)
+    for name in TEACHERS[teacher]:
+        if context.get_parameter_source(name).name == "COMMANDLINE":
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{option} says nothing about --teacher {teacher}: leave it out, or give another --teacher"
+            )
     folder, files = out or own or Path("knowledge", domain), FILES | {"patterns": PATTERNS_FILE}
     options.one_of("kind", kind, files)
     if kind == "patterns" and teacher != "recorded":

@@ -168,7 +168,7 @@ def _is_passing(error: OSError) -> bool:
 
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
-        return status >= 500
+        return status >= 500 or status in (408, 429)  # timed out, or asked too often
     if isinstance(error, requests.exceptions.SSLError):
         return False
     broken = requests.exceptions.ChunkedEncodingError
@@ -187,7 +187,8 @@ def _download(source: str, part: Path, progress: Callable[[int], object], timeou
     import requests
 
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    # Packed, a file would break off in the middle of what a range cannot go on from.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(source, headers=headers, stream=True, timeout=timeout) as response:
         if response.status_code == 416:  # nothing is missing, or `part` is not a piece of this file
             return

@@ -14,7 +14,8 @@ from .checked import Limits
 from .config import known_profiles
 from .places import user_folder, user_path
 
-LARGEST_SEED = 2**32 - 1
+LARGEST_SEED = 2**32 - 2
+"""NumPy takes seeds below 2^32, and the measurement of conflicts trains with the next one."""
 
 
 def option(read: Callable[[str, str], Any], metavar: str, about: str, *names: str) -> Any:

@@ -143,6 +143,14 @@ def test_n_answers_are_a_consensus_and_one_is_greedy(bundled, expert):
     assert answers(bundled(sessions, profile=consensus, seed=3)) == answers(found)
 
 
+def test_sampled_answers_that_are_cut_off_are_noted(bundled):
+    toy = get_profile("toy")
+    short = replace(toy, decode=replace(toy.decode, max_new_tokens=2))
+    assert {one.note for one in bundled(some(4), n=3, profile=short)} == {
+        "3 of 3 sampled answers were cut off before their end"
+    }
+
+
 def test_pairs_decide_where_the_profile_says_so(bundled, few):
     toy = get_profile("toy")
     pairs = replace(toy, pairs=PairConfig(layer=4, centre_sessions=8), decode=replace(toy.decode, batch_size=4))

@@ -49,7 +49,7 @@ def ended(tmp_path, monkeypatch, capfd):
 
 
 KNOWN = "choose one of toy, smol, qwen, t4, paper, control, qwen-1.5b"
-SEED = "--seed = {}: must be a whole number from 0 to 4294967295"
+SEED = "--seed = {}: must be a whole number from 0 to 4294967294"
 PLACES = {
     "": "is empty: give the name of a folder, or leave it out",
     "file": "is a file: give the name of a folder",
@@ -83,6 +83,13 @@ PLACES = {
         ("run --only base-seed7", "no stage 'base-seed7': choose among data", 1),
         ("run --part nope", "part = 'nope': choose one of method, companion, ablations", 1),
         ("export out --fusion nope", "fusion = 'nope': choose among average, ties, static", 1),
+        ("distill --domain food --kind rules --model x", "--model says nothing about --teacher recorded", 1),
+        (
+            "distill --domain food --kind rules --teacher local --model x --base-url y",
+            "--base-url says nothing about --teacher local",
+            1,
+        ),
+        ("run --seed 4294967295", "--seed = 4294967295: must be a whole number from 0 to 4294967294", 1),
         ("distill --domain food --kind nope", "kind = 'nope': choose one of rules, reasoning, answers, patterns", 1),
         ("distill --domain food --kind rules --teacher nope", "teacher = 'nope': choose one of recorded, openai", 1),
         ("distill --domain food --kind rules --extra [1]", "--extra: a list, must be a JSON object", 1),

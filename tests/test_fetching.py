@@ -30,6 +30,7 @@ def server():
         def do_GET(self):
             state = self.server
             state.ranges.append(self.headers.get("Range"))
+            state.encodings.add(self.headers.get("Accept-Encoding"))
             if state.failures:
                 self.send_response(state.failures.pop(0))
                 self.send_header("Content-Length", "0")
@@ -52,7 +53,7 @@ def server():
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        httpd.failures, httpd.cuts, httpd.ranges, httpd.resumes = [], [], [], True
+        httpd.failures, httpd.cuts, httpd.ranges, httpd.resumes, httpd.encodings = [], [], [], True, set()
         httpd.url = f"http://127.0.0.1:{httpd.server_port}/file.bin"
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield httpd
@@ -126,9 +127,10 @@ def test_a_server_without_ranges_starts_again(server, tmp_path):
 
 
 def test_server_errors_are_retried_but_a_missing_page_is_not(server, tmp_path):
-    server.failures = [503, 503]
+    server.failures = [503, 429]
     fetching.fetch(server.url, tmp_path / "x.bin", sha256=RIGHT)
     assert len(server.ranges) == 3
+    assert server.encodings == {"identity"}, "a range counts the bytes of what is sent: packed, it would not fit"
     server.failures = [404]
     with pytest.raises(DownloadError, match="404"):
         fetching.fetch(server.url, tmp_path / "y.bin", sha256=RIGHT)

@@ -135,14 +135,15 @@ def answer_nats(
     from ..student.batches import IGNORE, AnswerCollator
     from ..student.examples import encode_example
     from ..student.generation import pad_token
+    from ..student.unchanged import evaluating
 
     prompt, model = prompt or PromptConfig(), model or student.model
     rows = [encode_example(s, student.tokenizer, prompt, max_length=10**6).row() for s in sessions]
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]["input_ids"]))
     collate = AnswerCollator(pad_token(student.model, student.tokenizer), prompt_mask=hasattr(model, "weigher"))
     nats = np.zeros(len(rows))
-    model.eval()
-    with tqdm(total=len(rows), unit="session", desc="likelihood", disable=not progress) as bar:
+    bar = tqdm(total=len(rows), unit="session", desc="likelihood", disable=not progress)
+    with evaluating(model), bar:
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = {k: v.to(student.model.device) for k, v in collate([rows[i] for i in chosen]).items()}

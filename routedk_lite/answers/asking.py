@@ -20,6 +20,7 @@ from ..data.prompts import encode_prompt, encode_slots, session_prompt, shorten
 from ..data.sessions import Bundle, Session
 from ..student.generation import end_tokens, generate_greedily, until_end, written_text
 from ..student.pairs import PairReader, read_pairs
+from ..student.unchanged import evaluating
 from .consensus import Consensus
 from .decoding import greedy_answers, sample_bundles
 from .partitions import LARGEST, PartitionDecoder
@@ -87,8 +88,7 @@ def ask(
     if reader is not None and len(session) > LARGEST:
         raise ValueError(f"{len(session)} products: pairs are decoded for at most {LARGEST}")
     started, n_samples, pairs = time.perf_counter(), 0, None
-    model.eval()
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         read = _choices if get_format(profile.prompt.fmt).slots else _written
         tokens, bundles = read(model, student, session, profile)
         alpha = model.alpha[0]

@@ -19,6 +19,7 @@ from ..data.parsing import Problem, parse_answer, read_letters
 from ..data.prompts import ContextOf, Row, encode_slots, prompt_batches, shorten
 from ..data.sessions import Bundle, Session
 from ..student.generation import check_tokens, end_tokens, generate_greedily, until_end, written_text
+from ..student.unchanged import evaluating
 from .drawing import chances, draw_texts
 from .slots import Asked, draw_choices
 
@@ -182,8 +183,8 @@ def greedy_answers(
             written = generate_greedily(model, tokenizer, [row.ids for row in batch], decode.max_new_tokens).tolist()
         return [read.answer(row.session, tokens) for row, tokens in zip(batch, written, strict=True)]
 
-    model.eval()
-    return _in_batches(batches, answer, "answering", done=done, on_batch=on_batch, progress=progress)
+    with evaluating(model):
+        return _in_batches(batches, answer, "answering", done=done, on_batch=on_batch, progress=progress)
 
 
 def sample_bundles(
@@ -253,8 +254,8 @@ def sample_bundles(
             ]
         return [Samples(answers[0].id, answers[0], tuple(answers[1:])) for answers in rows]
 
-    model.eval()
-    return _in_batches(batches, draw, f"{n} draws", done=done, on_batch=on_batch, progress=progress)
+    with evaluating(model):
+        return _in_batches(batches, draw, f"{n} draws", done=done, on_batch=on_batch, progress=progress)
 
 
 def _in_batches(

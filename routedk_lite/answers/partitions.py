@@ -239,12 +239,17 @@ def pair_values(logits: Mapping[int, np.ndarray], sessions: Iterable[Session]) -
 
     Shapes:
         → (pairs,), (pairs,)
+
+    Raises:
+        ValueError: there are no sessions.
     """
     values, together = [], []
     for session in sessions:
         upper = np.triu_indices(len(session), 1)
         values.append(logits[session.id][upper])
         together.append(session.together()[upper])
+    if not values:
+        raise ValueError("sessions is empty: give at least one, with its bundles")
     return np.concatenate(values), np.concatenate(together)
 
 

@@ -29,7 +29,7 @@ FEATURES = (
     "number of bundles",
     "items in bundles",
     "items in the largest bundle",
-    "items that any sample names",
+    "largest number of an item that any sample names",
     "mean pair logit inside its bundles",
     "mean pair logit across them",
 )

@@ -234,6 +234,9 @@ def reliability(
             shares outside the borders.
     """
     sessions = [s for s in sessions if s.id in votes]
+    if not sessions:
+        return []
+    votes = {s.id: votes[s.id] for s in sessions}
     shares = np.array([votes[s.id].share for s in sessions])
     exact = _scores(votes, sessions, "exact_match")
     bins = []

@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from ..places import user_path
 from .drafts import SPLIT_NAMES, read_sessions
 from .sessions import DOMAINS, SPLITS, DataError, Domain, Session
-from .tables import KINDS, NEEDED, Problems, dataset_rows, file_rows
+from .tables import KINDS, NEEDED, Problems, Row, dataset_rows, file_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -44,7 +44,9 @@ ALL = "all"
 """Instead of a split: the sessions of all of them."""
 
 
-def load_sessions(source: str | Path | datasets.Dataset | datasets.DatasetDict, split: str = ALL) -> Domain:
+def load_sessions(
+    source: str | Path | datasets.Dataset | datasets.DatasetDict, split: str = ALL, *, answers: bool = True
+) -> Domain:
     """Read sessions of your own, with their bundles where they are known; the whole of them is checked first.
 
     Nothing is changed: a title may be of any script and length, hold line breaks or the marks of a prompt. A session
@@ -55,6 +57,7 @@ def load_sessions(source: str | Path | datasets.Dataset | datasets.DatasetDict, 
         source: a file or folder as this module describes it, a `Dataset` with the same columns, or a `DatasetDict` of
             splits.
         split: `train`, `validation`, `test`, or `all`.
+        answers: whether bundles and splits are read; without, nothing is wrong with them, and no session has a bundle.
 
     Returns:
         The sessions in the order of the source, named after the file or folder.
@@ -70,9 +73,10 @@ def load_sessions(source: str | Path | datasets.Dataset | datasets.DatasetDict, 
     if isinstance(source, str | os.PathLike):
         path = user_path(os.fspath(source), "source")
         files = _files(path) if path.is_dir() else {path: None}
-        found, name, where = _of_files(_stamped(files)), _safe(path.resolve().stem if path.is_file() else path), path
+        found, where = _of_files(_stamped(files), answers), path
+        name = _safe(path.resolve().stem if path.is_file() else path)
     else:
-        found, name, where = _of_dataset(source), "dataset", "the dataset"
+        found, name, where = _of_dataset(source, answers), "dataset", "the dataset"
     domain = Domain(name=name, split=split, sessions=tuple(s for s, part in found if split in (part, ALL)))
     if not domain.sessions:
         raise DataError(
@@ -202,20 +206,27 @@ def _stamped(files: Mapping[Path, str | None]) -> tuple[Stamp, ...]:
     return tuple(stamps)
 
 
+def _asked(rows: Iterator[Row], answers: bool) -> Iterator[Row]:
+    """Rows as they are, or without what is known of their answers."""
+    for row in rows:
+        fields = row.fields.items()
+        yield row if answers else row._replace(fields={k: v for k, v in fields if k not in ("bundle", "split")})
+
+
 @lru_cache(maxsize=4)
-def _of_files(stamps: tuple[Stamp, ...]) -> tuple[tuple[Session, str], ...]:
+def _of_files(stamps: tuple[Stamp, ...], answers: bool) -> tuple[tuple[Session, str], ...]:
     """The sessions of some files with their splits; a study asks for them again and again."""
     found: dict[str, tuple[Session, str, object]] = {}
     for path, part, *_ in stamps:
         problems = Problems(path)
-        for session, own_part in read_sessions(file_rows(path, problems), part, problems):
+        for session, own_part in read_sessions(_asked(file_rows(path, problems), answers), part, problems):
             if session.name in found:
                 raise DataError(f"{path}: session {session.name!r} stands in {found[session.name][2]} too: leave one")
             found[session.name] = session, own_part, path
     return tuple((session, part) for session, part, _ in found.values())
 
 
-def _of_dataset(source: Any) -> tuple[tuple[Session, str], ...]:
+def _of_dataset(source: Any, answers: bool) -> tuple[tuple[Session, str], ...]:
     if not isinstance(source, Mapping):
         parts = {None: source}
     elif unknown := [name for name in source if str(name).lower() not in SPLIT_NAMES]:
@@ -229,7 +240,7 @@ def _of_dataset(source: Any) -> tuple[tuple[Session, str], ...]:
         if names and "items" not in lower and (missing := [name for name in NEEDED if name not in lower]):
             raise DataError(f"the dataset: no column {', '.join(missing)}: it has {', '.join(names)}; rename_columns")
         problems = Problems("the dataset" if part is None else f"the dataset's {part} split")
-        for session, own_part in read_sessions(dataset_rows(rows, problems), part, problems):
+        for session, own_part in read_sessions(_asked(dataset_rows(rows, problems), answers), part, problems):
             if session.name in found:
                 raise DataError(f"{problems.source}: session {session.name!r} is in another split too: leave one")
             found[session.name] = session, own_part

@@ -113,6 +113,7 @@ def _text(path: Path) -> str:
 def _csv_rows(text: str, path: Path, problems: Problems) -> Iterator[Row]:
     names, delimiter, first = _header(text, path)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # a title may be of any length
     while True:
         where = f"line {reader.line_num + 1}"
         try:

@@ -24,8 +24,9 @@ from .fusion import Dynamic, Router
 class LoraFlow(Fusion):
     """α = softmax(W_l x_t + b_l) of every token t: the gate of LoRA-Flow at its layer level.
 
-    The same as `Dynamic(pool="token")`. Like all our routers it starts from the average; how the paper's gate starts
-    we could not verify.
+    The same as `Dynamic(pool="token")`. We know the paper's formula from summaries alone. The authors' code adds b
+    after the softmax (so weights may be negative) and starts it at (−0.5, 0.5), for two LoRAs; ours starts from the
+    average, as all our routers do.
     """
 
     source = "2402.11455"

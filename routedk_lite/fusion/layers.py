@@ -32,6 +32,8 @@ class Gate:
     def __init__(self) -> None:
         self.alpha: torch.Tensor | None = None
         """(B, E), or (B, T, E) where every token has its own; `None` where every module makes its own."""
+        self.own: torch.Tensor | None = None
+        """What the fusion made of the input: `alpha`, unless that is overridden."""
         self.of_prompt: torch.Tensor | None = None
         """(B, E): α of the last prompt; its mean over the prompt where every token has its own."""
         self.experts: list[int] | None = None
@@ -64,13 +66,15 @@ class Gate:
         """Keep, repeat or reorder the rows of all that is known."""
         if self.alpha is not None:
             self.alpha, self.of_prompt = self.alpha[rows], self.of_prompt[rows]
+        if self.own is not None:
+            self.own = self.own[rows]
         self.by_module = {module: alpha[rows] for module, alpha in self.by_module.items()}
 
     def check_rows(self, n_rows: int) -> None:
         """Refuse to go on with another number of rows than α was made for."""
-        if self.alpha.shape[0] != n_rows:
+        if self.own.shape[0] != n_rows:
             raise RuntimeError(
-                f"{n_rows} rows are decoded, but α was made for {self.alpha.shape[0]}: call select_alpha after "
+                f"{n_rows} rows are decoded, but α was made for {self.own.shape[0]}: call select_alpha after "
                 "selecting rows of the KV cache"
             )
 

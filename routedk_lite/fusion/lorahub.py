@@ -28,7 +28,7 @@ from ..student.examples import encode_example
 from ..student.generation import pad_token
 from ..student.pairs import PairReader, needed_reader, pairs_at
 from ..student.training import batch_loss
-from ..student.unchanged import unchanged_after_an_error
+from ..student.unchanged import evaluating, unchanged_after_an_error
 from .base import Fusion, Weigher
 from .layers import RoutedLinear
 
@@ -180,14 +180,9 @@ def search_weights(
     n = len(model.adapters)
     axes = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))[0]
     simplex = np.concatenate([np.zeros((1, n)), STEP * axes])
-    training = model.training
-    model.eval()
     options = {"initial_simplex": simplex, "maxfev": evaluations, "xatol": 1e-3, "fatol": 1e-4}
-    try:
-        with unchanged_after_an_error(model.weigher):
-            minimize(objective, simplex[0], method="Nelder-Mead", bounds=[(-BOUND, BOUND)] * n, options=options)
-    finally:
-        model.train(training)
+    with evaluating(model), unchanged_after_an_error(model.weigher):
+        minimize(objective, simplex[0], method="Nelder-Mead", bounds=[(-BOUND, BOUND)] * n, options=options)
     best, w = min(met, key=lambda one: one[0])
     model.weigher.w.copy_(torch.as_tensor(w, dtype=torch.float32))
     return Found(tuple(float(one) for one in w), best, tuple(value for value, _ in met))

@@ -21,7 +21,7 @@ from torch import nn
 
 from ..files import written_beside
 from ..student.adapters import Adapter, read_experts
-from .base import Fusion
+from .base import Fusion, Weigher
 from .catalogue import fusion_from_json
 from .layers import Gate, RoutedLinear, ShiftedLinear, mean_over
 from .merging import write_in
@@ -65,9 +65,8 @@ class RoutedModel(nn.Module):
         self.fusion = fusion
         stack, self.layer_numbers = find_layers(model, self.adapters)
         self.gates = {number: Gate() for number in self.layer_numbers}
-        hidden_size = model.config.get_text_config().hidden_size
         prepared = fusion.prepared(self.adapters)
-        weigher = fusion.weigher_of(prepared, len(self.layer_numbers), hidden_size)
+        weigher = self._new_weigher(prepared, model)
         merged = fusion.merged(self.adapters)
         self.truncation_error = {name: one.error for name, one in merged.items() if one.low_rank is not None}
         """A merge with a rank: the relative error of each module's truncated ΔW."""
@@ -172,12 +171,15 @@ class RoutedModel(nn.Module):
         """α of the last prompt that was read; where every token or module has its own, their mean.
 
         Shapes:
-            (B, L, E), for the L layers that have experts (`layer_numbers`)
+            (B, L, E), for the L layers that have experts (`layer_numbers`); E = 1 where the experts are merged into one
+
+        Raises:
+            RuntimeError: no prompt was read yet.
         """
         layers = []
         for gate in self.gates.values():
             if (shown := gate.shown()) is None:
-                raise RuntimeError("no α yet: run the model on a prompt first (merged experts have none at all)")
+                raise RuntimeError("no α yet: run the model on a prompt first")
             layers.append(shown.detach().float().cpu())
         return torch.stack(layers, 1).numpy()
 
@@ -223,6 +225,11 @@ class RoutedModel(nn.Module):
             gate.select(rows)
         if self.reading.first is not None:
             self.reading.first.batch_select_indices(rows)
+
+    def reset(self) -> None:
+        """Put the fusion back to where it starts, as if nothing had ever been learned."""
+        start = self._new_weigher(self.fusion.prepared(self.adapters), self.model)
+        self.weigher.load_state_dict(start.state_dict())
 
     def merge(self) -> PreTrainedModel:
         """An ordinary model with the fused experts in its weights; this one stays as it is.
@@ -289,6 +296,9 @@ class RoutedModel(nn.Module):
 
     # --- how it works -------------------------------------------------------------------------------------------
 
+    def _new_weigher(self, prepared: Sequence[Adapter], model: PreTrainedModel) -> Weigher:
+        return self.fusion.weigher_of(prepared, len(self.layer_numbers), model.config.get_text_config().hidden_size)
+
     def _hooked(self, model: PreTrainedModel) -> Iterator[Any]:
         """Hooks on the decoder and on its layers that have experts; a copy of this model takes them along."""
         decoder, layers = model.get_submodule(self._stack.rpartition(".")[0]), model.get_submodule(self._stack)
@@ -324,14 +334,11 @@ class RoutedModel(nn.Module):
             gate.mask, gate.by_module = self.reading.mask, {}
         elif self.weigher.by_module:
             gate.mask = None
-        if overridden is not None:
-            gate.alpha = overridden.expand(hidden.shape[0], -1)
-        elif self.weigher.by_module:
-            gate.alpha = None
         elif self.reading.begins or self.reading.by_token or not self.fusion.depends_on_input:
-            gate.alpha = self._made(index, hidden)
+            gate.own = self._made(index, hidden)  # overridden or not: other layers, and later tokens, may need it
         else:
             gate.check_rows(hidden.shape[0])
+        gate.alpha = gate.own if overridden is None else overridden.expand(hidden.shape[0], -1)
         gate.experts = None
         if gate.alpha is None:
             return
@@ -341,18 +348,20 @@ class RoutedModel(nn.Module):
             gate.find_experts()
 
     def _made(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
-        """What the fusion makes of a layer's input."""
+        """What the fusion makes of a layer's input, in float32 wherever the student computes under autocast."""
         if self.weigher.reads_twice:
             hidden = self.reading.states
-        if not self.weigher.once:
-            return self.weigher.alpha(index, hidden, self.reading.mask)
-        if index == 0:
-            self._once.alpha = self.weigher.alpha(0, hidden, self.reading.mask)
-        return self._once.alpha
+        if self.weigher.once and index > 0:
+            return self._once.alpha
+        with torch.autocast(hidden.device.type, enabled=False):
+            made = self.weigher.alpha(index, hidden, self.reading.mask)
+        self._once.alpha = made if self.weigher.once else None
+        return made
 
     def _of_module(self, index: int, module: str, x: torch.Tensor) -> torch.Tensor:
         """A module's own α, from the weigher that there is then."""
-        return self.weigher.of_module(index, module, x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.weigher.of_module(index, module, x)
 
     def _recomputing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """Asked for when a layer's activations are computed that will be computed again."""

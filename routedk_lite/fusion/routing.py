@@ -33,7 +33,7 @@ from ..student.summaries import finished_summary, one_at_a_time, write_summary
 from ..student.texts import Text, encode_text_example, is_text, text_prompt_ids
 from ..student.trainer import SessionTrainer
 from ..student.training import make_trainer, run_trainer
-from ..student.unchanged import unchanged_after_an_error
+from ..student.unchanged import evaluating, unchanged_after_an_error
 from ..unfinished import remove
 from .fusion import Dynamic
 from .lorahub import LoraHub
@@ -72,14 +72,19 @@ def trace_alpha(
 
     Shapes:
         → (sessions, L, E)
+
+    Raises:
+        ValueError: there are no sessions.
     """
     from tqdm.auto import tqdm
 
     prompt, found = prompt or PromptConfig(), {}
     ids = [_prompt_ids(one, k, tokenizer, prompt) for k, one in enumerate(sessions)]
+    if not ids:
+        raise ValueError("sessions is empty: α is that of a prompt; give one session or text at least")
     wanted = ids if model.fusion.depends_on_input else ids[:1]
-    model.eval()
-    with tqdm(total=len(wanted), unit="session", desc="tracing α", disable=not progress) as bar:
+    bar = tqdm(total=len(wanted), unit="session", desc="tracing α", disable=not progress)
+    with evaluating(model), bar:
         for rows in longest_first(wanted, batch_size):
             batch = pad_left([wanted[k] for k in rows], model, tokenizer)
             with torch.inference_mode():
@@ -138,9 +143,9 @@ class _FusionTrainer(SessionTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _penalty(self, alpha: torch.Tensor) -> torch.Tensor:
-        entropy = torch.special.entr(alpha).sum(-1).mean()
+        entropy = _entropy(alpha).mean()
         load = alpha.mean(0)  # (L, E)
-        imbalance = (math.log(load.shape[-1]) - torch.special.entr(load).sum(-1)).mean()  # KL(load ‖ uniform)
+        imbalance = (math.log(load.shape[-1]) - _entropy(load)).mean()  # KL(load ‖ uniform)
         return self.config.entropy_weight * entropy + self.config.balance_weight * imbalance
 
     def evaluation_loop(self, *args, **kwargs):
@@ -168,6 +173,11 @@ class _FusionTrainer(SessionTrainer):
         self.model.weigher.load_state_dict(load_file(Path(resume_from_checkpoint) / "fusion.safetensors"))
 
 
+def _entropy(alpha: torch.Tensor) -> torch.Tensor:
+    """In nats, over the last axis; an α of 0 adds nothing, and gets no gradient where the exact one is infinite."""
+    return torch.special.entr(alpha.clamp_min(torch.finfo(alpha.dtype).tiny)).sum(-1)
+
+
 def train_fusion(
     model: RoutedModel,
     student: Student,
@@ -186,6 +196,8 @@ def train_fusion(
     A finished training with the same configuration is loaded instead of repeated; an interrupted one goes on from its
     last whole checkpoint, and ends as if it had never been stopped.
 
+    It starts from where the fusion starts, whatever the model has learned before.
+
     Args:
         model: the student with its experts and a fusion that can learn; trained in place.
         student: the student inside it; `Student.of` makes one of any model and tokenizer.
@@ -199,8 +211,8 @@ def train_fusion(
         progress: show a progress bar.
 
     Raises:
-        ValueError: the fusion has nothing to learn, or cannot learn (`top_k=1`); no sessions, or one too long;
-            texts, where the configuration asks for what only sessions have.
+        ValueError: the fusion has nothing to learn (one expert alone has not, either), or cannot learn (`top_k=1`); no
+            sessions, or one too long; texts, where the configuration asks for what only sessions have.
         RuntimeError: no gradient reaches the fusion, or several processes were launched to share this training.
         UnwritableError: no room for a checkpoint or the fusion.
 
@@ -232,7 +244,7 @@ def train_fusion(
     if not len(train):
         raise ValueError("sessions is empty: a fusion needs at least one training session")
     experts = [adapter.sha256 for adapter in model.adapters]
-    routed = [model.fusion.to_json(), experts, seed, student.info.sha256, student.info.dtype]
+    routed = [model.fusion.to_json(), experts, seed, *student.info.identity]
     run_id = digest(config, prompt, *routed, sha256_json([train.plain, valid.plain]), reader and reader.config)
     work = folder.with_name(f".{folder.name}.{run_id}.training")
     if (done := _finished(model, folder, run_id, work)) is not None:
@@ -243,26 +255,29 @@ def train_fusion(
         if (done := _finished(model, folder, run_id, work)) is not None:  # by another process, while this one waited
             return done
         rate = config.static_learning_rate if model.fusion.static_rate else config.learning_rate
-        trainer = make_trainer(
-            _FusionTrainer,
-            model,
-            student,
-            replace(config, learning_rate=rate),
-            train=train,
-            valid=valid,
-            work=work,
-            seed=seed,
-            progress=progress,
-            prompt_mask=True,
-            reader=reader,
-        )
-        trainer.names = model.expert_names
         with unchanged_after_an_error(model.weigher):
-            history, seconds = run_trainer(trainer)
-        # On a GPU the Trainer has put a forward with autocast over the model's own; a model whose training is found
-        # finished has none, and both must answer alike.
-        for name in ("forward", "_original_forward"):
-            vars(model).pop(name, None)
+            model.reset()  # before an optimizer copies what it begins with
+            trainer = make_trainer(
+                _FusionTrainer,
+                model,
+                student,
+                replace(config, learning_rate=rate),
+                train=train,
+                valid=valid,
+                work=work,
+                seed=seed,
+                progress=progress,
+                prompt_mask=True,
+                reader=reader,
+            )
+            trainer.names = model.expert_names
+            try:
+                history, seconds = run_trainer(trainer)
+            finally:
+                # On a GPU the Trainer has put a forward with autocast over the model's own; a model whose training is
+                # found finished has none, and both must answer alike.
+                for name in ("forward", "_original_forward"):
+                    vars(model).pop(name, None)
         signs = []
         if trainer.statistics is not None:
             losses = [row["eval_loss"] for row in history if "eval_loss" in row]
@@ -300,6 +315,11 @@ def _check_fusion(model: RoutedModel) -> None:
     if not list(model.weigher.parameters()):
         way = "call search_weights" if isinstance(fusion, LoraHub) else "train a Static or a Dynamic fusion"
         raise ValueError(f"{type(fusion).__name__} has nothing to learn by gradients: {way}")
+    if len(model.adapters) == 1 and model.weigher.shares:
+        raise ValueError(
+            f"adapters has one expert, {model.expert_names[0]}: its weight is always 1, so there is nothing to learn. "
+            "Give two or more"
+        )
     if isinstance(fusion, Dynamic) and fusion.top_k == 1:
         raise ValueError(
             "top_k = 1: the one weight that is left is always 1, so no gradient reaches the router. "

@@ -30,7 +30,8 @@ def write_saved(folder: Path, adapters: Sequence[Adapter], fusion: Fusion, weigh
     for i, adapter in enumerate(adapters):
         experts.append({"name": adapter.name, "student": adapter.student, "scales": {}})
         for module, update in adapter.modules.items():
-            tensors[f"{i}.{module}.a"], tensors[f"{i}.{module}.b"] = update.a.contiguous(), update.b.contiguous()
+            # Copies: experts may share a tensor, which a file may not hold twice.
+            tensors |= {f"{i}.{module}.{part}": getattr(update, part).clone().contiguous() for part in "ab"}
             experts[-1]["scales"][module] = update.scale
     save_file(tensors, folder / "experts.safetensors")
     save_file({k: v.contiguous() for k, v in weigher.state_dict().items()}, folder / "fusion.safetensors")

@@ -23,12 +23,13 @@ def trim(delta: torch.Tensor, threshold: float) -> torch.Tensor:
 
 
 def elect_and_merge(trimmed: torch.Tensor) -> torch.Tensor:
-    """The sign that outweighs the other, entry by entry, and the mean of the values that have it.
+    """The sign that outweighs the other, entry by entry, and the mean of the values that have it; plus where both weigh
+    the same, as in PEFT.
 
     Shapes:
         trimmed: (E, d_out, d_in) → (d_out, d_in)
     """
-    elected = trimmed.sum(0).sign()
+    elected = torch.where(trimmed.sum(0) >= 0, 1.0, -1.0)
     agree = (trimmed.sign() == elected) & (trimmed != 0)
     return (trimmed * agree).sum(0) / agree.sum(0).clamp(min=1)
 
@@ -128,7 +129,7 @@ def _truncated(delta: torch.Tensor, rank: int) -> Merged:
         u, s, vt = torch.linalg.svd(delta, full_matrices=False)
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # that of CPUs alone: no GPU's is put back behind it
             u, s, v = torch.svd_lowrank(delta, q=wide, niter=POWER_ITERATIONS)
         vt = v.T
     root = s[:rank].sqrt()

@@ -69,10 +69,10 @@ class _Classifier(Weigher):
         widths = [hidden_size] + [options.size] * (options.depth - 1)
         inner: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # that of CPUs alone: no GPU's is put back behind it
             for narrow, wide in pairwise(widths):
                 inner += [nn.Linear(narrow, wide), nn.ReLU(), nn.Dropout(options.dropout)]
-        last = nn.Linear(widths[-1], n_experts * (1 if self.once else n_layers))
+            last = nn.Linear(widths[-1], n_experts * (1 if self.once else n_layers))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.inner, self.last = nn.Sequential(*inner), last

@@ -41,6 +41,16 @@ class StudentInfo:
     attention: str
     device: str
 
+    @property
+    def packed(self) -> tuple[str, ...]:
+        """For digests: how the weights are quantised, and nothing where they are not."""
+        return () if self.quantization == "none" else (self.quantization,)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """For digests: what decides on this student's numbers, but for rounding."""
+        return self.sha256, self.dtype, *self.packed
+
 
 class Student(NamedTuple):
     """A loaded student."""

@@ -127,7 +127,7 @@ def train_expert(
         prompted = {"knowledge": knowledge, "told": replace(told, place="prompt")}
         train = TaughtExamples(train, examples(train.sessions, config.permute, **prompted))
     texts, pairs = sha256_json([train.plain, valid.plain]), reader and reader.config
-    known_by = [config, prompt, seed, student.info.sha256, student.info.dtype, texts, pairs]
+    known_by = [config, prompt, seed, *student.info.identity, texts, pairs]
     learned_from = [teacher.digest, sha256_json(train.taught.plain)] if teacher else []
     run_id = digest(*known_by, *([start.digest] if start else []), *learned_from)
     work = folder.with_name(f".{folder.name}.{run_id}.training")

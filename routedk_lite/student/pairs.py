@@ -25,6 +25,7 @@ from ..data.prompts import ContextOf, prompt_batches
 from ..data.sessions import Session
 from .examples import encode_example
 from .generation import last_place, pad_left
+from .unchanged import evaluating
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -167,9 +168,9 @@ def read_pairs(
         raise ValueError(f"PairConfig.at = {reader.config.at!r}: these states exist in training only; read the titles'")
     sessions, prompt = list(sessions), prompt or PromptConfig()
     total = {s.id: np.zeros((len(s), len(s))) for s in sessions}
-    model.eval()
     n_orders = reader.config.orders
-    with tqdm(total=n_orders * len(sessions), unit="prompt", desc="reading pairs", disable=not progress) as bar:
+    bar = tqdm(total=n_orders * len(sessions), unit="prompt", desc="reading pairs", disable=not progress)
+    with evaluating(model), bar:
         for order, step in enumerate((1, -1)[:n_orders]):  # from the first title to the last, and back
             moved = [s.permuted(range(len(s))[::step]) for s in sessions]
             for batch, shown in _batches(moved, model, tokenizer, prompt, batch_size, context):

@@ -34,6 +34,7 @@ from .checkpoints import told_if_unwritable
 from .examples import SessionExamples
 from .generation import pad_token
 from .trainer import SessionTrainer
+from .unchanged import evaluating
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -89,8 +90,8 @@ def soft_targets(
     """
     found: dict[int, SoftTargets] = {}
     collate = AnswerCollator(pad_token(student.model, student.tokenizer))
-    model.eval()
-    with tqdm(total=len(rows), unit="session", desc="asking the teacher", disable=not progress) as bar:
+    bar = tqdm(total=len(rows), unit="session", desc="asking the teacher", disable=not progress)
+    with evaluating(model), bar:
         for chosen in longest_first([row["input_ids"] for row in rows], config.micro_batch_size):
             batch = {k: v.to(student.model.device) for k, v in collate([rows[i] for i in chosen]).items()}
             learned = batch.pop("labels")[:, 1:] != IGNORE

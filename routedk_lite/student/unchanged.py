@@ -1,4 +1,4 @@
-"""What a training does to a model beside what it is for, and its undoing.
+"""What a training or a question does to a model beside what it is for, and its undoing.
 
 PEFT prepares a student in four bits for training by casting norms, embeddings and the vocabulary's matrix to float32,
 and switches activation checkpointing on. Unloading the adapter undoes neither, so a student that was trained on would
@@ -39,6 +39,18 @@ def left_as_it_was(model: PreTrainedModel) -> Iterator[None]:
         # What lets gradients pass frozen embeddings; a model that is told twice forgets the first.
         for added in hooks.keys() - kept:
             del hooks[added]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout within the block; then every module trains again that did before."""
+    learning = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in learning:
+            module.training = True
 
 
 @contextmanager

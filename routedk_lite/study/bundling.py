@@ -112,7 +112,7 @@ def bundle_sessions(
         name = digest(
             [way, draw if way == "consensus" else None, longest, settings(profile.prompt), settings(profile.decode)],
             [settings(profile.pairs), *(split.sha256 for split in known)] if reader else None,
-            [student.info.sha256, student.info.dtype, experts_sha256(experts)],
+            [*student.info.identity, experts_sha256(experts)],
             replace(sessions, sessions=tuple(asked)).sha256,
         )
         with appending(Path(work, "bundles", f"{name}.partial.jsonl")) as (rows, keep):
@@ -191,7 +191,11 @@ def _answer_consensus(desk: _Desk, sessions: Sequence[Session], decode: DecodeCo
     consensus = Consensus.of(desk.profile.decode)
 
     def keep(batch: list[Samples]) -> None:
-        desk.keep((one.id, consensus(one.drawn, one.greedy), "") for one in batch)
+        desk.keep((one.id, consensus(one.drawn, one.greedy), _cut(one)) for one in batch)
+
+    def _cut(one: Samples) -> str:
+        n_cut = sum(answer.cut for answer in one.drawn)
+        return f"{n_cut} of {len(one.drawn)} sampled answers were cut off before their end" if n_cut else ""
 
     sample_bundles(desk.model, desk.student.tokenizer, sessions, decode=decode, on_batch=keep, **draw, **desk.options)
 

@@ -87,11 +87,18 @@ def expert_folder(study: Study, name: str, seed: int, place: str | None = None) 
 
 
 def train(
-    study: Study, name: str, *, seed: int | None = None, place: str | None = None, on_epoch: Callable | None = None
+    study: Study,
+    name: str,
+    *,
+    seed: int | None = None,
+    place: str | None = None,
+    on_epoch: Callable | None = None,
+    folder: Path | None = None,
 ) -> ExpertResult:
-    """Train one of a study's `experts`, or find it trained or shipped; with another seed or place than the study's."""
+    """Train one of a study's `experts`, or find it trained or shipped; with another seed or place than the study's, or
+    in another folder than its own."""
     kind, seed, place = experts(study)[name], study.seed if seed is None else seed, place or study.profile.place
-    folder = expert_folder(study, name, seed, place)
+    folder = folder or expert_folder(study, name, seed, place)
     with locked(folder):  # another job may need the same expert
         unpack_expert(study.shipped, folder)
         return train_expert(
@@ -117,7 +124,7 @@ def taught_by(study: Study, name: str, seed: int) -> Start:
     parts = [study.split("train").sha256, study.knowledge.sha256]
     profile, start = study.profile, joint_start(study, seed)
     how = [profile.train, profile.prompt, profile.pairs, start and start.digest]
-    known_by = digest(name, seed, study.student.info.sha256, parts, *how)
+    known_by = digest(name, seed, study.student.info.sha256, *study.student.info.packed, parts, *how)
     return Start(known_by, lambda: train(study, name, seed=seed, place="prompt").folder)
 
 

@@ -21,6 +21,7 @@ from ..fusion.routing import trace_alpha, train_fusion
 from ..fusion.shipping import unpack_fusion
 from ..fusion.statistics import routing_statistics
 from ..locks import locked
+from ..student.adapters import read_adapter
 from ..student.experts import load_expert, unloaded
 from .experiments import answers_of, experts, made_from, train, training_fields
 from .fusing import fusions
@@ -127,16 +128,17 @@ def voting(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """One draw of N answers per session, and the votes among fewer and fewer of them."""
     name = config["model"]
     if name in experts(study):
-        with unloaded(load_expert(study.student, train(study, name).folder)) as model:
-            answered = sampled(study, model, f"voting-{name}-{key}")
+        folder = train(study, name).folder
+        with unloaded(load_expert(study.student, folder)) as model:
+            answered, adapters = sampled(study, model, f"voting-{name}-{key}"), [read_adapter(folder)]
     else:
         with routed(study, name) as (model, _):
-            answered = sampled(study, model, f"voting-{name}-{key}")
+            answered, adapters = sampled(study, model, f"voting-{name}-{key}"), model.adapters
     samples = answered.answers
     votes = vote_all(samples)
     return {
         "answers": [Answer.of_bundles(id_, v.bundles) for id_, v in votes.items()],
-        **made_from(study),
+        **made_from(study, adapters),
         "analysis": {**voting_curves(study, samples), **vote_facts(study, samples, votes)},
         "attachments": {"samples": (s.to_json() for s in samples)},
         **answered.times,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..data.habits import HABITS
@@ -54,6 +55,7 @@ def others(study: Study) -> Chosen:
         return {}
     together = _together(study)
     found = other_fusions(study.profile)
+    found["dare-ties"] = replace(found["dare-ties"], seed=study.seed)  # which entries it drops is part of its chance
     if together[0] != "base":
         del found["genknowsub"]
     return {name: (fusion, together) for name, fusion in found.items()}

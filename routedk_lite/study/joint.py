@@ -25,7 +25,9 @@ def joint_start(study: Study, seed: int) -> Start | None:
         return None
     parts = [load_domain(name, "train").sha256 for name in PUBLIC_DOMAINS]
     profile = study.profile
-    name = digest(joint_config(study), profile.prompt, profile.pairs, seed, study.student.info.sha256, parts)
+    student = study.student.info
+    known_by = [seed, student.sha256, *student.packed, parts]
+    name = digest(joint_config(study), profile.prompt, profile.pairs, *known_by)
     return Start(name, lambda: train_joint(study, seed).folder)
 
 

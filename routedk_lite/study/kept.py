@@ -114,7 +114,7 @@ def model_digest(student: Student, model: PreTrainedModel | RoutedModel) -> str:
         from peft import get_peft_model_state_dict
 
         experts = [_hashed(get_peft_model_state_dict(model, save_embedding_layers=False))]
-    return digest(student.info.sha256, student.info.dtype, experts)
+    return digest(*student.info.identity, experts)
 
 
 def _hashed(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -203,6 +203,8 @@ class Pipeline(Study):
     def _stage(self, plan: Planned) -> Stage:
         """A stage that is done when a record with its settings exists, and that ends with writing it."""
         splits = ("train",) if plan.measured else ("train", "test")
+        if self.folder is not None:  # decoders and thresholds are fitted on it; that of a public domain never changes
+            splits += ("validation",)
 
         def key() -> str:
             return digest(plan.config, plan.seed, *(self.split(name).sha256 for name in splits))

@@ -26,6 +26,7 @@ from ..teacher.incontext import in_context
 from ..teacher.kinds import fit_kinds
 from ..teacher.knowledge import teacher_answers
 from ..teacher.patterns import mine_patterns, pattern_predictions, patterns_text
+from ..unfinished import remove
 from .experiments import EXPERTS, answers_of, decoded, expert_folder, made_from, plain, train
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def few_shot(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     def context(session: Session) -> Context:
         return contexts["validation" if session.id in validation else "test"](session)
 
+    _ = study.reader  # is made on the student as it is, whatever its attention is in here
     folder = train(study, config["expert"]).folder if config["expert"] else None  # trained as every expert is
     with _long_prompts(study.student.model) as attention:
         model = load_expert(study.student, folder) if folder else study.student.model
@@ -140,10 +142,8 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     """How far rules and reasoning disturb each other in one student (`conflict`), and what trained experts share.
 
     One student that is told both is trained with another seed, and looked at after every epoch. Where knowledge is
-    distilled, that is the teacher: the others never read it.
-
-    Raises:
-        ValueError: that student is trained already, so that there is nothing left to look at.
+    distilled, that is the teacher: the others never read it. If it was trained before and nobody watched, as the expert
+    of another study's seed is, it is trained once more beside it.
     """
     train_sessions, knowledge = study.split("train").sessions, study.knowledge
     place = "prompt" if config["place"] == "distilled" else config["place"]
@@ -171,15 +171,15 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
             file.writelines(json.dumps(point) + "\n" for point in points.values())
 
     started = time.perf_counter()
-    trained = train(study, "both", seed=config["other_seed"], place=place, on_epoch=watch)
+    watched = {"seed": config["other_seed"], "place": place, "on_epoch": watch}
+    trained = train(study, "both", **watched)
+    apart = study.work / f"conflict-{key}"
+    if len(points) < study.profile.train.epochs:
+        trained = train(study, "both", **watched, folder=apart)
     spent = time.perf_counter() - started
-    if not points:
-        raise ValueError(
-            f"{folder} was trained before, and nobody watched: remove it, and let this stage come before "
-            f"both-seed{config['other_seed']}"
-        )
     folders = [train(study, name).folder for name in EXPERTS]
     adapters = [read_adapter(one) for one in [*folders, folder]]
+    remove(apart)  # equal to the other, and nobody else looks for it
     return {
         **made_from(study, adapters),
         "seconds_before": max(0.0, trained.seconds - spent),

@@ -174,7 +174,8 @@ def load_knowledge(domain: str | Path, folder: str | Path | None = None) -> Know
     if folder is not None:
         return _read_knowledge(domain_name(domain), Path(folder))
     if domain != "toyshop" and domain not in PUBLIC_DOMAINS:
-        raise ValueError(f"no recorded knowledge of domain {domain!r}: choose one of {', '.join(PUBLIC_DOMAINS)}")
+        known = ", ".join((*PUBLIC_DOMAINS, "toyshop"))
+        raise ValueError(f"no recorded knowledge of domain {domain!r}: choose one of {known}")
     return _recorded(domain)
 
 

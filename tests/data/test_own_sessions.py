@@ -52,6 +52,25 @@ def refused(source, *said, split=ALL):
 # --- what is read -----------------------------------------------------------------------------------------------------
 
 
+def test_a_title_may_be_longer_than_what_csv_takes_by_itself(write):
+    title = "tea " * 50_000
+    (session,) = load_sessions(write(f"session,item,title\n1,a,{title}\n1,b,cup\n"))
+    assert session.titles == (title, "cup")
+
+
+def test_without_answers_neither_bundles_nor_splits_are_looked_at(write):
+    table = write("session,item,title,bundle,split\n1,a,tea,1,autumn\n1,b,cup,,\n")
+    refused(table, "autumn")
+    (session,) = load_sessions(table, answers=False)
+    assert session.titles == ("tea", "cup") and session.bundles == ()
+    labelled = write("session,item,title,bundle\n1,a,tea,1\n1,b,cup,1\n", "labelled.csv")
+    assert load_sessions(labelled).sessions[0].bundles
+    assert not load_sessions(labelled, answers=False).sessions[0].bundles
+    items = [{"item": "a", "title": "tea"}, {"item": "b", "title": "cup"}]
+    lines = write(json.dumps({"session": 1, "items": items, "split": 3}) + "\n", "x.jsonl")
+    assert load_sessions(lines, answers=False).sessions[0].titles == ("tea", "cup")
+
+
 def test_a_table_has_a_row_for_each_item(write):
     found = rdk.load_sessions(write(TABLE, "shop.csv"))
     assert (found.name, found.split, len(found)) == ("shop", "all", 2)

@@ -20,6 +20,7 @@ from routedk_lite.fusion.fusion import Average, Dynamic, OneHot, Static, Ties
 from routedk_lite.fusion.layers import RoutedLinear
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.fusion.ties import elect_and_merge, global_threshold, merge_adapters, trim
+from routedk_lite.fusion.xlora import XLora
 from routedk_lite.student.adapters import Adapter, LowRank, read_adapter
 
 # --- what each fusion must equal ------------------------------------------------------------------------------------
@@ -127,6 +128,10 @@ def test_ties_equals_its_definition_on_random_matrices(density):
     merged = elect_and_merge(torch.stack([trim(m, t) for m, t in zip(matrices, thresholds, strict=True)]))
     expected = ties_by_definition(matrices.flatten(1).tolist(), density)
     np.testing.assert_allclose(merged.flatten(), expected, atol=1e-12)
+
+
+def test_where_both_signs_weigh_the_same_plus_is_elected():
+    assert elect_and_merge(torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]]])).tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize("density", [1e-4, 0.2, 0.5, 1.0])
@@ -407,6 +412,51 @@ def test_override_of_one_layer_leaves_the_others(load, folders):
         pass
 
 
+@pytest.mark.parametrize("fusion", [Dynamic(scope="global"), XLora()], ids=str)
+def test_an_override_of_the_lowest_layer_leaves_the_one_alpha_of_the_others_up_to_date(load, folders, fusion):
+    routed = learned(RoutedModel(load(), folders, fusion), size=0.4)
+    other = torch.tensor([[1, 90, 100, 77, 20, 5]])
+    with torch.no_grad():
+        routed(**padded([PROMPTS[0]]))
+        with routed.override([1.0, 0.0, 0.0], layer=routed.layer_numbers[0]):
+            routed(other)
+            overridden = routed.alpha
+        routed(other)
+    np.testing.assert_allclose(overridden[:, 0], [[1, 0, 0]])
+    if isinstance(fusion, Dynamic):  # X-LoRA's weights come from a reading that no override touches: alike in any case
+        assert not np.allclose(routed.alpha[:, 0], [[1, 0, 0]], atol=1e-2)
+    np.testing.assert_allclose(overridden[:, 1:], routed.alpha[:, 1:], atol=1e-6)
+
+
+def test_an_override_ends_with_its_block_in_the_middle_of_an_answer(load, folders):
+    routed = learned(RoutedModel(load(), folders, Dynamic()), size=0.4)
+    prompt, then = torch.tensor([PROMPTS[0]]), torch.tensor([[60]])
+
+    def answer(prompt_in=False, first_in=False):
+        """Logits of two tokens behind the prompt; which of the forward passes are within an override."""
+        found, within = [], routed.override([1.0, 0.0, 0.0])
+        with torch.no_grad():
+            if prompt_in:
+                with within:
+                    cache = routed(prompt, use_cache=True).past_key_values
+            else:
+                cache = routed(prompt, use_cache=True).past_key_values
+            if first_in:
+                with within:
+                    found.append(routed(then, past_key_values=cache, use_cache=True).logits)
+            else:
+                found.append(routed(then, past_key_values=cache, use_cache=True).logits)
+            made = {number: gate.own.clone() for number, gate in routed.gates.items()}
+            found.append(routed(then, past_key_values=cache, use_cache=True).logits)
+            for number, gate in routed.gates.items():
+                torch.testing.assert_close(gate.alpha, made[number], rtol=0, atol=0)
+        return found
+
+    plain, first, whole = answer(), answer(first_in=True), answer(prompt_in=True)
+    assert not torch.allclose(plain[0], first[0], atol=1e-3)
+    assert not torch.allclose(plain[0], whole[0], atol=1e-3)  # its cache was written by one expert
+
+
 @pytest.mark.parametrize(
     "fusion", [Dynamic(temperature=2.0, pool="attention"), Static(), Average(), OneHot(expert=1), Ties()], ids=str
 )
@@ -418,6 +468,48 @@ def test_a_saved_model_comes_back_equal(load, folders, fusion, tmp_path):
     again = RoutedModel.from_pretrained(tmp_path / "routed", load())
     assert again.fusion == fusion and again.expert_names == routed.expert_names
     torch.testing.assert_close(logits(again), expected, rtol=0, atol=0)
+
+
+def test_experts_that_share_their_tensors_are_saved(load, folders, tmp_path):
+    one = read_adapter(folders[0])
+    routed = RoutedModel(load(), [one, one._replace(name="again")], Average())
+    routed.save_pretrained(tmp_path / "routed")
+    torch.testing.assert_close(logits(RoutedModel.from_pretrained(tmp_path / "routed", load())), logits(routed))
+
+
+@pytest.mark.parametrize("fusion", [Dynamic(), Static(), XLora(depth=2, size=8)], ids=str)
+def test_a_reset_fusion_is_a_new_one(load, folders, fusion):
+    routed = RoutedModel(load(), folders, fusion)
+    new = {name: value.clone() for name, value in routed.weigher.state_dict().items()}
+    learned(routed).reset()
+    for name, value in routed.weigher.state_dict().items():
+        torch.testing.assert_close(value, new[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fusion", [XLora(depth=2, size=8), Ties(rank=1)], ids=str)
+def test_making_a_fusion_leaves_chance_as_it_was(load, folders, fusion):
+    model = load()
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    RoutedModel(model, folders, fusion)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_a_router_computes_in_float32_under_autocast(load, folders):
+    routed = learned(RoutedModel(load(), folders, Dynamic()), size=0.4)
+    kept = {}
+    weigh = routed.weigher.alpha
+
+    def watched(layer, hidden, mask):
+        kept[layer] = hidden, mask
+        return weigh(layer, hidden, mask)
+
+    routed.weigher.alpha = watched
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        routed(**padded(PROMPTS))
+    for index, (hidden, seen) in kept.items():
+        np.testing.assert_allclose(routed.alpha[:, index], weigh(index, hidden, seen).detach(), rtol=1e-5)
 
 
 def test_a_changed_file_is_not_loaded(load, folders, tmp_path):

@@ -66,6 +66,62 @@ def routed(tiny_student, experts):
         made.pop().unload()
 
 
+@pytest.mark.parametrize("alpha", [[1.0, 0.0, 0.0], [0.7, 0.3, 0.0]])
+def test_penalties_have_a_gradient_where_an_expert_has_no_weight(alpha):
+    logits = torch.tensor([[[200.0, 0.0, 1.0]]], requires_grad=True)
+    soft = logits.softmax(-1)  # 200: the others underflow to 0
+    hard = torch.tensor([[alpha]]) + (soft - soft.detach())
+    for made in (soft, hard):
+        (gradient,) = torch.autograd.grad(routing._entropy(made).mean() + routing._entropy(made.mean(0)).mean(), logits,
+                                          retain_graph=True)  # fmt: skip
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("fusion", [Hard(), Dynamic(top_k=1 + 1), Dynamic()], ids=str)
+def test_a_router_with_penalties_stays_a_number(routed, train, fusion):
+    model = routed(fusion)
+    train(model, entropy_weight=0.1, balance_weight=0.1)
+    assert all(weight.isfinite().all() for weight in model.weigher.parameters())
+
+
+def test_a_training_starts_from_the_fusions_start_whatever_was_learned_before(routed, train):
+    model = routed()
+    with torch.no_grad():
+        model.weigher.bias.fill_(1.0)
+        model.weigher.weight.normal_()
+    train(model, "first")
+    train(model, "second", seed=1)
+    again = {name: value.clone() for name, value in model.weigher.state_dict().items()}
+    alone = routed()
+    train(alone, "alone", seed=1)
+    for name, value in alone.weigher.state_dict().items():
+        torch.testing.assert_close(again[name], value, rtol=0, atol=0)
+
+
+def test_one_expert_has_nothing_to_learn(tiny_student, experts, sessions, tmp_path):
+    model = RoutedModel(tiny_student.model, experts[:1], Dynamic())
+    try:
+        with pytest.raises(ValueError, match="one expert, expert0"):
+            train_fusion(model, tiny_student, sessions[:2], tmp_path / "f", config=QUICK)
+    finally:
+        model.unload()
+
+
+def test_no_sessions_have_no_alpha(routed, tiny_student):
+    with pytest.raises(ValueError, match="sessions is empty"):
+        trace_alpha(routed(), tiny_student.tokenizer, [])
+
+
+def test_a_look_at_alpha_leaves_a_model_training(routed, tiny_student, sessions):
+    model = routed(XLora(depth=2, size=8))
+    model.train()
+    model.weigher.inner[0].eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    trace_alpha(model, tiny_student.tokenizer, sessions[:2], progress=False)
+    assert {name: module.training for name, module in model.named_modules()} == before
+    model.eval()
+
+
 @pytest.fixture
 def train(tiny_student, sessions, tmp_path):
     def run(model, folder="fusion", **changes):
@@ -273,14 +329,23 @@ def test_penalties_know_weights_of_every_kind(routed, train, fusion, monkeypatch
     assert torch.allclose(together.mean(0), alone.mean(0), atol=1e-4)
 
 
+def leaning(model):
+    """A model whose router starts with more weight on its first expert."""
+
+    def start():
+        with torch.no_grad():
+            model.weigher.bias.copy_(torch.tensor([1.0, 0.0]))
+
+    model.reset = start
+    return model
+
+
 @pytest.mark.parametrize(("name", "sign"), [("entropy_weight", 1.0), ("balance_weight", 1.0)])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_penalties_move_alpha_the_way_they_say(routed, train, tiny_student, sessions, name, sign):
     found = {}
     for weight in (0.0, 5.0):
-        model = routed()
-        with torch.no_grad():
-            model.weigher.bias.copy_(torch.tensor([1.0, 0.0]))
+        model = leaning(routed())
         train(model, f"{name}-{weight}", **{name: weight, "epochs": 4})
         found[weight] = routing_statistics(trace_alpha(model, tiny_student.tokenizer, sessions, progress=False))
     if name == "entropy_weight":
@@ -295,9 +360,7 @@ def test_a_penalty_is_whole_in_an_incomplete_step(routed, tiny_student, sessions
     """Two sessions are one micro-batch: whether a step could have taken four more changes nothing."""
     found = []
     for steps in (1, 3):
-        model, config = routed(), replace(QUICK, accumulation_steps=steps, epochs=4, **{name: 5.0})
-        with torch.no_grad():
-            model.weigher.bias.copy_(torch.tensor([1.0, 0.0]))
+        model, config = leaning(routed()), replace(QUICK, accumulation_steps=steps, epochs=4, **{name: 5.0})
         options = {"config": config, "progress": False}
         train_fusion(model, tiny_student, sessions[:2], tmp_path / f"{name}-{steps}", **options)
         found.append({key: value.clone() for key, value in model.weigher.state_dict().items()})

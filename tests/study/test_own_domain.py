@@ -99,6 +99,16 @@ def test_a_study_of_a_folder_is_recorded_under_its_name(mine, study, tmp_path, m
     verify(records[0])  # the folder lies where its name says
 
 
+def test_another_validation_split_is_another_study(mine, study):
+    study(mine).run(only=["cluster-tfidf"])
+    assert study(mine).chosen(["cluster-tfidf"])[-1].is_done()
+    sessions = load_domain("toyshop", "validation").sessions[10:20]
+    changed = [replace(s, name=f"s {s.id}", intents=(), why=()) for s in sessions]
+    (mine / "validation.csv").unlink()
+    write_sessions(mine / "validation.csv", changed)
+    assert not study(mine).chosen(["cluster-tfidf"])[-1].is_done(), "its threshold was chosen on the other one"
+
+
 def test_two_folders_of_one_name_do_not_share_records(mine, study, tmp_path):
     study(mine).run(only=["floor-whole"])
     other = make(tmp_path / "b" / "mine", LIMIT | {"test": 7})

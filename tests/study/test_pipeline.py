@@ -142,6 +142,24 @@ def test_the_conflict_is_measured_while_a_student_learns_both(done):
     assert len(found.adapter_sha256) == 5
 
 
+def test_a_student_that_nobody_watched_is_watched_beside_it(study):
+    one = study()
+    experiments.train(one, "both", seed=1)  # as the expert of another study's seed
+    before = sha256_folder(one.work / "both-seed1")
+    one.run(only=["conflict-seed0"])
+    (found,) = load_measurements(one.results)
+    assert len(found.values["training"]) == one.profile.train.epochs
+    assert sha256_folder(one.work / "both-seed1") == before
+    assert [path.name for path in one.work.iterdir() if path.name.startswith("conflict-seed") and path.is_dir()] == []
+    assert not [path for path in one.work.glob("conflict-*") if path.is_dir()]
+
+
+def test_votes_say_which_experts_gave_them(done):
+    found = {r.run: r for r in done().run()}
+    assert found["voting-dynamic-seed0"].adapter_sha256 == found["fusion-dynamic-seed0"].adapter_sha256
+    assert list(found["voting-base-seed0"].adapter_sha256) == ["base-seed0"]
+
+
 def test_only_some_stages(study):
     ran = []
     study().run(lambda stage, done: ran.append(stage.name), only=["floor-*", "zero-shot"])
