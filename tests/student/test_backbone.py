@@ -21,6 +21,12 @@ def local(profile, folder, **changes):
     return replace(profile, student=StudentConfig(source="hub", id=str(folder), **{"dtype": "float32"} | changes))
 
 
+def test_quantised_weights_are_another_student_and_whole_ones_are_known_as_before(tiny_profile, tiny_llama):
+    info = backbone.load_student(local(tiny_profile, tiny_llama), device="cpu").info
+    assert info.identity == (info.sha256, "float32")
+    assert replace(info, quantization="nf4").identity == (info.sha256, "float32", "nf4")
+
+
 def test_a_local_student_is_loaded_frozen_and_described(tiny_profile, tiny_llama):
     student = backbone.load_student(tiny_profile, device="cpu")
     assert not student.model.training

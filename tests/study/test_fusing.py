@@ -30,12 +30,16 @@ def make(tiny_profile, tmp_path, monkeypatch):
     monkeypatch.setattr(holdings, "load_domain", small)
     monkeypatch.setattr(records, "load_domain", small)
 
-    def make(**changes):
+    def make(seed=0, **changes):
         train = replace(tiny_profile.train, max_length=4000, epochs=1)
         profile = replace(tiny_profile, train=train, **changes)
-        return Pipeline(profile, results=tmp_path / "results", work=tmp_path / "runs", progress=False)
+        return Pipeline(profile, results=tmp_path / "results", work=tmp_path / "runs", progress=False, seed=seed)
 
     return make
+
+
+def test_what_dare_drops_by_chance_differs_between_seeds(make):
+    assert [fusions(make(seed=seed))["dare-ties"][0].seed for seed in (0, 2)] == [0, 2]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
