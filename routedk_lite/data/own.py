@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from ..places import user_path
 from .drafts import SPLIT_NAMES, read_sessions
 from .sessions import DOMAINS, SPLITS, DataError, Domain, Session
-from .tables import KINDS, NEEDED, Problems, Row, dataset_rows, file_rows
+from .tables import KINDS, NEEDED, OPTIONAL, Problems, Row, dataset_rows, file_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -210,7 +210,7 @@ def _asked(rows: Iterator[Row], answers: bool) -> Iterator[Row]:
     """Rows as they are, or without what is known of their answers."""
     for row in rows:
         fields = row.fields.items()
-        yield row if answers else row._replace(fields={k: v for k, v in fields if k not in ("bundle", "split")})
+        yield row if answers else row._replace(fields={k: v for k, v in fields if k not in OPTIONAL})
 
 
 @lru_cache(maxsize=4)

@@ -78,7 +78,6 @@ class RoutedModel(nn.Module):
         self.weigher = weigher.to(model.device).train(model.training)
         self.training = model.training
         self.reading = Reading(whole=fusion.depends_on_input, by_token=fusion.by_token)
-        self._once = Gate()  # the α that a fusion with one for all layers has made in the lowest
         self._stack = stack
         self._hooks = [*self._hooked(model)]
         model.generate = self.generate
@@ -352,11 +351,9 @@ class RoutedModel(nn.Module):
         if self.weigher.reads_twice:
             hidden = self.reading.states
         if self.weigher.once and index > 0:
-            return self._once.alpha
+            return self.gates[self.layer_numbers[0]].own
         with torch.autocast(hidden.device.type, enabled=False):
-            made = self.weigher.alpha(index, hidden, self.reading.mask)
-        self._once.alpha = made if self.weigher.once else None
-        return made
+            return self.weigher.alpha(index, hidden, self.reading.mask)
 
     def _of_module(self, index: int, module: str, x: torch.Tensor) -> torch.Tensor:
         """A module's own α, from the weigher that there is then."""
@@ -365,4 +362,4 @@ class RoutedModel(nn.Module):
 
     def _recomputing(self) -> tuple[AbstractContextManager, AbstractContextManager]:
         """Asked for when a layer's activations are computed that will be computed again."""
-        return recomputing(self.reading, [self._once, *self.gates.values()])
+        return recomputing(self.reading, list(self.gates.values()))

@@ -191,13 +191,14 @@ def _answer_consensus(desk: _Desk, sessions: Sequence[Session], decode: DecodeCo
     consensus = Consensus.of(desk.profile.decode)
 
     def keep(batch: list[Samples]) -> None:
-        desk.keep((one.id, consensus(one.drawn, one.greedy), _cut(one)) for one in batch)
-
-    def _cut(one: Samples) -> str:
-        n_cut = sum(answer.cut for answer in one.drawn)
-        return f"{n_cut} of {len(one.drawn)} sampled answers were cut off before their end" if n_cut else ""
+        desk.keep((one.id, consensus(one.drawn, one.greedy), _cut_off(one)) for one in batch)
 
     sample_bundles(desk.model, desk.student.tokenizer, sessions, decode=decode, on_batch=keep, **draw, **desk.options)
+
+
+def _cut_off(samples: Samples) -> str:
+    n_cut = sum(answer.cut for answer in samples.drawn)
+    return f"{n_cut} of {len(samples.drawn)} sampled answers were cut off before their end" if n_cut else ""
 
 
 def _fitted(desk: _Desk, known: Sequence[Domain], reader: PairReader) -> PartitionDecoder:

@@ -26,8 +26,7 @@ def joint_start(study: Study, seed: int) -> Start | None:
     parts = [load_domain(name, "train").sha256 for name in PUBLIC_DOMAINS]
     profile = study.profile
     student = study.student.info
-    known_by = [seed, student.sha256, *student.packed, parts]
-    name = digest(joint_config(study), profile.prompt, profile.pairs, *known_by)
+    name = digest(joint_config(study), profile.prompt, profile.pairs, seed, student.sha256, *student.packed, parts)
     return Start(name, lambda: train_joint(study, seed).folder)
 
 

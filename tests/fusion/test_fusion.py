@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import json
 import re
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -432,25 +433,21 @@ def test_an_override_ends_with_its_block_in_the_middle_of_an_answer(load, folder
     routed = learned(RoutedModel(load(), folders, Dynamic()), size=0.4)
     prompt, then = torch.tensor([PROMPTS[0]]), torch.tensor([[60]])
 
+    def within(override):
+        return routed.override([1.0, 0.0, 0.0]) if override else nullcontext()
+
     def answer(prompt_in=False, first_in=False):
-        """Logits of two tokens behind the prompt; which of the forward passes are within an override."""
-        found, within = [], routed.override([1.0, 0.0, 0.0])
+        """Logits of two tokens behind the prompt, which or the first of which may be read within an override."""
         with torch.no_grad():
-            if prompt_in:
-                with within:
-                    cache = routed(prompt, use_cache=True).past_key_values
-            else:
+            with within(prompt_in):
                 cache = routed(prompt, use_cache=True).past_key_values
-            if first_in:
-                with within:
-                    found.append(routed(then, past_key_values=cache, use_cache=True).logits)
-            else:
-                found.append(routed(then, past_key_values=cache, use_cache=True).logits)
+            with within(first_in):
+                first = routed(then, past_key_values=cache, use_cache=True).logits
             made = {number: gate.own.clone() for number, gate in routed.gates.items()}
-            found.append(routed(then, past_key_values=cache, use_cache=True).logits)
-            for number, gate in routed.gates.items():
-                torch.testing.assert_close(gate.alpha, made[number], rtol=0, atol=0)
-        return found
+            second = routed(then, past_key_values=cache, use_cache=True).logits
+        for number, gate in routed.gates.items():
+            torch.testing.assert_close(gate.alpha, made[number], rtol=0, atol=0)
+        return first, second
 
     plain, first, whole = answer(), answer(first_in=True), answer(prompt_in=True)
     assert not torch.allclose(plain[0], first[0], atol=1e-3)
