@@ -78,7 +78,7 @@ def test_knock_outs_are_written_with_their_intervals() -> None:
     figure = knockout_figure(changes, "without", title="change of strict F1", note="toy")
     shown = texts(figure)
     assert "−0.040\n[−0.060, −0.020]" in shown
-    assert "+0.020\n[+0.000, +0.040]" in shown
+    assert "+0.020\n[0.000, +0.040]" in shown
     assert shown.count("not recorded") == 2
     mesh = figure.axes[0].collections[0]
     np.testing.assert_allclose(mesh.get_array().ravel(), [-0.04, 0, 0.02, 0])

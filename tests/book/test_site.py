@@ -148,6 +148,10 @@ def test_chapters_open_in_colab_and_other_pages_do_not(parsed: dict[Path, Links]
 
 # The site in a browser
 
+SETTLED = """Promise.allSettled(
+  document.getAnimations().filter(one => one instanceof CSSTransition).map(one => one.finished))"""
+"""Buttons fade from one theme's colours to the other's while a page opens: who looks at colours waits for it."""
+
 
 @pytest.fixture
 def visit(browser: Any, site: Path) -> Iterator[Callable[..., Any]]:
@@ -176,6 +180,7 @@ def visit(browser: Any, site: Path) -> Iterator[Callable[..., Any]]:
         tab.goto((site / f"{page}.html").as_uri())
         tab.wait_for_function("!window.MathJax || (MathJax.startup && MathJax.startup.promise)")
         tab.evaluate("window.MathJax && MathJax.startup.promise")
+        tab.evaluate(SETTLED)
         return tab
 
     yield open_page
