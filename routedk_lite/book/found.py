@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import Formatter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..report.numbers import between
+from ..report.numbers import between, minus
 from ..study.records import RunRecord
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Estimate(NamedTuple):
 
     def __format__(self, spec: str) -> str:
         def spelled(value: float) -> str:
-            return format(value, spec or ".3f").replace("-", "−")
+            return minus(format(value, spec or ".3f"))
 
         return f"{spelled(self.estimate)} {between(self.low, self.high, spelled)}"
 

@@ -15,13 +15,22 @@ def plain(value: float) -> str:
     return f"{value:.3f}"
 
 
+def minus(number: str) -> str:
+    """A spelled number with a true minus.
+
+    >>> minus("-3.1 %")
+    '−3.1 %'
+    """
+    return number.replace("-", "−")
+
+
 def signed(value: float) -> str:
     """Three decimals with their sign, a true minus.
 
     >>> signed(-0.0021), signed(0.0001)
     ('−0.002', '0.000')
     """
-    text = f"{value:+.3f}".replace("-", "−")
+    text = minus(f"{value:+.3f}")
     return "0.000" if text[1:] == "0.000" else text
 
 

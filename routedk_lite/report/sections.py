@@ -10,7 +10,7 @@ from ..study.records import RunRecord
 from .claims import Claim, Claims, Paper
 from .costs import CALLS, MACHINES, READ_ON, memory_gb
 from .findings import Finding
-from .numbers import between, signed
+from .numbers import between, minus, signed
 from .tables import UNBROKEN, text_table
 from .verdicts import Judgement
 
@@ -122,7 +122,7 @@ def findings_table(findings: Iterable[Finding]) -> str:
     for f in findings:
         relative = ""
         if f.comparison.test != "varies" and f.b > 0:
-            relative = f"{100 * f.estimate / f.b:+.1f}{UNBROKEN}%".replace("-", "−")
+            relative = minus(f"{100 * f.estimate / f.b:+.1f}{UNBROKEN}%")
         verdict = f.words if f.is_judged else f"so far {f.direction}"
         rows.append([
             f.comparison.label.replace(" = ", f"{UNBROKEN}={UNBROKEN}"),

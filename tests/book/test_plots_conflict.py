@@ -136,7 +136,7 @@ def test_one_kind_alone_has_no_conflict_to_draw() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "cell"), [(0.01, "-1.0 %\n[-2.0, +0.0]"), (1e-5, "-0.0010 %\n[-0.0020, +0.0000]"), (0.3, "-30 %")]
+    ("scale", "cell"), [(0.01, "−1.0 %\n[−2.0, +0.0]"), (1e-5, "−0.0010 %\n[−0.0020, +0.0000]"), (0.3, "−30 %")]
 )
 def test_the_matrix_of_interference_writes_changes_in_percent(scale: float, cell: str) -> None:
     change = scale * np.array([[[-1, -2, 0], [0.5, 0.1, 0.9]], [[0.2, -0.2, 0.5], [-0.7, -0.9, -0.6]]])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...report.numbers import minus
 from ...report.style import FAINT, MARKERS, QUIET, finish, new_figure, palette
 
 if TYPE_CHECKING:
@@ -192,7 +193,10 @@ def interference_figure(found: Interference, *, note: str = "") -> Figure:
     percent = 100 * found.change
     limit = max(float(np.abs(percent[..., 0]).max()), 1e-6)
     digits = int(np.clip(1 - np.floor(np.log10(limit)), 0, 5))  # two that count
-    texts = [[f"{e:+.{digits}f} %\n[{low:+.{digits}f}, {high:+.{digits}f}]" for e, low, high in row] for row in percent]
+    texts = [
+        [minus(f"{e:+.{digits}f} %\n[{low:+.{digits}f}, {high:+.{digits}f}]") for e, low, high in row]
+        for row in percent
+    ]
     figure = new_figure(1.4 + 0.75 * len(found.kinds), layout="constrained")
     axes = figure.subplots()
     look = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, "linewidths": 2, "annot_kws": {"fontsize": 10}}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...report.numbers import minus
 from ...report.style import finish, new_figure, palette
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _matrix(
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
     for (row, column), value in np.ndenumerate(np.asarray(values)):
-        text = texts[int(np.sign(value)) + 1] if texts else "" if blank_zero and value == 0 else f"{value:+.1f}"
+        text = texts[int(np.sign(value)) + 1] if texts else "" if blank_zero and value == 0 else minus(f"{value:+.1f}")
         axes.text(column, row, text, ha="center", va="center", color="white" if abs(value) > 0.65 * limit else "black")
 
 
