@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,6 +58,23 @@ CHOOSERS: dict[str, Chooser] = {
     "consensus": Consensus(),
     "likeliest": likeliest,
 }
+
+
+def remembering(choose: Chooser) -> Chooser:
+    """The same choice, made once for the same answers, however often they come: in another metric, in another subset.
+
+    Args:
+        choose: one to which neither the order of the answers nor their worth matters; so not an oracle.
+    """
+    known: dict[Any, Sequence[Bundle]] = {}
+
+    def chosen(answers: Sequence[Answer], greedy: Answer, worth: Worth) -> Sequence[Bundle]:
+        key = (greedy, frozenset(Counter(answers).items()))
+        if key not in known:
+            known[key] = choose(answers, greedy, worth)
+        return known[key]
+
+    return chosen
 
 
 class ChoicePoint(NamedTuple):

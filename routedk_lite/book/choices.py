@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..answers.choosing import CHOOSERS, ChoicePoint, Chooser, Worth, choice_curve, oracle
+from ..answers.choosing import CHOOSERS, ChoicePoint, Chooser, Worth, choice_curve, oracle, remembering
 from ..answers.decoding import Answer, Samples
 from ..answers.verifier import fit_verifier
 from ..answers.voting import resampled_scores
@@ -84,7 +84,9 @@ def choices_of(record: RunRecord, sessions: Iterable[Session]) -> dict[str, Any]
     """
     sessions = list(sessions)
     samples = [Samples.from_json(row) for row in load_attachment(record, "samples")]
-    ways = {**CHOOSERS, "oracle": limit, "verifier": cross_fitted(samples, sessions)}
+    # Curves and differences in both metrics ask about the same answers.
+    ways = {way: remembering(choose) for way, choose in CHOOSERS.items()}
+    ways |= {"oracle": limit, "verifier": remembering(cross_fitted(samples, sessions))}
     ways["greedy"] = lambda answers, greedy, worth: greedy.bundles
     known = record.analysis["curves"]
     sizes = [point["n"] for point in known["majority"]["f1"]]

@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routedk_lite.answers.choosing import CHOOSERS, Contest, choice_curve, contests, likeliest, oracle, pass_at_n
+from routedk_lite.answers.choosing import (
+    CHOOSERS,
+    Contest,
+    choice_curve,
+    contests,
+    likeliest,
+    oracle,
+    pass_at_n,
+    remembering,
+)
 from routedk_lite.answers.decoding import Answer, Samples
-from routedk_lite.answers.voting import calibration_error, reliability, vote_all, voting_curve
+from routedk_lite.answers.voting import calibration_error, reliability, vote, vote_all, voting_curve
 from routedk_lite.data.sessions import Session
 
 RIGHT, WRONG, HALF = ({1, 2}, {3, 4}), ({1, 3},), ({1, 2}, {1, 4})
@@ -75,6 +84,27 @@ def test_the_likeliest_text_wins_whole_not_per_token():
 def test_the_oracle_asks_what_answers_are_worth():
     best = answer(*RIGHT)
     assert oracle([answer({1, 3}), best], answer(), lambda b: float(len(list(b)))) == best.bundles
+
+
+def test_a_choice_that_is_remembered_is_made_once_for_the_same_answers():
+    asked = []
+
+    def first(answers, greedy, worth):
+        asked.append(sorted(a.log_prob for a in answers))
+        return vote(answers, greedy).bundles
+
+    choose, some, other = remembering(first), answer({1, 2}, log_prob=-1.0), answer({3, 4}, log_prob=-2.0)
+    for answers in ([some, other], [other, some], [some, some, other], [some], [other]):
+        for worth in (len, sum):
+            assert choose(answers, some, worth) == vote(answers, some).bundles
+    assert asked == [[-2.0, -1.0], [-2.0, -1.0, -1.0], [-1.0], [-2.0]]
+    sessions, samples = study(mixed())
+    how = {"sizes": (1, 4, 12), "metric": "exact_match", "resamples": 20}
+    curves = [
+        choice_curve(samples, sessions, way, generator=np.random.default_rng(1), **how)
+        for way in (CHOOSERS["consensus"], remembering(CHOOSERS["consensus"]))
+    ]
+    assert curves[0] == curves[1]
 
 
 @given(st.integers(1, 7).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n), st.integers(1, n))))
