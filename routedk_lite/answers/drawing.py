@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..student.generation import end_tokens, last_place, pad_left
+from ..student.generation import end_tokens, last_place, pad_left, positions
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +71,7 @@ def draw_texts(
 
     padded = pad_left(prompts, model, tokenizer)
     mask, cache = padded["attention_mask"], DynamicCache(config=model.config)
-    inputs, positions = padded["input_ids"], (mask.cumsum(1) - 1).clamp(min=0)
+    inputs, places = padded["input_ids"], positions(mask)
     row = torch.arange(n_prompts).repeat_interleave(n + 1)  # (samples,)
     live = torch.arange(samples)
     tokens = torch.zeros((samples, n_steps), dtype=torch.long)
@@ -84,7 +84,7 @@ def draw_texts(
             output = model(
                 input_ids=inputs,
                 attention_mask=mask,
-                position_ids=positions,
+                position_ids=places,
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=last_place(),
@@ -109,7 +109,7 @@ def draw_texts(
                 model.select_alpha(parents)
         inputs = pairs[:, 1:].to(model.device)  # (rows, 1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        positions = mask.sum(1, keepdim=True) - 1
+        places = mask.sum(1, keepdim=True) - 1
     written = [row[: int(n)] for row, n in zip(tokens.tolist(), length, strict=True)]
     answers = list(zip(written, (log_prob / length).tolist(), strict=True))
     return [answers[k : k + n + 1] for k in range(0, samples, n + 1)]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.formats import Slots
 from ..data.prompts import SlotTokens
-from ..student.generation import last_place
+from ..student.generation import last_place, positions
 from .drawing import draw_from
 
 if TYPE_CHECKING:
@@ -144,12 +144,12 @@ def _read(
         if seen is not None:
             prompt[r, start : start + seen[r]] = 1
     mask = torch.cat([mask, new], 1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -longest:]
+    places = positions(mask)[:, -longest:]
     routed = {} if seen is None else {"prompt_mask": prompt.to(model.device)}
     output = model(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
-        position_ids=positions.to(model.device),
+        position_ids=places.to(model.device),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=last_place(),

@@ -27,7 +27,7 @@ from ..student.backbone import Student
 from ..student.batches import longest_first
 from ..student.checkpoints import told_if_unwritable
 from ..student.examples import Example, SessionExamples, encode_example
-from ..student.generation import last_place, pad_left
+from ..student.generation import last_place, pad_left, positions
 from ..student.pairs import PairReader, pairs_at
 from ..student.summaries import finished_summary, one_at_a_time, write_summary
 from ..student.texts import Text, encode_text_example, is_text, text_prompt_ids
@@ -87,8 +87,9 @@ def trace_alpha(
     with evaluating(model), bar:
         for rows in longest_first(wanted, batch_size):
             batch = pad_left([wanted[k] for k in rows], model, tokenizer)
+            places = positions(batch["attention_mask"])
             with torch.inference_mode():
-                model(**batch, use_cache=False, logits_to_keep=last_place())
+                model(**batch, position_ids=places, use_cache=False, logits_to_keep=last_place())
             found |= dict(zip(rows, model.alpha, strict=True))
             bar.update(len(rows))
     alpha = np.stack([found[k] for k in range(len(wanted))])

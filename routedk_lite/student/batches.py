@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .generation import positions
 from .pairs import pad_spans
 
 IGNORE = -100
@@ -50,7 +51,7 @@ class AnswerCollator:
         batch = {
             "input_ids": ids,
             "attention_mask": mask,
-            "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+            "position_ids": positions(mask),
             "labels": labels,
             # Positions instead of their number: an index copies the hidden states, a slice would leave them strided,
             # and the product with the vocabulary would first copy the whole embedding for every row.

@@ -96,6 +96,15 @@ def pad_left(
     return {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
 
 
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """Places of tokens in their own text, whatever padding stands on their left; 0 on the padding.
+
+    Shapes:
+        mask: (rows, longest), 1 where there is a token → (rows, longest)
+    """
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
 def check_tokens(rows: Sequence[Sequence[int]], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse tokens that the student has no embedding of, as a tokenizer to which tokens were added gives them.
 

@@ -24,7 +24,7 @@ from ..config import OptimizerConfig, PairConfig, PromptConfig
 from ..data.prompts import ContextOf, prompt_batches
 from ..data.sessions import Session
 from .examples import encode_example
-from .generation import last_place, pad_left
+from .generation import last_place, pad_left, positions
 from .unchanged import evaluating
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _batches(
         batch = pad_left([row.ids for row in rows], model, tokenizer)
         width = batch["input_ids"].shape[1]
         batch["spans"] = pad_spans([(row.spans, width - len(row.ids)) for row in rows])
-        batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        batch["position_ids"] = positions(batch["attention_mask"])
         yield batch, [row.session for row in rows]
 
 
@@ -235,7 +235,7 @@ def _answered(
         batch = pad_left([row.input_ids for row in rows], student.model, student.tokenizer)
         width = batch["input_ids"].shape[1]
         batch["spans"] = pad_spans([(row.spans, width - len(row.input_ids)) for row in rows])
-        batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        batch["position_ids"] = positions(batch["attention_mask"])
         yield batch
 
 

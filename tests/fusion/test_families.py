@@ -40,6 +40,7 @@ FAMILIES = {
     "Phi": {},
     "Phi3": {},
     "GPTNeoX": {},
+    "GPTNeo": {"attention_types": [[["global", "local"], 1]], "window_size": 4},  # learned positions
     "Olmo2": {},
     "Granite": {},
     "StableLm": {},

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from adapted import learned
 from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from test_families import experts, make
@@ -49,6 +50,19 @@ def opposed(student, tmp_path):
         model.unload()
         folders.append(folder)
     return folders
+
+
+@pytest.mark.parametrize("family", ["Qwen3", "GPTNeo"])
+def test_alpha_does_not_depend_on_padding_where_positions_are_learned_either(family, tiny_student, tmp_path):
+    def student():
+        return make(family, vocab_size=len(tiny_student.tokenizer))
+
+    model = learned(RoutedModel(student(), experts(student, tmp_path), Dynamic()), size=0.4)
+    texts = [("a", "x"), ("a longer question, which pads the other?", "y")]
+    alpha = trace_alpha(model, tiny_student.tokenizer, texts, progress=False)
+    alone = trace_alpha(model, tiny_student.tokenizer, texts, batch_size=1, progress=False)
+    np.testing.assert_allclose(alpha, alone, atol=1e-5)
+    assert np.abs(alpha[0] - alpha[1]).max() > 0.01
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
