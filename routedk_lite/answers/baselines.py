@@ -17,6 +17,7 @@ import numpy as np
 
 from ..data.metrics import evaluate
 from ..data.sessions import Bundle, Session
+from ..data.words import fit_tfidf
 from ..fetching import fetch_from_wheel
 from ..files import atomic_folder, cache_dir
 from ..locks import locked
@@ -95,10 +96,12 @@ THRESHOLDS = np.round(np.arange(0.30, 1.0, 0.02), 2)
 
 
 def tfidf_similarity(train: Iterable[Session]) -> Similarity:
-    """Cosine of TF-IDF vectors (log term frequency), with the document frequencies of the training titles."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    """Cosine of TF-IDF vectors (log term frequency), with the document frequencies of the training titles.
 
-    vectorizer = TfidfVectorizer(sublinear_tf=True).fit([title for session in train for title in session.titles])
+    Raises:
+        ValueError: see `data.words.fit_tfidf`.
+    """
+    vectorizer = fit_tfidf([title for session in train for title in session.titles])
 
     def similarity(titles: Sequence[str]) -> np.ndarray:
         vectors = vectorizer.transform(titles)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..data.prompts import Context, ContextOf
 from ..data.sessions import Domain, Session
+from ..data.words import fit_tfidf
 
 
 def in_context(
@@ -31,7 +32,8 @@ def in_context(
         hints: knowledge that needs no annotation of the session, such as all rules, or `patterns.patterns_text`.
 
     Raises:
-        ValueError: a negative number, or more demonstrations than training sessions.
+        ValueError: a negative number, more demonstrations than training sessions, or titles without words
+            (`data.words.fit_tfidf`) where the domain has no list of similar sessions.
     """
     if not 0 <= demonstrations <= len(train):
         raise ValueError(
@@ -52,11 +54,9 @@ def _nearest(train: Domain, asked: Domain, n: int) -> dict[int, Sequence[Session
     listed = asked.neighbours
     if all(len(listed.get(session.id, ())) >= n for session in asked):
         return {s.id: [train.by_id[id_] for id_ in listed[s.id][:n]] for s in asked}
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(sublinear_tf=True)
-    known = vectorizer.fit_transform(" ".join(s.titles) for s in train)
-    similar = (vectorizer.transform(" ".join(s.titles) for s in asked) @ known.T).toarray()
+    texts = [" ".join(s.titles) for s in train]
+    vectorizer = fit_tfidf(texts)
+    similar = (vectorizer.transform(" ".join(s.titles) for s in asked) @ vectorizer.transform(texts).T).toarray()
     found = {}
     for session, row in zip(asked, similar, strict=True):
         order = np.argsort(-row, kind="stable")
