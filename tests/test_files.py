@@ -5,9 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import unprivileged
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from routedk_lite import files, unfinished
 from routedk_lite.locks import locked
@@ -289,3 +291,47 @@ def test_an_error_inside_the_lock_lets_go_of_it(tmp_path):
     for _ in range(2):
         with pytest.raises(RuntimeError), locked(tmp_path / "x"):
             raise RuntimeError
+
+
+def test_what_a_file_browser_leaves_is_nobodys(tmp_path):
+    target = tmp_path / "mine"
+    (target / "notes").mkdir(parents=True)
+    for name in (".DS_Store", "notes/.DS_Store", "Thumbs.db", "desktop.ini", "notes/b.txt"):
+        (target / name).write_text("")
+    assert files.foreign_files(target, ["notes/b.txt"]) == []
+    with files.atomic_folder(target, ours=["notes/b.txt"]) as work:
+        (work / "a").write_text("new")
+    assert [path.name for path in target.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(("pauses", "moved"), [((0, 0), True), ((0,), False), ((), False)])
+def test_what_another_program_holds_for_a_moment_is_moved_later(tmp_path, monkeypatch, pauses, moved):
+    tries, replace = [], os.replace
+
+    def held(a, b):
+        tries.append(a)
+        if len(tries) < 3:
+            raise PermissionError(errno.EACCES, "held", str(a))
+        replace(a, b)
+
+    monkeypatch.setattr(unfinished, "_PAUSES", pauses)
+    monkeypatch.setattr(files.os, "replace", held)
+    if moved:
+        files.write_json(tmp_path / "x.json", {})
+        assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    else:
+        with pytest.raises(PermissionError):
+            files.write_json(tmp_path / "x.json", {})
+        assert len(tries) == 1 + len(pauses)
+
+
+def test_tensors_are_not_mapped_from_their_file(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"w": torch.arange(6.0).reshape(2, 3)}, path)
+    found = files.read_tensors(path)["w"]
+    content = path.read_bytes()
+    with open(path, "r+b") as file:
+        file.write(bytes(len(content)))
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(FileNotFoundError):
+        files.read_tensors(tmp_path / "b.safetensors")

@@ -89,14 +89,15 @@ def test_environment_file_is_in_step() -> None:
     conda = {re.split(r"[><=]", line)[0]: line for line in listed if isinstance(line, str)}
     assert SpecifierSet(conda.pop("python").removeprefix("python")) == SpecifierSet(PROJECT["requires-python"])
     conda = {name: line for name, line in conda.items() if name not in {"pip", "make"}}
-    asked = {"jupyter", "jupyter-book", "pytorch", "transformers", "peft", "bitsandbytes", "datasets", "seaborn"}
-    assert asked | {"ipywidgets"} <= conda.keys()  # by name, not by way of pip
+    asked = {"jupyter", "jupyter-book", "pytorch", "transformers", "peft", "datasets", "seaborn", "ipywidgets"}
+    assert asked <= conda.keys()  # by name, not by way of pip
     optional = {one.name: Requirement(str(one).partition(";")[0]) for one in EXTRAS}
-    named = {name: optional[name] for name in ("jupyter", "ipywidgets", "jupyter-book", "bitsandbytes")}
+    named = {name: optional[name] for name in ("jupyter", "ipywidgets", "jupyter-book")}
     wanted = {str(requirement) for requirement in [*REQUIREMENTS, *named.values()]}
     assert {str(Requirement(line.replace("pytorch", "torch"))) for line in conda.values()} == wanted
     (pip,) = (entry["pip"] for entry in listed if isinstance(entry, dict))
-    assert pip == ["-e .[notebook,book,test]"]
+    quantised = "bitsandbytes>=0.48; sys_platform == 'linux'"
+    assert pip == [quantised, "-e .[notebook,book,test]"] and quantised in PROJECT["optional-dependencies"]["test"]
 
 
 def test_nothing_that_colab_has_in_an_older_kind_is_required() -> None:

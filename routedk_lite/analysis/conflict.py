@@ -267,7 +267,7 @@ def interference(
 
 
 def _norm(tensors: Sequence[torch.Tensor]) -> float:
-    return math.sqrt(sum(float(t.double().square().sum()) for t in tensors))
+    return math.sqrt(sum(float(t.cpu().double().square().sum()) for t in tensors))
 
 
 def _value(loss: Loss) -> float:

@@ -128,7 +128,7 @@ def _pip(command: str, arguments: Sequence[str], aim: str) -> None:
         RuntimeError: it failed; the message names the aim and the end of what pip says.
     """
     asked = [sys.executable, "-m", "pip", command, "--quiet", *arguments]
-    result = subprocess.run(asked, capture_output=True, text=True)
+    result = subprocess.run(asked, capture_output=True, text=True, errors="replace")
     if result.returncode:
         raise RuntimeError(f"pip could not {aim}: {result.stderr.strip()[-500:]}")
 

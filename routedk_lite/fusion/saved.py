@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checked import is_finite
-from ..files import UnreadableError, read_json, sha256_file, write_json
+from ..files import UnreadableError, read_json, read_tensors, sha256_file, write_json
 from ..student.adapters import Adapter, LowRank
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ def adapters_of(folder: str | Path, settings: Mapping[str, Any]) -> list[Adapter
     Raises:
         ValueError: the settings do not name the matrices that are there.
     """
-    from safetensors.torch import load_file
-
-    tensors = load_file(Path(folder, "experts.safetensors"))
+    tensors = read_tensors(Path(folder, "experts.safetensors"))
     named = {f"{i}.{m}.{half}" for i, e in enumerate(settings["experts"]) for m in e["scales"] for half in "ab"}
     if odd := sorted(named ^ tensors.keys()):
         where = ("routed.json", "experts.safetensors")[:: 1 if odd[0] in named else -1]

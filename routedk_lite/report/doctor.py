@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..config import Profile, known_profiles
 from ..data.domains import domain_is_cached
@@ -33,7 +35,7 @@ def report() -> str:
         "packages: " + ", ".join(f"{name} {version}" for name, version in versions.items()),
         f"processor: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB of memory",
         "bfloat16 in hardware: " + ("yes" if has_fast_bf16() else "no (this CPU trains in float32, far slower)"),
-        f"GPU: {machine['gpu']}, capability {machine['capability']}" if "gpu" in machine else "GPU: none",
+        f"GPU: {_gpu(machine)}",
         f"compute type: {str(choose_dtype('auto', device)).removeprefix('torch.')} on {device}",
         f"cache: {folder}, {_room(folder)}",
         "public data: "
@@ -43,6 +45,14 @@ def report() -> str:
         lines.append("  get them with: routedk data fetch")
     rows = [[name, profile.student.id, verdict(profile)] for name, profile in known_profiles().items()]
     return "\n".join(lines) + "\n\n" + text_table(["profile", "student", "can run?"], rows, text_columns=3)
+
+
+def _gpu(machine: Mapping[str, Any]) -> str:
+    import torch
+
+    if "gpu" in machine:
+        return f"{machine['gpu']}, capability {machine['capability']}"
+    return "Apple's, which is not used" if torch.backends.mps.is_available() else "none"
 
 
 def _room(cache: Path) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..files import read_json
+from ..files import read_json, read_tensors
 from .adapter_config import read_settings
 from .hub import adapter_folder
 
@@ -164,10 +164,9 @@ def _check_files(folder: Path) -> None:
 def _halves(file: Path) -> dict[str, dict[str, torch.Tensor]]:
     """A and B of every module in a file."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        tensors = load_file(file)
+        tensors = read_tensors(file)
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged or cut short ({error}): get it anew") from error
     halves: dict[str, dict[str, torch.Tensor]] = {}

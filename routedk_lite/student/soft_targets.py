@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch.nn import functional
 from tqdm.auto import tqdm
 
 from ..config import TrainConfig
-from ..files import atomic_write
+from ..files import atomic_write, read_tensors
 from .backbone import Student
 from .batches import IGNORE, AnswerCollator, longest_first
 from .checkpoints import told_if_unwritable
@@ -154,7 +154,7 @@ def _kept(path: Path, rows: Sequence[dict[str, Any]]) -> list[SoftTargets] | Non
     """What was asked before; `None` if there is no such file, or it is damaged."""
     counts = [len(row.get("learned") or row["input_ids"][row["n_prompt"] :]) for row in rows]
     try:
-        kept = load_file(path)
+        kept = read_tensors(path)
         parts = [kept[name].split(counts) for name in SoftTargets._fields]
     except (FileNotFoundError, SafetensorError, RuntimeError, KeyError):
         return None

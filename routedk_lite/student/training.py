@@ -133,7 +133,7 @@ def make_trainer(
         use_cpu=not on_gpu,
         bf16=on_gpu and info.dtype == "bfloat16",
         fp16=on_gpu and info.dtype == "float16",
-        dataloader_pin_memory=on_gpu,
+        dataloader_pin_memory=info.device.startswith("cuda"),
         remove_unused_columns=False,
         prediction_loss_only=True,
         label_names=["labels"],

@@ -30,7 +30,8 @@ def git_state() -> tuple[str | None, bool | None]:
     here = Path(__file__).resolve()
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here.parent, capture_output=True, text=True, check=True).stdout
+        told = {"capture_output": True, "text": True, "errors": "replace"}
+        return subprocess.run(["git", *words], cwd=here.parent, check=True, **told).stdout
 
     try:
         git("ls-files", "--error-unmatch", here.name)  # or the repository is about something else
