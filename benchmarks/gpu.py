@@ -1,8 +1,8 @@
 """What the students of the `t4` and `paper` profiles need on a GPU: memory and time, held against what was planned.
 
 The weights are random and of the published shapes, so that nothing is downloaded: memory and time do not depend on
-what weights say. Texts are real sessions, cut into tokens by SmolLM2's tokenizer. The T4 profile computes in float16,
-as a T4 does, whatever the card; each profile may take no more memory than the card that it is meant for has (less what
+what weights say. Texts are real sessions, cut into tokens by SmolLM2's tokenizer. The T4 profile computes in float32,
+as on a T4, whatever the card; each profile may take no more memory than the card that it is meant for has (less what
 the plan reserves for the driver), and stops where that is not enough. Each has a process of its own. Results are
 printed and kept in `results/benchmarks/gpu.json`.
 
@@ -49,7 +49,7 @@ from routedk_lite.teacher.knowledge import load_knowledge
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "gpu.json"
 MEANT_FOR_GB = {"t4": 12.0, "paper": 24.0}
-DTYPE = {"t4": "float16", "paper": "bfloat16"}
+DTYPE = {"t4": "float32", "paper": "bfloat16"}
 MICRO_BATCHES, VOTERS, NEW_TOKENS = (2, 4, 8), 8, 24
 TOLD = KnowledgeConfig(kind="both")
 
@@ -169,7 +169,7 @@ class Bench:
         longest = self.told_tokens(self.longest[-1])
         plan = memory_plan(replace(self.profile, student=published), longest)
         self.found |= {"longest_tokens": longest, "plan_gb": {**plan._asdict(), "total": plan.total}}
-        first = self.expert(self.longest, "expert, longest texts", TOLD)
+        first = second = self.expert(self.longest, "expert, longest texts", TOLD)
         for size in MICRO_BATCHES:  # the same sixteen texts a step
             name = f"expert, micro-batches of {size}"
             try:

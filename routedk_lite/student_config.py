@@ -29,7 +29,8 @@ class StudentConfig(Checked):
     """GGUF and hub: branch, tag or commit; `None` is the default branch. Records carry the resolved commit of a hub
     student; a GGUF file is known by its hash."""
     dtype: str = "auto"
-    """Compute type. `auto`: bfloat16 where the hardware multiplies it natively, float16 on older GPUs, else float32."""
+    """Compute type. `auto`: bfloat16 where the hardware multiplies it natively, else float32. In `float16` some
+    students overflow: a Qwen answers NaN in it."""
     load_in_4bit: bool = False
     """NF4 through bitsandbytes (QLoRA, arXiv 2305.14314)."""
     attention: str = "auto"

@@ -74,7 +74,8 @@ def run(study: Pipeline, only: list[str], part: str, minutes: float) -> list[str
             ended.append(stage.name)
 
     signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    # Again and again: what is raised in a destructor, or where a library catches everything, is lost.
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes, 30)
     try:
         for stage in study.chosen(only, part):
             say(stage, stage.is_done())
@@ -82,6 +83,7 @@ def run(study: Pipeline, only: list[str], part: str, minutes: float) -> list[str
                 stage.run()
                 ended.append(stage.name)
     except TimeIsUpError:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         print(f"{minutes:g} minutes are over", flush=True)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

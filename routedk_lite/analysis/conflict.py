@@ -175,14 +175,19 @@ def gradient_cosines(
         for loss in (loss for kind in kinds for loss in losses[kind]):
             gradients = iter(_gradients(loss, parameters))
             rows.append([torch.cat([next(gradients).flatten().cpu() for _ in range(size)]) for size in sizes])
-    grams = [torch.stack(group).double() for group in zip(*rows, strict=True)]
-    inner = torch.stack([group @ group.T for group in grams]).numpy()  # (L, K·M, K·M)
+    # Layer by layer: in float64, all gradients of a large student together would not fit into memory.
+    inner = np.stack([_products(torch.stack(group).double()) for group in zip(*rows, strict=True)])  # (L, K·M, K·M)
     inner = np.concatenate([inner, inner.sum(0, keepdims=True)])
     norms = np.sqrt(np.einsum("lii->li", inner)).clip(min=1e-30)
     cosines = inner / norms[:, :, None] / norms[:, None, :]
     by_kind = cosines.reshape(len(inner), len(kinds), n_batches, len(kinds), n_batches).transpose(0, 1, 3, 2, 4)
     cosine, gap = _resampled(by_kind, generator)
     return GradientCosines(kinds, tuple(layers), cosine, gap)
+
+
+def _products(gradients: torch.Tensor) -> np.ndarray:
+    """Of each with each: (K·M, weights) → (K·M, K·M)."""
+    return (gradients @ gradients.T).numpy()
 
 
 def _gradients(loss: Loss, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -18,7 +18,14 @@ from ..data.formats import get_format
 from ..data.parsing import Problem, parse_answer, read_letters
 from ..data.prompts import ContextOf, Row, encode_slots, prompt_batches, shorten
 from ..data.sessions import Bundle, Session
-from ..student.generation import check_tokens, end_tokens, generate_greedily, until_end, written_text
+from ..student.generation import (
+    check_tokens,
+    end_tokens,
+    generate_greedily,
+    most_pairs,
+    until_end,
+    written_text,
+)
 from ..student.unchanged import evaluating
 from .drawing import chances, draw_texts
 from .slots import Asked, draw_choices
@@ -173,7 +180,9 @@ def greedy_answers(
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
     slots = get_format(prompt.fmt).slots
     read = None if slots else _Reader(model, tokenizer, prompt.fmt)
-    batches = list(prompt_batches(sessions, tokenizer, prompt, decode.batch_size, context))
+    batches = list(
+        prompt_batches(sessions, tokenizer, prompt, decode.batch_size, context, most_pairs=most_pairs(model))
+    )
 
     def answer(batch: Sequence[Row]) -> list[Answer]:
         weights = [alpha[row.session.id] for row in batch] if alpha else None
@@ -238,7 +247,7 @@ def sample_bundles(
     rows = SLOT_ROWS if slots else ROWS
     size = max(1, min(decode.batch_size, rows.get(model.device.type, rows["cuda"]) // (n + 1)))
     read = None if slots else _Reader(model, tokenizer, prompt.fmt)
-    batches = list(prompt_batches(sessions, tokenizer, prompt, size, context))
+    batches = list(prompt_batches(sessions, tokenizer, prompt, size, context, most_pairs=most_pairs(model)))
 
     def draw(batch: Sequence[Row]) -> list[Samples]:
         how = {"temperature": temperature, "top_p": top_p}

@@ -246,7 +246,7 @@ def _machine(device: str) -> str:
     if device == "cpu":
         return f"CPU, {torch.get_num_threads()} threads, {dtype} by default"
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-    only_emulated = " (it only emulates bfloat16)" if dtype == "float16" else ""
+    only_emulated = " (it only emulates bfloat16)" if dtype == "float32" else ""
     return f"{torch.cuda.get_device_name()}, {memory:.0f} GB, {dtype}{only_emulated}"
 
 

@@ -129,6 +129,7 @@ def prompt_batches(
     context: ContextOf | None = None,
     *,
     spans: bool = False,
+    most_pairs: int | None = None,
 ) -> Iterator[list[Row]]:
     """Sessions with the tokens of their prompts, longest first: what needs most memory fails at once or not at all.
 
@@ -139,6 +140,7 @@ def prompt_batches(
         size: sessions at a time.
         context: what stands beside each of them.
         spans: find the titles among the tokens too.
+        most_pairs: pairs of tokens in a batch, padding included: fewer sessions at a time where prompts are long.
 
     Raises:
         ValueError: a prompt cannot be written, or its titles cannot be found.
@@ -150,8 +152,10 @@ def prompt_batches(
             encoded = tokenize_prompt(text, tokenizer)
             rows.append(Row(session, title_spans(text, encoded) if spans else None, encoded.ids))
     rows.sort(key=lambda row: (-len(row.ids), row.session.id))
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+    while rows:
+        n = size if most_pairs is None else max(1, min(size, most_pairs // len(rows[0].ids) ** 2))
+        yield rows[:n]
+        rows = rows[n:]
 
 
 def shorten(titles: Sequence[str], max_words: int | None) -> list[str]:

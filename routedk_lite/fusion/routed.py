@@ -49,7 +49,8 @@ class RoutedModel(nn.Module):
         student: what the experts must have been trained on; `None` does not check.
 
     Raises:
-        ValueError: no experts, or two of one name; an expert of another student, or one that does not fit the model.
+        ValueError: no experts, or two of one name; an expert of another student, or one that does not fit the model; or
+            a model that is spread over several devices.
     """
 
     def __init__(
@@ -61,6 +62,12 @@ class RoutedModel(nn.Module):
         student: str | None = None,
     ) -> None:
         super().__init__()
+        if len(places := set(getattr(model, "hf_device_map", {}).values())) > 1:
+            raise ValueError(
+                f"hf_device_map: the student's layers are spread over {', '.join(sorted(map(str, places)))}, and one "
+                "router weighs the experts of all layers. Load it on one device (device_map={'': 0}), in four bits if "
+                "it is large"
+            )
         self.adapters = read_experts(experts, student)
         self.fusion = fusion
         stack, self.layer_numbers = find_layers(model, self.adapters)

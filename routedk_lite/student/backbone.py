@@ -206,19 +206,20 @@ def _model_class(folder: Path, name: str):
 
 
 def choose_dtype(name: str, device: str) -> torch.dtype:
-    """The compute type of that name; `auto` takes the fastest that the hardware really has.
+    """The compute type of that name; `auto` takes the fastest that the hardware really has and students can bear.
 
     A T4 says that it supports bfloat16 but only emulates it, so the compute capability decides (8.0 and up has it).
+    Its float16 is fast, and too narrow: attention of a Qwen overflows in it, and every padded row becomes NaN.
     """
     import torch
 
     if name != "auto":
         return getattr(torch, name)
     if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-    if device == "cpu" and has_fast_bf16():
-        return torch.bfloat16
-    return torch.float32
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        native = device == "cpu" and has_fast_bf16()
+    return torch.bfloat16 if native else torch.float32
 
 
 def has_fast_bf16() -> bool:

@@ -24,7 +24,7 @@ from ..config import OptimizerConfig, PairConfig, PromptConfig
 from ..data.prompts import ContextOf, prompt_batches
 from ..data.sessions import Session
 from .examples import encode_example
-from .generation import last_place, pad_left, positions
+from .generation import last_place, most_pairs, pad_left, positions
 from .unchanged import evaluating
 
 if TYPE_CHECKING:
@@ -217,7 +217,8 @@ def _batches(
     context: ContextOf | None = None,
 ) -> Iterator[tuple[dict[str, torch.Tensor], list[Session]]]:
     """Padded prompts with the spans of their titles, longest first, and the sessions in them."""
-    for rows in prompt_batches(sessions, tokenizer, prompt, size, context, spans=True):
+    options = {"spans": True, "most_pairs": most_pairs(model)}
+    for rows in prompt_batches(sessions, tokenizer, prompt, size, context, **options):
         batch = pad_left([row.ids for row in rows], model, tokenizer)
         width = batch["input_ids"].shape[1]
         batch["spans"] = pad_spans([(row.spans, width - len(row.ids)) for row in rows])

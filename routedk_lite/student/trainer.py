@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,11 @@ class SessionTrainer(Trainer):
         # A Trainer that goes on has forgotten the losses of the steps before.
         if "loss" in logs or "train_loss" in logs:
             total = self.accelerator.gather(self.unlogged).mean().item()
+            if not math.isfinite(total):  # a scaler of float16 would skip all steps from here on, and say nothing
+                raise ValueError(
+                    f"the loss is {total} after step {self.state.global_step}: numbers overflow. Leave the student's "
+                    "dtype at auto, or lower the learning rate"
+                )
             self.unlogged.zero_()
             self.logged += total
         if "loss" in logs:

@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from ..config import OptimizerConfig
 from ..files import read_json
+from ..locks import launched_together
 from .backbone import Student, StudentInfo
 from .batches import IGNORE, AnswerCollator, LengthGroupedSampler
 from .checkpoints import last_whole_checkpoint
@@ -97,9 +98,16 @@ def make_trainer(
         reader: reads pairs, where `config.pair_weight` asks for them.
 
     Raises:
-        ValueError: the loss has no part: both weights are zero, or there is no reader for the pairs.
+        ValueError: the loss has no part: both weights are zero, or there is no reader for the pairs; or the student is
+            on another GPU than the first.
     """
     info = student.info
+    number = info.device.partition(":")[2]
+    if number not in ("", "0") and not launched_together():
+        raise ValueError(
+            f"device = {info.device!r}: a training takes the first GPU that it sees. Start Python with "
+            f"CUDA_VISIBLE_DEVICES={number}, and load the student on 'cuda'"
+        )
     if config.pair_weight == 0:
         reader = None
     if reader is None and (config.answer_weight == 0 or config.pair_weight > 0):

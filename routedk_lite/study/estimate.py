@@ -39,8 +39,8 @@ SAMPLED_ANSWERS = 2.5
 """What a draw of 32 costs, in greedy answers: prompts are read once, and samples that agree are one row."""
 EXPLORED_ANSWERS = 15
 """The router explorer's grid, in evaluations of the whole test split: some 80 settings, on a sixth of the sessions."""
-T4 = (65e12, 3.0e11)
-"""fp16 operations and bytes a second of a T4 (NVIDIA's data sheet), assumed where there is no GPU to measure."""
+T4 = (8.1e12, 3.0e11)
+"""float32 operations and bytes a second of a T4 (NVIDIA's data sheet), assumed where there is no GPU to measure."""
 
 
 class Machine(NamedTuple):
@@ -106,7 +106,7 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     if stage.kind == "explore":
         return Estimate(answer * EXPLORED_ANSWERS, memory + 0.3, 0.2, basis)
     if stage.kind == "sample":  # while samples agree they are one row; in the end every one may stand alone
-        memory += 1.0 + (2 * _cache_gb(profile, prompt) if is_gpu else 0)
+        memory += 1.0 + (2 * _cache_gb(profile, prompt, compute_bytes) if is_gpu else 0)
         return Estimate(SAMPLED_ANSWERS * answer, memory, 1.0, basis)
     passes = 3 if profile.train.gradient_checkpointing else 2  # forward and backward; checkpointing, forward again
     computing = training_tokens(study, stage) * 2 * passes * profile.parameters / (speed * utilisation)
@@ -143,14 +143,14 @@ def _training(study: Study, stage: Stage) -> OptimizerConfig:
     return study.profile.router if stage.kind == "router" else study.profile.train
 
 
-def _cache_gb(profile: Profile, prompt: float) -> float:
-    """Keys and values of a batch of samples, in float32; while rows part, there are two of them."""
+def _cache_gb(profile: Profile, prompt: float, compute_bytes: float) -> float:
+    """Keys and values of a batch of samples; while rows part, there are two of them."""
     try:
         student = architecture(profile.student)
     except ValueError:
         return 0.0
     width = student.hidden_size * student.num_key_value_heads / student.num_attention_heads
-    return ROWS["cuda"] * prompt * student.num_hidden_layers * 2 * width * 4 / 1e9
+    return ROWS["cuda"] * prompt * student.num_hidden_layers * 2 * width * compute_bytes / 1e9
 
 
 def _layers(profile: Profile) -> int:
@@ -203,7 +203,7 @@ def _machine(profile: Profile) -> Machine:
     gpu = torch.cuda.is_available()
     if not gpu and profile.student.load_in_4bit:
         basis = "No GPU here: computed for a T4 from its data sheet; not run."
-        return Machine(*T4, UTILISATION["cuda"], basis, 2, is_gpu=True)
+        return Machine(*T4, UTILISATION["cuda"], basis, 4, is_gpu=True)
     device = "cuda" if gpu else "cpu"
     dtype = choose_dtype(profile.student.dtype, device)
     speed, bandwidth = _measure(device, dtype)
@@ -217,16 +217,19 @@ def _measure(device: str, dtype: torch.dtype, seconds: float = 0.3) -> tuple[flo
     """Speed of a matrix product as in a small model's MLP, and of reading memory."""
     import torch
 
+    on_gpu = device == "cuda"
+    size, at_once = (2**30, 50) if on_gpu else (2**26, 1)  # one after another, a GPU would wait to be asked
     a, b = torch.randn(800, 576, device=device).to(dtype), torch.randn(576, 1536, device=device).to(dtype)
-    block = torch.zeros(64 * 2**20, dtype=torch.uint8, device=device).view(torch.int64)
+    block = torch.zeros(size, dtype=torch.uint8, device=device).view(torch.int64)
     rates = []
-    for work, amount in ((lambda: a @ b, 2 * 800 * 576 * 1536), (lambda: block.sum(), 64 * 2**20)):
+    for work, amount in ((lambda: a @ b, 2 * 800 * 576 * 1536), (lambda: block.sum(), size)):
         work()
         count, started = 0, time.perf_counter()
         while (spent := time.perf_counter() - started) < seconds:
-            work()
-            if device == "cuda":
+            for _ in range(at_once):
+                work()
+            if on_gpu:
                 torch.cuda.synchronize()
-            count += 1
+            count += at_once
         rates.append(count * amount / spent)
     return rates[0], rates[1]

@@ -194,7 +194,7 @@ def test_without_a_gpu_the_way_out_is_named(colab, way, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("name", "capability", "says"),
-    [("Tesla T4", (7, 5), "float16 (it only emulates bfloat16)"), ("NVIDIA A100-SXM4-40GB", (8, 0), "bfloat16")],
+    [("Tesla T4", (7, 5), "float32 (it only emulates bfloat16)"), ("NVIDIA A100-SXM4-40GB", (8, 0), "bfloat16")],
 )
 def test_a_t4_is_told_from_an_a100(name, capability, says, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)

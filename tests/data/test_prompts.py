@@ -2,9 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routedk_lite.config import PromptConfig
 from routedk_lite.data.formats import FORMATS
 from routedk_lite.data.parsing import parse_answer
-from routedk_lite.data.prompts import build_prompt, encode_answer, encode_prompt, format_answer
+from routedk_lite.data.prompts import build_prompt, encode_answer, encode_prompt, format_answer, prompt_batches
 
 FMT = st.sampled_from(sorted(FORMATS))
 N_ITEMS = st.integers(1, 12)
@@ -125,3 +126,20 @@ def test_answers_end_with_the_end_token(tiny_student):
     ids = encode_answer("1 2", tiny_student.tokenizer)
     assert ids[-1] == tiny_student.tokenizer.eos_token_id
     assert tiny_student.tokenizer.decode(ids[:-1]) == "1 2"
+
+
+@pytest.mark.parametrize("most_pairs", [None, 1, 3 * 60**2, 10**9])
+def test_fewer_long_prompts_at_a_time_where_their_attention_is_written_to_memory(tiny_student, sessions, most_pairs):
+    batches = list(prompt_batches(sessions, tiny_student.tokenizer, PromptConfig(), 4, most_pairs=most_pairs))
+    rows = [row for batch in batches for row in batch]
+    assert sorted(row.session.id for row in rows) == sorted(session.id for session in sessions)
+    assert [len(row.ids) for row in rows] == sorted((len(row.ids) for row in rows), reverse=True)
+    sizes = [len(batch) for batch in batches]
+    if most_pairs in (None, 10**9):
+        assert sizes[:-1] == [4] * (len(sizes) - 1)
+        return
+    for batch in batches[:-1]:
+        pairs = len(batch[0].ids) ** 2
+        assert len(batch) == 1 or len(batch) * pairs <= most_pairs
+        assert len(batch) == 4 or (len(batch) + 1) * pairs > most_pairs
+    assert {4: sizes[0] < 4}

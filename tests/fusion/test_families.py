@@ -171,6 +171,16 @@ def test_a_linear_module_that_gets_tokens_of_several_rows_is_named(tmp_path):
         logits(routed)
 
 
+def test_a_student_that_is_spread_over_gpus_is_refused(tmp_path):
+    model = make("Llama")
+    folders = experts(lambda: make("Llama"), tmp_path)
+    model.hf_device_map = {"model.embed_tokens": 0, "model.layers.0": 0, "model.layers.1": 1, "lm_head": "cpu"}
+    with pytest.raises(ValueError, match=r"hf_device_map: .* spread over 0, 1, cpu, .* one device"):
+        RoutedModel(model, folders, Average())
+    model.hf_device_map = {"": 0}
+    assert RoutedModel(model, folders, Average()).adapters
+
+
 def test_pairs_are_read_from_a_text_model_inside_a_larger_one(tiny_student, sessions):
     student = Student.of(seeing_student(max_position_embeddings=1024), tiny_student.tokenizer)
     reader = make_reader(student, sessions, PairConfig(layer=2))

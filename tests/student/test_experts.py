@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from routedk_lite.config import KnowledgeConfig, PromptConfig
+from routedk_lite.config import KnowledgeConfig, PromptConfig, TrainConfig
 from routedk_lite.data.domains import load_domain
 from routedk_lite.data.parsing import parse_answer
 from routedk_lite.files import sha256_folder
@@ -252,6 +252,29 @@ def test_missing_gradients_are_an_error_not_silence(train, monkeypatch):
     monkeypatch.setattr(training, "answer_loss", detached)
     with pytest.raises(RuntimeError, match="no gradient reaches what is trained"):
         train()
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(train, monkeypatch, tmp_path):
+    loss = training.answer_loss
+    monkeypatch.setattr(training, "answer_loss", lambda *args, **how: loss(*args, **how) * float("nan"))
+    with pytest.raises(
+        ValueError, match=r"the loss is nan after step \d+: numbers overflow\. Leave the student's dtype"
+    ):
+        train()
+    assert not list(tmp_path.rglob("training.json"))
+
+
+@pytest.mark.parametrize(("device", "launched", "refused"), [("cuda:1", "", True), ("cuda:1", "2", False)])
+def test_a_student_on_the_second_gpu_is_not_moved_in_silence(
+    tiny_student, sessions, tmp_path, monkeypatch, device, launched, refused
+):
+    monkeypatch.setenv("WORLD_SIZE", launched)
+    student = tiny_student._replace(info=replace(tiny_student.info, device=device))
+    begun = RuntimeError("begun")
+    monkeypatch.setattr(training, "TrainingArguments", lambda **how: (_ for _ in ()).throw(begun))
+    error = (ValueError, "device = 'cuda:1': .*CUDA_VISIBLE_DEVICES=1") if refused else (RuntimeError, "begun")
+    with pytest.raises(error[0], match=error[1]):
+        train_expert(student, sessions, tmp_path / "x", config=TrainConfig(), progress=False)
 
 
 def test_bfloat16_trains_with_float32_masters(tiny_profile, sessions, tmp_path):
