@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..student.generation import end_tokens, last_place, pad_left, positions
+from ..student.generation import check_numbers, end_tokens, last_place, pad_left, positions
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ def draw_texts(
         chance: (B, N, steps), uniform in [0, 1)
 
     Raises:
-        ValueError: no token ends an answer, or a prompt has one that the student does not know.
+        ValueError: no token ends an answer, a prompt has one that the student does not know, or its numbers overflow.
     """
     import torch
     from transformers import DynamicCache
@@ -90,6 +90,7 @@ def draw_texts(
                 logits_to_keep=last_place(),
             )
         logits = output.logits[:, -1].float()
+        check_numbers(logits[:, 0], model)
         likely, log_p = logits.argmax(-1).cpu(), logits.log_softmax(-1).cpu()  # (rows,), (rows, V)
         chosen = _choose(likely, log_p, row[live], uniform[live, step], temperature, top_p)
         tokens[live, step] = chosen

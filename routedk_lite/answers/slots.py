@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.formats import Slots
 from ..data.prompts import SlotTokens
-from ..student.generation import last_place, positions
+from ..student.generation import check_numbers, last_place, positions
 from .drawing import draw_from
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ def draw_choices(
 
     Shapes:
         uniform: (N, slots) each → N + 1 answers to each session
+
+    Raises:
+        ValueError: the student's numbers overflow.
     """
     import torch
     from transformers import DynamicCache
@@ -82,6 +85,7 @@ def draw_choices(
         seen = [len(one.prompt) for one in asked] if step == 0 and hasattr(model, "select_alpha") else None
         with given:
             logits, mask = _read(model, pieces, mask, cache, seen)
+        check_numbers(logits[:, 0], model)
         rows: dict[tuple[int, int], int] = {}
         options: dict[int, tuple[list[int], int, torch.Tensor]] = {}  # row → legal choices, the likeliest, all log p
         for k in range(len(session_of)):

@@ -102,6 +102,11 @@ class RoutedModel(nn.Module):
         return self.model.generation_config
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Type that the student computes in."""
+        return self.model.dtype
+
+    @property
     def device(self) -> torch.device:
         return self.model.device
 

@@ -96,6 +96,24 @@ def pad_left(
     return {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
 
 
+def check_numbers(values: torch.Tensor, model: PreTrainedModel) -> None:
+    """Refuse what a student has computed where it overflowed.
+
+    Args:
+        values: of rows; one of each is enough, since a row overflows whole.
+        model: the student.
+
+    Raises:
+        ValueError: NaN is among them.
+    """
+    if values.isnan().any():
+        kind = str(model.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"dtype = {kind}: the student's numbers overflow in it, and what it says is NaN. Load it in float32 or "
+            "bfloat16; auto takes the one that the machine has"
+        )
+
+
 def most_pairs(model: PreTrainedModel) -> int | None:
     """Pairs of tokens that a batch may have where attention writes their weights to a GPU's memory; `None` on a CPU.
 

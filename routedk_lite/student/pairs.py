@@ -24,7 +24,7 @@ from ..config import OptimizerConfig, PairConfig, PromptConfig
 from ..data.prompts import ContextOf, prompt_batches
 from ..data.sessions import Session
 from .examples import encode_example
-from .generation import last_place, most_pairs, pad_left, positions
+from .generation import check_numbers, last_place, most_pairs, pad_left, positions
 from .unchanged import evaluating
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def make_reader(
         prompt: how sessions are written.
 
     Raises:
-        ValueError: the student has fewer layers than `config.layer`.
+        ValueError: the student has fewer layers than `config.layer`, or its numbers overflow.
     """
     inside = student.model.config.get_text_config()
     n_layers = inside.num_hidden_layers
@@ -98,6 +98,7 @@ def make_reader(
         means = title_means(_hidden(student.model, batch, config.layer).cpu(), spans)
         total += means.sum((0, 1))  # places without a title hold zeros
         count += int((spans[..., 0] >= 0).sum())
+    check_numbers(total, student.model)
     return PairReader(config, total / max(count, 1))
 
 

@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 
 from routedk_lite.answers.decoding import Answer, greedy_answers, sample_bundles
 from routedk_lite.answers.drawing import chances, draw_from
-from routedk_lite.config import DecodeConfig, PromptConfig
+from routedk_lite.config import DecodeConfig, PairConfig, PromptConfig
 from routedk_lite.data.prompts import build_prompt, encode_prompt
 from routedk_lite.data.sessions import Session
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.student.pairs import make_reader
 
 SETTINGS = DecodeConfig(batch_size=4, max_new_tokens=6)
 
@@ -205,3 +206,22 @@ def test_an_interrupted_draw_goes_on(tiny_student, sessions):
 def test_bad_settings_of_a_draw_are_refused(tiny_student, sessions, options, message):
     with pytest.raises(ValueError, match=message):
         draws(tiny_student, sessions, **options)
+
+
+@pytest.mark.parametrize("fmt", ["compact", "letters"])
+@pytest.mark.parametrize("routed", [False, True])
+def test_a_student_whose_numbers_overflow_says_so(tiny_student, sessions, three_experts, fmt, routed):
+    """As a Qwen in float16 does, in every row that is padded."""
+    model = RoutedModel(tiny_student.model, three_experts, Dynamic()) if routed else tiny_student.model
+    with torch.no_grad():
+        tiny_student.model.get_input_embeddings().weight[tiny_student.tokenizer.pad_token_id] = float("nan")
+    how = {"prompt": PromptConfig(fmt=fmt), "decode": SETTINGS, "progress": False}
+    with pytest.raises(ValueError, match=r"dtype = float32: the student's numbers overflow .* Load it in float32 or"):
+        sample_bundles(model, tiny_student.tokenizer, sessions, 2, **how)
+
+
+def test_a_reader_of_pairs_is_not_made_of_overflown_states(tiny_student, sessions):
+    with torch.no_grad():
+        tiny_student.model.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="numbers overflow"):
+        make_reader(tiny_student, sessions, PairConfig(layer=1))
