@@ -17,7 +17,7 @@ from .unfinished import clear, in_the_making, is_unfinished, move, umask
 
 CHUNK = 1 << 20
 """Bytes read at a time when a file is hashed or copied."""
-_DESKTOP = {".DS_Store", "Thumbs.db", "desktop.ini"}
+DESKTOP = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """What file browsers leave in folders that somebody has looked at: nobody's."""
 
 
@@ -229,14 +229,14 @@ def foreign_files(path: Path, ours: Collection[str]) -> list[str]:
     path = Path(path)
     found = []
     for entry in path.iterdir() if path.is_dir() else ():
-        if is_unfinished(entry.name) or entry.name in _DESKTOP:
+        if is_unfinished(entry.name) or entry.name in DESKTOP:
             continue
         shared = entry.is_dir() and not entry.is_symlink() and any(p.startswith(f"{entry.name}/") for p in ours)
         inside = (file for file in entry.rglob("*") if file.is_symlink() or not file.is_dir())
         for file in inside if shared else [entry]:
             name = file.relative_to(path).as_posix()
             known = any(name.count("/") == p.count("/") and fnmatch(name, p) for p in ours)
-            if file.is_dir() or not (known or file.name in _DESKTOP):
+            if file.is_dir() or not (known or file.name in DESKTOP):
                 found.append(name)
     return sorted(found)
 

@@ -55,7 +55,7 @@ def in_the_making(path: Path, *, folder: bool = False) -> Iterator[Path]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Put a file or folder in the place of another one; on Windows, virus scanners let go of a new one after a while.
+    """Put a file or folder in the place of another one; on Windows for two seconds, since a virus scanner may hold it.
 
     Raises:
         OSError: it cannot be moved.

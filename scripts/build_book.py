@@ -72,13 +72,16 @@ def fingerprint(names: Iterable[str], data: bool = False) -> str:
         names: Paths relative to the root; what does not exist counts as empty.
         data: Whether chapters have the public sessions.
     """
+    from routedk_lite.files import DESKTOP
+
     digest = hashlib.sha256(f"public data: {data}\n".encode())
     for name in names:
         top = ROOT / name
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
             inside = path.relative_to(ROOT).parts
             # Neither what tools keep beside files nor what a file browser leaves in a folder.
-            if path.is_file() and "__pycache__" not in inside and not any(part.startswith(".") for part in inside):
+            ours = not {"__pycache__", *DESKTOP} & set(inside) and not any(part.startswith(".") for part in inside)
+            if path.is_file() and ours:
                 digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
                 digest.update(path.read_bytes())
     for name, value in sorted(os.environ.items()):

@@ -115,7 +115,7 @@ def profile_reader(profile: Profile, student: Student, train: Iterable[Session])
         train: training sessions.
 
     Raises:
-        ValueError: the student carries an expert, or has too few layers.
+        ValueError: the student carries an expert, or has too few layers, or its numbers overflow.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 

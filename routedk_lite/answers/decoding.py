@@ -175,7 +175,7 @@ def greedy_answers(
         Answers, longest prompt first.
 
     Raises:
-        ValueError: a prompt cannot be written or read, or no token ends an answer.
+        ValueError: a prompt cannot be written or read, no token ends an answer, or the student's numbers overflow.
     """
     prompt, decode = prompt or PromptConfig(), decode or DecodeConfig()
     slots = get_format(prompt.fmt).slots

@@ -16,7 +16,7 @@ def fit_tfidf(texts: Sequence[str]) -> TfidfVectorizer:
         texts: titles of training sessions, one by one or joined.
 
     Raises:
-        ValueError: no text has a word of two letters or digits, so that there is nothing to weigh.
+        ValueError: no text has a word of two or more letters or digits, so that there is nothing to weigh.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -25,7 +25,7 @@ def fit_tfidf(texts: Sequence[str]) -> TfidfVectorizer:
     if not any(words(text) for text in texts):
         seen = repr(texts[0]) if texts else "none at all"
         raise ValueError(
-            f"titles of the training sessions (the first: {seen}): none has a word of two letters or digits, and "
-            "similarity of titles is counted in such words. Give titles in words."
+            f"titles of the training sessions (the first: {seen}): none has a word of two or more letters or digits, "
+            "and similarity of titles is counted in such words. Give titles in words."
         )
     return vectorizer.fit(texts)

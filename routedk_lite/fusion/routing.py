@@ -213,7 +213,8 @@ def train_fusion(
 
     Raises:
         ValueError: the fusion has nothing to learn (one expert alone has not, either), or cannot learn (`top_k=1`); no
-            sessions, or one too long; texts, where the configuration asks for what only sessions have.
+            sessions, or one too long; texts, where the configuration asks for what only sessions have; a student on
+            another GPU than the first; a loss that is not finite.
         RuntimeError: no gradient reaches the fusion, or several processes were launched to share this training.
         UnwritableError: no room for a checkpoint or the fusion.
 

@@ -206,7 +206,7 @@ def _model_class(folder: Path, name: str):
 
 
 def choose_dtype(name: str, device: str) -> torch.dtype:
-    """The compute type of that name; `auto` takes the fastest that the hardware really has and students can bear.
+    """The compute type of that name; `auto` takes the fastest one that the hardware really has and that is wide enough.
 
     A T4 says that it supports bfloat16 but only emulates it, so the compute capability decides (8.0 and up has it).
     Its float16 is fast, and too narrow: attention of a Qwen overflows in it, and every padded row becomes NaN.

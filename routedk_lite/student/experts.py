@@ -96,7 +96,8 @@ def train_expert(
 
     Raises:
         ValueError: no training sessions, one that is too long, fewer layers than `config.first_layer`, a `start`
-            with other modules, rank or scale, or a `teacher` where nothing is distilled, or none where something is.
+            with other modules, rank or scale, or a `teacher` where nothing is distilled, or none where something is;
+            a student on another GPU than the first; a loss that is not finite.
         RuntimeError: no gradient reaches the adapter.
         UnwritableError: no room for a checkpoint or the adapter.
 

@@ -186,7 +186,7 @@ def _saved_bytes(
 
         ids = torch.ones((batch, tokens), dtype=torch.long)
         places = ids.cumsum(1) - 1
-        # On a GPU with bfloat16 autocast is on beside four-bit weights; autocast of a CPU keeps the same tensors. On a
+        # On a GPU with bfloat16, autocast is on beside four-bit weights; autocast of a CPU keeps the same tensors. On a
         # T4 everything is float32, and a little less is kept.
         autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=four_bit)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), autocast:

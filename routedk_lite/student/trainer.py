@@ -122,6 +122,7 @@ class SessionTrainer(Trainer):
         self.unlogged.fill_(kept["unlogged"])
 
     def _save_checkpoint(self, *args, **kwargs):
+        self._finite_loss()  # a checkpoint of NaN would take the place of a good one
         folder = checkpoint_folder(self.args.output_dir, self.state.global_step)
         try:
             with told_if_unwritable(folder):
@@ -173,15 +174,24 @@ class SessionTrainer(Trainer):
         self.unlogged += loss
         return loss
 
+    def _finite_loss(self) -> float:
+        """Sum of the losses since the last row of the log.
+
+        Raises:
+            ValueError: it is not finite. A scaler of float16 would skip all steps from then on, and say nothing.
+        """
+        total = self.accelerator.gather(self.unlogged).mean().item()
+        if not math.isfinite(total):
+            raise ValueError(
+                f"the loss is {total} after step {self.state.global_step}: numbers overflow. Leave the student's dtype "
+                "and attention at auto, or lower the learning rate"
+            )
+        return total
+
     def log(self, logs, *args, **kwargs):
         # A Trainer that goes on has forgotten the losses of the steps before.
         if "loss" in logs or "train_loss" in logs:
-            total = self.accelerator.gather(self.unlogged).mean().item()
-            if not math.isfinite(total):  # a scaler of float16 would skip all steps from here on, and say nothing
-                raise ValueError(
-                    f"the loss is {total} after step {self.state.global_step}: numbers overflow. Leave the student's "
-                    "dtype at auto, or lower the learning rate"
-                )
+            total = self._finite_loss()
             self.unlogged.zero_()
             self.logged += total
         if "loss" in logs:

@@ -102,11 +102,10 @@ def make_trainer(
             on another GPU than the first.
     """
     info = student.info
-    number = info.device.partition(":")[2]
-    if number not in ("", "0") and not launched_together():
+    if student.model.device.index and not launched_together():
         raise ValueError(
-            f"device = {info.device!r}: a training takes the first GPU that it sees. Start Python with "
-            f"CUDA_VISIBLE_DEVICES={number}, and load the student on 'cuda'"
+            f"device = {student.model.device}: a training takes the first GPU that Python sees. Let it see no other "
+            "than yours (CUDA_VISIBLE_DEVICES), and load the student on 'cuda'"
         )
     if config.pair_weight == 0:
         reader = None
@@ -182,6 +181,7 @@ def run_trainer(trainer: SessionTrainer) -> tuple[list[dict[str, float]], float]
 
     Raises:
         UnwritableError: there was no writing a checkpoint. What was written before stays.
+        ValueError: the loss is not finite.
     """
     arguments, first = trainer.args, trainer.is_world_process_zero()
     checkpoint = last_whole_checkpoint(Path(arguments.output_dir), arguments.world_size, warn=first)

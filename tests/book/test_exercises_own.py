@@ -43,6 +43,7 @@ def test_the_solutions_run_after_the_chapter(tmp_path, capsys):
     path = ROOT / "notebooks" / f"{CHAPTER}.ipynb"
     require(path.exists(), "the chapters come with the repository only")
     code = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert not [long for long in SMALLER if long not in "\n".join([*code, *solutions(CHAPTER)])]
     known = {"chapter": SimpleNamespace(work=tmp_path)}
     for beginning in CELLS:
         (source,) = (source for source in code if source.startswith(beginning))

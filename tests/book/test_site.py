@@ -344,6 +344,8 @@ def test_fingerprint_follows_content_and_surroundings(
     (tmp_path / "code" / "a.py").write_text("x = 1")
     seen = {builder.fingerprint(["code", "missing"])}
     (tmp_path / "code" / "__pycache__" / "a.pyc").write_text("compiled")
+    for nobodys in (".DS_Store", "Thumbs.db", ".ipynb_checkpoints"):
+        (tmp_path / "code" / nobodys).write_text("opened")
     assert builder.fingerprint(["code", "missing"]) in seen
     (tmp_path / "code" / "a.py").write_text("x = 2")
     seen.add(builder.fingerprint(["code", "missing"]))
