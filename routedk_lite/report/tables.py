@@ -164,7 +164,8 @@ def provenance(records: Sequence[RunRecord]) -> str:
     """
     used = sorted([r for r in records if r.student] or records, key=lambda r: r.created)
     latest = used[-1]
-    student = f"{latest.student['id']} in {latest.student['dtype']}" if latest.student else "no student"
+    types = " or ".join(dict.fromkeys(r.student["dtype"] for r in used if r.student))
+    student = f"{latest.student['id']} in {types}" if latest.student else "no student"
     first, last = used[0].created[:10], latest.created[:10]
     dates = first if first == last else f"{first} to {last}"
     commit = "commit" if len({r.commit for r in used}) == 1 else "last commit"
