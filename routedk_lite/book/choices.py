@@ -85,8 +85,9 @@ def choices_of(record: RunRecord, sessions: Iterable[Session]) -> dict[str, Any]
     sessions = list(sessions)
     samples = [Samples.from_json(row) for row in load_attachment(record, "samples")]
     # Curves and differences in both metrics ask about the same answers.
-    ways = {way: remembering(choose) for way, choose in CHOOSERS.items()}
-    ways |= {"oracle": limit, "verifier": remembering(cross_fitted(samples, sessions))}
+    blind = {**CHOOSERS, "verifier": cross_fitted(samples, sessions)}
+    del blind["oracle"]
+    ways = {way: remembering(choose) for way, choose in blind.items()} | {"oracle": limit}
     ways["greedy"] = lambda answers, greedy, worth: greedy.bundles
     known = record.analysis["curves"]
     sizes = [point["n"] for point in known["majority"]["f1"]]
