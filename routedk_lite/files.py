@@ -242,9 +242,10 @@ def foreign_files(path: Path, ours: Collection[str]) -> list[str]:
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Tensors of a safetensors file, by name, in memory of their own.
+    """Tensors of a safetensors file, sorted by name, in memory of their own.
 
-    A file that is mapped into memory, as libraries have it, cannot be replaced on Windows while a tensor lives.
+    A file that is mapped into memory, as libraries have it, cannot be replaced on Windows while a tensor lives. The
+    library gives tensors that it reads from bytes in another order each time.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -252,7 +253,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     """
     from safetensors.torch import load
 
-    return load(Path(path).read_bytes())
+    return dict(sorted(load(Path(path).read_bytes()).items()))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -325,6 +325,12 @@ def test_what_another_program_holds_for_a_moment_is_moved_later(tmp_path, monkey
         assert len(tries) == 1 + len(pauses)
 
 
+def test_tensors_come_in_the_same_order_each_time(tmp_path):
+    names = [f"layers.{i}.w" for i in range(30)]
+    save_file({name: torch.ones(1) for name in names}, tmp_path / "a.safetensors")
+    assert list(files.read_tensors(tmp_path / "a.safetensors")) == sorted(names)
+
+
 def test_tensors_are_not_mapped_from_their_file(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file({"w": torch.arange(6.0).reshape(2, 3)}, path)
