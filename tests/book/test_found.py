@@ -1,3 +1,5 @@
+from fnmatch import fnmatch
+
 import numpy as np
 import pytest
 from synthetic import stand_in, write_run
