@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.util
 import os
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..config import Profile, StudentConfig, get_profile
 from ..files import asset, sha256_file, sha256_folder, sha256_json
 from .adapters import tensor_bytes
+from .allocator import keep_freed_memory
 from .generation import settle_tokens
 from .gguf import converted_gguf, gguf_folder, quiet_loading
 from .hub import cached_model, hub_folder
@@ -116,7 +116,7 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
     config = get_profile(profile).student
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     dtype = choose_dtype(config.dtype, device)
     attention = "eager" if config.attention == "auto" else config.attention
     folder, revision, sha256 = student_files(config)
@@ -143,21 +143,6 @@ def load_student(profile: str | Profile, *, device: str | None = None) -> Studen
         quantization="nf4" if config.load_in_4bit else "none",
     )
     return Student(model, tokenizer, info)
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep what tensors free, up to 2 GB, where it is Linux's.
-
-    By default it gives every large block back to the system at once and gets the next one anew, page by page: two
-    fifths of the time of drawing 32 answers.
-    """
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # macOS, other C libraries, Windows
-        return
-    no_blocks_of_their_own, keep_at_the_end = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD
-    set_option(no_blocks_of_their_own, 0)
-    set_option(keep_at_the_end, 2**31 - 1)
 
 
 def _settle(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, id: str) -> None:

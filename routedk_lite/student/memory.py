@@ -48,7 +48,7 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 ANSWER_TOKENS = 24
 """Positions at which logits are computed: a long answer."""
 RESERVE_GB = 1.0
-"""Assumed: the CUDA context, the libraries' workspaces, and gaps in the allocator's memory."""
+"""Assumed: the CUDA context or Python itself, the libraries' workspaces, and gaps in the allocator's memory."""
 
 
 class MemoryPlan(NamedTuple):

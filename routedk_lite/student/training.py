@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 from ..config import OptimizerConfig
 from ..files import read_json
 from ..locks import launched_together
+from .allocator import freed_memory_given_back
 from .backbone import Student, StudentInfo
 from .batches import IGNORE, AnswerCollator, LengthGroupedSampler
 from .checkpoints import last_whole_checkpoint
@@ -188,6 +189,7 @@ def run_trainer(trainer: SessionTrainer) -> tuple[list[dict[str, float]], float]
     if checkpoint is not None:
         trainer.take_up(read_json(checkpoint / KEPT.format(arguments.process_index), "part of a checkpoint"))
     trainer.started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    with freed_memory_given_back():
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     history = [{k: float(v) for k, v in row.items()} for row in trainer.state.log_history]
     return history, round(trainer.seconds, 1)

@@ -113,17 +113,13 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     train = max(computing, micro_batches(study, stage) * passes * layers * STARTING["train"])
     # All linear layers of a Llama get r·(inputs + outputs) weights: about r/200 of the model at these widths.
     adapter = profile.parameters * profile.train.r / 200 / (profile.parameters / 1e8) ** 0.35
-    if profile.student.load_in_4bit:
+    try:
         memory = memory_plan(profile, _longest(study, stage)).total
-        return Estimate(train + answer, memory, adapter * 2.5 * compute_bytes / 1e6, basis)
-    live = profile.train.micro_batch_size * prompt * 20 * profile.parameters**0.5
-    live *= 0.15 if profile.train.gradient_checkpointing else 1
-    return Estimate(
-        train + answer,
-        memory + (adapter * 16 + live * compute_bytes) / 1e9,
-        adapter * 2.5 * compute_bytes / 1e6,
-        basis,
-    )
+    except ValueError:  # a student of unknown architecture that is not here yet
+        live = profile.train.micro_batch_size * prompt * 20 * profile.parameters**0.5
+        live *= 0.15 if profile.train.gradient_checkpointing else 1
+        memory += (adapter * 16 + live * compute_bytes) / 1e9
+    return Estimate(train + answer, memory, adapter * 2.5 * compute_bytes / 1e6, basis)
 
 
 def training_tokens(study: Study, stage: Stage) -> float:
@@ -191,7 +187,8 @@ def _longest(study: Study, stage: Stage) -> int:
         + (len(study.knowledge.text(session, stage.knowledge)) / CHARACTERS_PER_WORD_TOKEN if told else 0)
         for session in study.split("train")
     )
-    return round(INSTRUCTION_TOKENS + ANSWER_TOKENS + max(lengths))
+    longest = INSTRUCTION_TOKENS + ANSWER_TOKENS + max(lengths)
+    return -(-round(longest) // 50) * 50  # a plan is counted anew for every length
 
 
 def _machine(profile: Profile) -> Machine:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 from contextlib import contextmanager
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 from conftest import require
@@ -18,7 +20,7 @@ from routedk_lite.data.sessions import PUBLIC_DOMAINS
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
 from routedk_lite.report import doctor
-from routedk_lite.student import memory
+from routedk_lite.student import allocator, memory
 from routedk_lite.student.backbone import load_student, student_files
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import lora_config
@@ -157,6 +159,34 @@ def test_no_training_text_is_longer_than_the_plan_assumes(name, mirror, smol_stu
         study = Pipeline(name, domain, results=tmp_path)
         both = next(stage for stage in study.stages if stage.name == "both-seed0")
         assert 0.7 < _longest(study, both) / longest < 1.2, "the estimate from characters"
+
+
+def test_a_training_on_a_cpu_is_planned_with_what_its_longest_text_is_told(mirror, monkeypatch, tmp_path):
+    """A process that answered first and then trained on rules in float32 was killed at 13 GB; its plan had said 4.7."""
+    monkeypatch.setattr(memory, "choose_dtype", lambda *_: torch.float32)
+    study = Pipeline("qwen", "electronic", results=tmp_path)
+    base, both = (
+        estimate(study, next(s for s in study.stages if s.name == f"{name}-seed0")).memory_gb
+        for name in ("base", "both")
+    )
+    assert 5.5 < base < base + 2 < both < PROFILES["qwen"].memory_gb
+
+
+def test_a_training_gives_back_what_answering_keeps():
+    def kept_of_200_mb():
+        ctypes.CDLL(None).malloc_trim(0)
+        before = psutil.Process().memory_info().rss
+        torch.ones(50_000_000)
+        return psutil.Process().memory_info().rss - before > 150e6
+
+    allocator.keep_freed_memory()
+    if not allocator._is_kept:
+        pytest.skip("this C library has no options of its memory")
+    assert kept_of_200_mb()
+    with pytest.raises(KeyError), allocator.freed_memory_given_back():
+        assert not kept_of_200_mb()
+        raise KeyError
+    assert kept_of_200_mb()
 
 
 def test_published_architectures_have_the_sizes_of_the_profiles():
