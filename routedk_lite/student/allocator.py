@@ -30,8 +30,8 @@ def keep_freed_memory() -> None:
 def freed_memory_given_back() -> Iterator[None]:
     """Within the block freed memory is given back, as the C library does by itself once it has seen large blocks.
 
-    What was kept before is given back at once. Training the 0.5B student on rules in float32 took 12 GB with kept
-    memory, and less than 10 without, at the same speed.
+    What was kept before is given back at once. Twenty steps of training the 0.5B student on rules in float32 took 12.7
+    GB at their peak with kept memory, 11.1 without, at the same speed.
     """
     if not _is_kept:
         yield
