@@ -23,8 +23,9 @@ from routedk_lite.files import write_json
 from routedk_lite.fusion.base import Fusion
 from routedk_lite.fusion.fusion import Average, Dynamic, Static, Ties
 from routedk_lite.report.tables import text_table
+from routedk_lite.student.peak import peak_memory_mb
 from routedk_lite.study.fusing import other_fusions
-from routedk_lite.study.machine import peak_memory_mb, surroundings
+from routedk_lite.study.machine import surroundings
 
 OUTPUT = Path(__file__).resolve().parent.parent / "results" / "benchmarks" / "fusions.json"
 PROFILE = get_profile("smol")

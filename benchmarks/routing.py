@@ -41,8 +41,9 @@ from routedk_lite.student.backbone import load_student
 from routedk_lite.student.batches import AnswerCollator
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import load_expert
+from routedk_lite.student.peak import peak_memory_mb
 from routedk_lite.student.training import answer_loss
-from routedk_lite.study.machine import peak_memory_mb, surroundings
+from routedk_lite.study.machine import surroundings
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results" / "benchmarks"

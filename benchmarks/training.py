@@ -30,7 +30,8 @@ from routedk_lite.student.backbone import load_student
 from routedk_lite.student.batches import IGNORE
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import train_expert
-from routedk_lite.study.machine import peak_memory_mb, surroundings
+from routedk_lite.student.peak import peak_memory_mb
+from routedk_lite.study.machine import surroundings
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
 

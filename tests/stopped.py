@@ -6,7 +6,7 @@ from typing import Any
 
 CLOCKS = (
     "seconds", "seconds_before", "tokens_per_second", "created", "wall_seconds", "answer_seconds", "peak_memory_mb",
-    "commit", "dirty",
+    "peak_mb", "commit", "dirty",
 )  # fmt: skip
 """What differs between two runs of the same, beside the clocks in a Trainer's log."""
 

@@ -57,6 +57,8 @@ class FusionResult(NamedTuple):
     """Wall time, resumed parts included."""
     warnings: tuple[str, ...]
     """Signs of failure that were found at the end."""
+    peak_mb: float = 0.0
+    """Largest memory of the processes that trained, in MiB; 0 where an earlier version did not note it."""
 
 
 def trace_alpha(
@@ -290,6 +292,7 @@ def train_fusion(
             "config": {**config.__dict__, "seed": seed},
             "sessions": len(train),
             "seconds": seconds,
+            "peak_mb": trainer.peak_mb,
             "statistics": trainer.statistics.to_json() if trainer.statistics is not None else None,
             "warnings": signs,
             "history": history,
@@ -301,7 +304,7 @@ def train_fusion(
         remove(work)
         for sign in signs:
             warnings.warn(sign, stacklevel=2)
-        return FusionResult(folder, history, seconds, tuple(signs))
+        return FusionResult(folder, history, seconds, tuple(signs), trainer.peak_mb)
 
 
 def _check_texts(lessons: Sequence[Lesson], config: RouterConfig) -> None:
@@ -338,4 +341,5 @@ def _finished(model: RoutedModel, folder: Path, run_id: str, work: Path) -> Fusi
     remove(work)
     model.weigher.load_state_dict(load_file(folder / "fusion.safetensors"))
     model.eval()
-    return FusionResult(folder, summary["history"], summary["seconds"], tuple(summary["warnings"]))
+    cost = {"seconds": summary["seconds"], "peak_mb": summary.get("peak_mb", 0.0)}
+    return FusionResult(folder, summary["history"], warnings=tuple(summary["warnings"]), **cost)

@@ -51,6 +51,8 @@ class ExpertResult(NamedTuple):
     """Wall time, resumed parts included."""
     tokens_per_second: float
     """Prompt and answer tokens per second of training, padding not counted, validation included in the time."""
+    peak_mb: float = 0.0
+    """Largest memory of the processes that trained, in MiB; 0 where an earlier version did not note it."""
 
 
 def train_expert(
@@ -168,6 +170,7 @@ def train_expert(
                 "sessions": len(train),
                 "longest": max(map(len, train.sessions)),
                 "seconds": seconds,
+                "peak_mb": trainer.peak_mb,
                 "tokens_per_second": round(tokens / seconds, 1),
                 "history": history,
             }
@@ -177,7 +180,7 @@ def train_expert(
                     write_summary(target / "training.json", summary, ADAPTER_FILES)
                 remove(work)
             trainer.accelerator.wait_for_everyone()
-        return ExpertResult(folder, history, summary["seconds"], summary["tokens_per_second"])
+        return ExpertResult(folder, history, summary["seconds"], summary["tokens_per_second"], trainer.peak_mb)
 
 
 @contextmanager
@@ -250,7 +253,8 @@ def _finished(folder: Path, run_id: str, work: Path) -> ExpertResult | None:
     if summary is None:
         return None
     remove(work)  # there it is if the training was killed after its last line but one
-    return ExpertResult(folder, summary["history"], summary["seconds"], summary["tokens_per_second"])
+    cost = summary["seconds"], summary["tokens_per_second"], summary.get("peak_mb", 0.0)
+    return ExpertResult(folder, summary["history"], *cost)
 
 
 def lora_config(config: TrainConfig, n_layers: int) -> LoraConfig:

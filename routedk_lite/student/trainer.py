@@ -22,6 +22,7 @@ from .batches import LengthGroupedSampler
 from .checkpoints import UnwritableError, checkpoint_folder, seal, told_if_unwritable
 from .examples import SessionExamples
 from .pairs import PairReader
+from .peak import peak_memory_mb
 
 KEPT = "progress-{}.json"
 """What each process keeps in a checkpoint beside what a Trainer does."""
@@ -93,6 +94,8 @@ class SessionTrainer(Trainer):
     """Pair loss and number of pairs of each micro-batch since the last row of the log."""
     started = before = 0.0
     """When this process began to train, and the seconds that others had trained before it."""
+    peak_before = 0.0
+    """Largest memory of those others, in MiB."""
     logged_at = 0
     """Optimizer steps before the last row of the log that holds a loss."""
     logged = 0.0
@@ -105,10 +108,16 @@ class SessionTrainer(Trainer):
         """Wall time so far, all processes included that trained one after another."""
         return self.before + time.perf_counter() - self.started
 
+    @property
+    def peak_mb(self) -> float:
+        """Largest memory so far, in MiB, of all processes that trained one after another."""
+        return round(max(self.peak_before, peak_memory_mb()), 1)
+
     def kept(self) -> dict[str, Any]:
         """What else a checkpoint must hold, as JSON."""
         return {
             "seconds": self.seconds,
+            "peak_mb": self.peak_mb,
             "seen": self.seen,
             "logged_at": self.logged_at,
             "logged": self.logged,
@@ -119,6 +128,7 @@ class SessionTrainer(Trainer):
         """Go on from what `kept` has left."""
         self.before, self.seen = kept["seconds"], [(loss, count) for loss, count in kept["seen"]]
         self.logged_at, self.logged = kept["logged_at"], kept["logged"]
+        self.peak_before = kept.get("peak_mb", 0.0)  # checkpoints of earlier versions have none
         self.unlogged.fill_(kept["unlogged"])
 
     def _save_checkpoint(self, *args, **kwargs):

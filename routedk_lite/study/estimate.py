@@ -1,35 +1,44 @@
 """Rough time, memory and disk of a stage, before it is run: arithmetic on the profile, not a measurement.
 
-A trained token costs about four multiplications and additions per frozen weight (forward, and backward through the
-activations; the adapters are small), a read token two. A generated token must read all weights from memory. And a GPU
-can only compute what has been started: where texts are few and short, it waits for the processor.
+A token that is read costs a multiplication and an addition per weight of the layers (embeddings are looked up). One
+that is trained on costs as much again in each layer that the backward pass goes through, that is from the lowest
+adapter on; the adapters themselves are small. A generated token must read all weights from memory. And a GPU can only
+compute what has been started: where texts are few and short, it waits for the processor.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..answers.decoding import ROWS
 from ..data.domains import domain_is_cached
+from ..data.formats import get_format
+from ..data.prompts import shorten
 from ..student.memory import architecture, memory_plan
 
 if TYPE_CHECKING:
     import torch
 
     from ..config import OptimizerConfig, Profile
+    from ..data.sessions import Session
     from .pipeline import Stage
     from .study import Study
 
 CHARACTERS_PER_TOKEN = 3.0
 """Of product titles, which are full of model numbers."""
+CHARACTERS_PER_LONG_TOKEN = 2.6
+"""Of the longest sessions' titles, which have even more of them."""
 CHARACTERS_PER_WORD_TOKEN = 4.5
 """Of plain English."""
-INSTRUCTION_TOKENS = 70
+INSTRUCTION_TOKENS = {"compact": 70, "letters": 40, "aicl": 85}
+"""What a chat student is told, with the marks of its turns."""
 LONGEST_TOKENS = 1100
 """More than any training text of the public domains has, with whole titles, the rules it cites and its reasoning."""
 ANSWER_TOKENS = 10
+"""Of an answer, beside what is given of it."""
 UTILISATION = {"cpu": 0.5, "cuda": 0.3}
 """Share of the matrix-product speed that a training step reaches; the rest is everything else."""
 STARTING = {"train": 7e-3, "answer": 3e-3}
@@ -94,7 +103,8 @@ def estimate(study: Study, stage: Stage) -> Estimate:
     questions = n_test  # in words; pairs are read of the sessions on which the decoder is fitted, too
     if profile.answers == "pairs" and stage.pairs:
         questions += profile.pairs.orders * (n_validation + n_test)
-    read = questions * asked * 2 * profile.parameters / (speed * utilisation)
+    forward, trained = operations(profile)
+    read = questions * asked * forward / (speed * utilisation)
     steps = -(-n_test // profile.decode.batch_size) * min(profile.decode.max_new_tokens, 2 * ANSWER_TOKENS)
     token = weights / bandwidth + profile.decode.batch_size * 2 * profile.parameters / speed
     answer = read + steps * max(token, layers * STARTING["answer"])
@@ -109,7 +119,7 @@ def estimate(study: Study, stage: Stage) -> Estimate:
         memory += 1.0 + (2 * _cache_gb(profile, prompt, compute_bytes) if is_gpu else 0)
         return Estimate(SAMPLED_ANSWERS * answer, memory, 1.0, basis)
     passes = 3 if profile.train.gradient_checkpointing else 2  # forward and backward; checkpointing, forward again
-    computing = training_tokens(study, stage) * 2 * passes * profile.parameters / (speed * utilisation)
+    computing = training_tokens(study, stage) * trained / (speed * utilisation)
     train = max(computing, micro_batches(study, stage) * passes * layers * STARTING["train"])
     # All linear layers of a Llama get r·(inputs + outputs) weights: about r/200 of the model at these widths.
     adapter = profile.parameters * profile.train.r / 200 / (profile.parameters / 1e8) ** 0.35
@@ -120,6 +130,17 @@ def estimate(study: Study, stage: Stage) -> Estimate:
         live *= 0.15 if profile.train.gradient_checkpointing else 1
         memory += (adapter * 16 + live * compute_bytes) / 1e9
     return Estimate(train + answer, memory, adapter * 2.5 * compute_bytes / 1e6, basis)
+
+
+def operations(profile: Profile) -> tuple[float, float]:
+    """Operations for a token that is read, and for one that is trained on, both ways through the layers."""
+    weights, share = profile.parameters, 1.0
+    with suppress(ValueError):  # of unknown architecture
+        student = architecture(profile.student)
+        weights -= student.vocab_size * student.hidden_size * (1 if student.tie_word_embeddings else 2)
+        share = 1 - (profile.train.first_layer - 1) / student.num_hidden_layers
+    forward = 2 * weights
+    return forward, forward * (1 + profile.train.gradient_checkpointing + share)
 
 
 def training_tokens(study: Study, stage: Stage) -> float:
@@ -158,14 +179,24 @@ def _layers(profile: Profile) -> int:
 
 
 def _sizes(study: Study) -> tuple[int, int, int, float]:
-    """Training, validation and test sessions, mean prompt tokens."""
+    """Training, validation and test sessions, mean tokens of a prompt with what is given of its answer."""
     if not domain_is_cached(study.source):
         return 650, 90, 180, 230
     train, validation, test = map(study.split, ("train", "validation", "test"))
-    limit = study.profile.prompt.max_title_words
-    lengths = [sum(len(" ".join(title.split()[:limit])) + 4 for title in s.titles) for s in train]
-    instruction = 0 if study.profile.student.source == "package" else INSTRUCTION_TOKENS
-    return len(train), len(validation), len(test), instruction + sum(lengths) / len(lengths) / CHARACTERS_PER_TOKEN
+    characters = sum(_characters(study, session) for session in train) / len(train)
+    return len(train), len(validation), len(test), _instruction(study) + characters / CHARACTERS_PER_TOKEN
+
+
+def _characters(study: Study, session: Session) -> int:
+    """Characters of a session's products, and of all that is given of an answer."""
+    prompt = study.profile.prompt
+    titles, slots = shorten(session.titles, prompt.max_title_words), get_format(prompt.fmt).slots
+    given = sum(map(len, slots(titles).given)) if slots else 0
+    return sum(len(title) + 4 for title in titles) + given
+
+
+def _instruction(study: Study) -> int:
+    return 0 if study.profile.student.source == "package" else INSTRUCTION_TOKENS[study.profile.prompt.fmt]
 
 
 def _knowledge_tokens(study: Study, stage: Stage) -> float:
@@ -181,13 +212,13 @@ def _longest(study: Study, stage: Stage) -> int:
     """Tokens of the longest training text; the longest of all domains where the sessions are not at hand."""
     if not domain_is_cached(study.source):
         return LONGEST_TOKENS
-    limit, told = study.profile.prompt.max_title_words, stage.knowledge != "none"
+    told = stage.knowledge != "none"
     lengths = (
-        sum(len(" ".join(title.split()[:limit])) + 4 for title in session.titles) / CHARACTERS_PER_TOKEN
+        _characters(study, session) / CHARACTERS_PER_LONG_TOKEN
         + (len(study.knowledge.text(session, stage.knowledge)) / CHARACTERS_PER_WORD_TOKEN if told else 0)
         for session in study.split("train")
     )
-    longest = INSTRUCTION_TOKENS + ANSWER_TOKENS + max(lengths)
+    longest = _instruction(study) + ANSWER_TOKENS + max(lengths)
     return -(-round(longest) // 50) * 50  # a plan is counted anew for every length
 
 

@@ -172,7 +172,8 @@ def training_fields(result: ExpertResult | FusionResult, spent: float) -> dict[s
     """
     speed = {"tokens_per_second": result.tokens_per_second} if isinstance(result, ExpertResult) else {}
     before = max(0.0, round(result.seconds - spent, 1))
-    return {"seconds": result.seconds, "seconds_before": before, **speed, "history": result.history}
+    cost = {"seconds": result.seconds, "seconds_before": before, "peak_mb": result.peak_mb}
+    return {**cost, **speed, "history": result.history}
 
 
 # --- from a model to answers ------------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ def answers_of(
     made = _from_pairs(study, model, context)
     made["analysis"]["greedy"] = measure({a.id: a.bundles for a in greedy.answers}, study.split("test"))
     made["attachments"] = {"greedy": (a.to_json() for a in greedy.answers)}
-    return {**made, "seconds_before": greedy.before}
+    return {**made, "seconds_before": greedy.before, "peak_before": greedy.peak_before}
 
 
 def _from_pairs(study: Study, model: PreTrainedModel | RoutedModel, context: ContextOf | None = None) -> dict[str, Any]:

@@ -174,6 +174,7 @@ def explorer(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     return {
         **made,
         "seconds_before": spent.before,
+        "peak_before": spent.peak_before,
         "values": {
             "experts": list(dynamic.analysis["experts"]),
             "layers": list(dynamic.analysis["layers"]),

@@ -20,6 +20,7 @@ from ..files import naming, read_json, read_lines, write_json
 from ..fusion.routed import RoutedModel
 from ..locks import locked
 from ..student.adapters import tensor_bytes
+from ..student.peak import peak_memory_mb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,12 +54,14 @@ def appending(partial: Path) -> Iterator[tuple[list[Any], Keep]]:
 
 @dataclass
 class Spent:
-    """Time that the rows of a file have taken, all runs together."""
+    """Time and memory that the rows of a file have taken, all runs together."""
 
     before: float
     """Seconds of earlier runs."""
     seconds: float
     """Seconds in all, up to the last row."""
+    peak_before: float = 0.0
+    """Largest memory of earlier runs, in MiB."""
 
 
 @contextmanager
@@ -70,15 +73,15 @@ def timed(partial: Path) -> Iterator[tuple[list[Any], Keep, Spent]]:
     """
     path = partial.with_suffix(".seconds.json")
     with appending(partial) as (rows, keep):
-        before = 0.0
+        before, peak = 0.0, 0.0
         if rows and path.exists():
             noted = read_json(path, "the seconds of what is kept", fields={"seconds": (int, float)})
-            before = float(noted["seconds"])
-        spent, started = Spent(before, before), time.perf_counter()
+            before, peak = float(noted["seconds"]), float(noted.get("peak_mb", 0.0))
+        spent, started = Spent(before, before, peak), time.perf_counter()
 
         def keep_timed(new: Iterable[Any]) -> None:
             spent.seconds = before + time.perf_counter() - started
-            write_json(path, {"seconds": round(spent.seconds, 3)})
+            write_json(path, {"seconds": round(spent.seconds, 3), "peak_mb": round(max(peak, peak_memory_mb()))})
             keep(new)
 
         yield rows, keep_timed, spent
@@ -93,11 +96,13 @@ class Answered(NamedTuple):
     """What they have taken, in all runs of the stage."""
     before: float
     """What of that was taken in earlier runs, to be added to the stage's wall time."""
+    peak_before: float = 0.0
+    """Largest memory of earlier runs, in MiB."""
 
     @property
     def times(self) -> dict[str, float]:
         """As fields that a stage makes."""
-        return {"answer_seconds": self.seconds, "seconds_before": self.before}
+        return {"answer_seconds": self.seconds, "seconds_before": self.before, "peak_before": self.peak_before}
 
 
 def model_digest(student: Student, model: PreTrainedModel | RoutedModel) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 
 from ..data.sessions import Domain
 from ..files import write_json
-from .machine import peak_memory_mb, surroundings
+from ..student.peak import peak_memory_mb
+from .machine import surroundings
 from .provenance import Provenance, read_all, read_fields, record_path, record_pattern
 
 
@@ -44,6 +45,7 @@ def write_measurement(
     config: Mapping[str, Any],
     config_hash: str,
     wall_seconds: float,
+    peak_before: float = 0.0,
     **made: Any,
 ) -> Measurement:
     """Write what was measured; `made` are the remaining fields of `Measurement`."""
@@ -58,7 +60,7 @@ def write_measurement(
         **surroundings(),
         data_sha256=train.sha256,
         wall_seconds=round(wall_seconds, 1),
-        peak_memory_mb=round(peak_memory_mb()),
+        peak_memory_mb=round(max(peak_before, peak_memory_mb())),
         path=record_path(folder, profile, train.name, name, measured=True),
         **made,
     )

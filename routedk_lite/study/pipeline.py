@@ -21,6 +21,7 @@ from ..files import check_ours
 from ..fusion.shipping import exported_files, write_merged, write_shipped
 from ..student.backbone import is_cached, student_files
 from ..student.experts import ExpertResult
+from ..student.peak import forget_peak
 from . import experiments, fused
 from .fusing import fusions
 from .measurements import Measurement, read_measurement, write_measurement
@@ -226,15 +227,18 @@ class Pipeline(Study):
             recorded, wrong = state()
             if recorded and wrong:
                 warnings.warn(f"{wrong}: done again", stacklevel=2)
+            forget_peak()
             started = time.perf_counter()
             made = plan.make(self, plan.config, key())
-            earlier = made.pop("seconds_before", 0.0) + made.get("training", {}).get("seconds_before", 0.0)
+            training = made.get("training", {})
+            earlier = made.pop("seconds_before", 0.0) + training.get("seconds_before", 0.0)
             common = {
                 "profile": self.profile.name,
                 "seed": plan.seed,
                 "config": plan.config,
                 "config_hash": key(),
                 "wall_seconds": time.perf_counter() - started + earlier,
+                "peak_before": max(made.pop("peak_before", 0.0), training.get("peak_mb", 0.0)),
                 **made,
             }
             if plan.measured:

@@ -183,6 +183,7 @@ def conflict(study: Study, config: Mapping[str, Any], key: str) -> dict[str, Any
     return {
         **made_from(study, adapters),
         "seconds_before": max(0.0, trained.seconds - spent),
+        "peak_before": trained.peak_mb,
         "values": {
             "training": list(points.values()),
             "overlap": [o.to_json() for o in delta_overlap(adapters, generator=np.random.default_rng(study.seed))],

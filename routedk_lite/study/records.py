@@ -20,7 +20,8 @@ from ..data.metrics import PROTOCOLS, evaluate, per_session
 from ..data.own import own_folder
 from ..data.sessions import DOMAINS, Domain
 from ..files import atomic_write, sha256_file, write_json
-from .machine import peak_memory_mb, surroundings
+from ..student.peak import peak_memory_mb
+from .machine import surroundings
 from .provenance import REMEDY, Provenance, RecordError, read_all, read_fields, record_path, record_pattern
 
 INTERVAL_OF = ("precision", "recall", "f1", "exact_match")
@@ -92,6 +93,7 @@ def write_record(
     adapter_sha256: Mapping[str, str] | None = None,
     training: Mapping[str, Any] | None = None,
     answer_seconds: float | None = None,
+    peak_before: float = 0.0,
     analysis: Mapping[str, Any] | None = None,
     attachments: Mapping[str, Iterable[Mapping[str, Any]]] | None = None,
 ) -> RunRecord:
@@ -101,6 +103,7 @@ def write_record(
         folder: the results folder; the record goes to `<folder>/<profile>/<domain>/<run>.json`.
         test: the sessions that were answered.
         answers: one per session.
+        peak_before: largest memory of earlier processes of this run, in MiB.
         attachments: what → rows, written to `<run>.<what>.jsonl`.
 
     Raises:
@@ -135,7 +138,7 @@ def write_record(
         training=training or {},
         answer_seconds=None if answer_seconds is None else round(answer_seconds, 2),
         wall_seconds=round(wall_seconds, 1),
-        peak_memory_mb=round(peak_memory_mb()),
+        peak_memory_mb=round(max(peak_before, peak_memory_mb())),
         n_sessions=len(test),
         n_invalid=sum(not answer.bundles for answer in by_id.values()),
         problems={kind: kinds.count(kind) for kind in sorted(set(kinds))},

@@ -51,7 +51,8 @@ def resumed(study: Study, name: str, kind: type, ask: Callable[..., list]) -> An
             progress=study.progress,
         )
     # All of them as they were kept, rounded: else a run that was stopped would differ from one that was not.
-    return Answered([kind.from_json(row) for row in read_lines(partial)], spent.seconds, spent.before)
+    answers = [kind.from_json(row) for row in read_lines(partial)]
+    return Answered(answers, spent.seconds, spent.before, spent.peak_before)
 
 
 def sampled(

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from adapted import learned, make_adapter
+from conftest import require
 
 from routedk_lite.config import PairConfig, VoteConfig, digest
 from routedk_lite.data import domains
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
+from routedk_lite.student import trainer
 from routedk_lite.student.experts import load_expert
+from routedk_lite.student.peak import peak_memory_mb
 from routedk_lite.study import experiments, kept, pipeline, records, votes
 from routedk_lite.study import study as holdings
 from routedk_lite.study.kept import model_digest
@@ -99,6 +104,27 @@ def test_a_stopped_and_a_repeated_stage_record_the_time_of_a_whole_one(study, pr
     again = run(study, chosen, name)
     assert study.batches == 3
     assert (again.wall_seconds, again.answer_seconds) == (3 * BATCH, 3 * BATCH)
+
+
+def test_a_stopped_stage_records_the_largest_memory_of_all_its_processes(study, profile, monkeypatch):
+    peak = [0.0]
+    for module in (kept, trainer, records):
+        monkeypatch.setattr(module, "peak_memory_mb", lambda: peak[0])
+    for name, peaks in (("zero-shot", (700, 300)), ("base-seed0", (900, 700, 300))):
+        study.batches = 0
+        for stop, peak[0] in enumerate(peaks[:-1], start=3 - len(peaks)):  # an expert's first one only trains
+            study.stop_after = stop
+            with pytest.raises(KeyboardInterrupt):
+                study(profile).run(only=[name])
+        study.stop_after, peak[0] = None, peaks[-1]
+        assert run(study, profile, name).peak_memory_mb == max(peaks)
+        assert study.batches == 3
+
+
+def test_the_memory_of_a_stage_is_not_that_of_the_one_before(study, profile):
+    require(Path("/proc/self/clear_refs").exists(), "this system cannot forget a peak")
+    torch.ones(100_000_000)  # 400 MB, given back at once
+    assert peak_memory_mb() > run(study, profile, "zero-shot").peak_memory_mb + 200
 
 
 def test_where_answers_are_decoded_from_pairs_the_greedy_ones_beside_them_count_as_wall_time_only(study, profile):
