@@ -101,7 +101,8 @@ class TrainConfig(OptimizerConfig):
     target_modules: str | tuple[str, ...] = "all-linear"
     """Which linear modules get an adapter."""
     first_layer: int = 1
-    """Lowest layer that gets an adapter, counted from 1. Below it nothing is trained, and no gradient is computed."""
+    """Lowest layer that gets an adapter, counted from 1. Below it nothing is trained, and without checkpointing
+    no gradient is computed."""
     joint_epochs: int = later(0)
     """Epochs on the raw training sessions of all public domains together, which come before: they make one adapter, and
     every expert of every domain starts from it. 0: each expert starts from nothing."""

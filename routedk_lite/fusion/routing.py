@@ -58,7 +58,7 @@ class FusionResult(NamedTuple):
     warnings: tuple[str, ...]
     """Signs of failure that were found at the end."""
     peak_mb: float = 0.0
-    """Largest memory of the processes that trained, in MiB; 0 where an earlier version did not note it."""
+    """Largest memory of this training, in MiB, resumed parts included; 0 where an earlier version did not note it."""
 
 
 def trace_alpha(
@@ -304,7 +304,7 @@ def train_fusion(
         remove(work)
         for sign in signs:
             warnings.warn(sign, stacklevel=2)
-        return FusionResult(folder, history, seconds, tuple(signs), trainer.peak_mb)
+        return FusionResult(folder, history, seconds, tuple(signs), summary["peak_mb"])
 
 
 def _check_texts(lessons: Sequence[Lesson], config: RouterConfig) -> None:
@@ -341,5 +341,5 @@ def _finished(model: RoutedModel, folder: Path, run_id: str, work: Path) -> Fusi
     remove(work)
     model.weigher.load_state_dict(load_file(folder / "fusion.safetensors"))
     model.eval()
-    cost = {"seconds": summary["seconds"], "peak_mb": summary.get("peak_mb", 0.0)}
+    cost = {"seconds": summary["seconds"], "peak_mb": summary.get("peak_mb") or 0.0}
     return FusionResult(folder, summary["history"], warnings=tuple(summary["warnings"]), **cost)

@@ -28,7 +28,8 @@ FORMULA = r"""In dollars a session, the student costs $s\,(n\,c + g\,m) / 3600$ 
   written."""
 MEASURED = (
     "Seconds are those of answering or, where a record does not say them, of all but training. Memory is the peak of "
-    "the whole run; where the run trained its router, that is part of it."
+    "the whole run; where the run trained its router, that is part of it. In records before December 2026 it is the "
+    "peak of the last process, which may lack what was trained before a stop, and may hold what the process ran before."
 )
 
 

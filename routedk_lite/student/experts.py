@@ -52,7 +52,8 @@ class ExpertResult(NamedTuple):
     tokens_per_second: float
     """Prompt and answer tokens per second of training, padding not counted, validation included in the time."""
     peak_mb: float = 0.0
-    """Largest memory of the processes that trained, in MiB; 0 where an earlier version did not note it."""
+    """Largest memory of this training, in MiB, resumed parts included; of several processes at once, the first one's. 0
+    where an earlier version did not note it."""
 
 
 def train_expert(
@@ -180,7 +181,7 @@ def train_expert(
                     write_summary(target / "training.json", summary, ADAPTER_FILES)
                 remove(work)
             trainer.accelerator.wait_for_everyone()
-        return ExpertResult(folder, history, summary["seconds"], summary["tokens_per_second"], trainer.peak_mb)
+        return ExpertResult(folder, history, summary["seconds"], summary["tokens_per_second"], summary["peak_mb"])
 
 
 @contextmanager
@@ -253,7 +254,7 @@ def _finished(folder: Path, run_id: str, work: Path) -> ExpertResult | None:
     if summary is None:
         return None
     remove(work)  # there it is if the training was killed after its last line but one
-    cost = summary["seconds"], summary["tokens_per_second"], summary.get("peak_mb", 0.0)
+    cost = summary["seconds"], summary["tokens_per_second"], summary.get("peak_mb") or 0.0
     return ExpertResult(folder, summary["history"], *cost)
 
 

@@ -14,6 +14,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import Profile, StudentConfig, TrainConfig
+from ..data.formats import get_format
 from .backbone import choose_dtype, is_cached, student_files
 from .experts import lora_config
 
@@ -45,10 +46,9 @@ KNOWN = {
 """Architectures of students, from their published configurations, so that a plan needs no download."""
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """A weight of four bits; one byte of scale for 64 of them; four bytes for 256 such scales (QLoRA, arXiv 2305.14314)."""
-PREDICTED = {"compact": 42, "letters": 40, "aicl": 108}
-"""Positions of a text at which logits are computed, by answer format: tokens of the longest annotated answer of the
-public domains, counted with both recorded students; the letters of four sessions of ten items, which rarely stand in
-the same places."""
+PREDICTED = {"compact": 42, "letters": 10, "aicl": 108}
+"""Tokens that are learned of the longest annotated answer of the public domains, by answer format, counted with both
+recorded students. Knowledge that stands before an answer is not counted."""
 RESERVE_GB = 1.0
 """Assumed: the CUDA context or Python itself, and the libraries' workspaces."""
 GAPS = 0.5
@@ -100,6 +100,8 @@ def _memory_plan(profile: Profile, tokens: int) -> MemoryPlan:
     train, four_bit = profile.train, profile.student.load_in_4bit
     on_gpu = torch.cuda.is_available()
     config, predicted = architecture(profile.student), PREDICTED[profile.prompt.fmt]
+    if get_format(profile.prompt.fmt).slots:  # of each text in other places, and computed in all of them for all texts
+        predicted *= train.micro_batch_size
     config.dtype = choose_dtype(profile.student.dtype, "cuda" if on_gpu else "cpu")
     model = _empty_model(config, train, four_bit)
     frozen = sum(p.numel() * _bytes(p, four_bit) for p in model.parameters() if not p.requires_grad)
@@ -111,9 +113,9 @@ def _memory_plan(profile: Profile, tokens: int) -> MemoryPlan:
     layer, rest = two - one, max(2 * one - two, 0)
     n_layers = config.num_hidden_layers - train.first_layer + 1
     kept = n_layers * layer
-    if train.gradient_checkpointing:  # what enters each layer, and one layer that is computed again
+    if train.gradient_checkpointing:  # what enters every layer, and one layer that is computed again
         width = 4 if four_bit else size
-        kept = n_layers * train.micro_batch_size * tokens * config.hidden_size * width + layer
+        kept = config.num_hidden_layers * train.micro_batch_size * tokens * config.hidden_size * width + layer
     logits = 3 * 4 * train.micro_batch_size * predicted * config.vocab_size
     gaps = 0 if on_gpu or four_bit else GAPS * (rest + kept)
     return MemoryPlan(

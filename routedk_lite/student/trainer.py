@@ -22,7 +22,7 @@ from .batches import LengthGroupedSampler
 from .checkpoints import UnwritableError, checkpoint_folder, seal, told_if_unwritable
 from .examples import SessionExamples
 from .pairs import PairReader
-from .peak import peak_memory_mb
+from .peak import peak_since_mb
 
 KEPT = "progress-{}.json"
 """What each process keeps in a checkpoint beside what a Trainer does."""
@@ -110,8 +110,8 @@ class SessionTrainer(Trainer):
 
     @property
     def peak_mb(self) -> float:
-        """Largest memory so far, in MiB, of all processes that trained one after another."""
-        return round(max(self.peak_before, peak_memory_mb()), 1)
+        """Largest memory of the training so far, in MiB, in all processes that trained one after another."""
+        return round(max(self.peak_before, peak_since_mb()), 1)
 
     def kept(self) -> dict[str, Any]:
         """What else a checkpoint must hold, as JSON."""
@@ -128,7 +128,7 @@ class SessionTrainer(Trainer):
         """Go on from what `kept` has left."""
         self.before, self.seen = kept["seconds"], [(loss, count) for loss, count in kept["seen"]]
         self.logged_at, self.logged = kept["logged_at"], kept["logged"]
-        self.peak_before = kept.get("peak_mb", 0.0)  # checkpoints of earlier versions have none
+        self.peak_before = kept.get("peak_mb") or 0.0  # checkpoints of earlier versions have none
         self.unlogged.fill_(kept["unlogged"])
 
     def _save_checkpoint(self, *args, **kwargs):

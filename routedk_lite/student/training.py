@@ -28,6 +28,7 @@ from .examples import SessionExamples
 from .generation import check_tokens, pad_token
 from .optimizer import MasterAdamW
 from .pairs import PairReader
+from .peak import begin_peak
 from .trainer import KEPT, SessionTrainer, TrainingProgress
 
 
@@ -189,6 +190,7 @@ def run_trainer(trainer: SessionTrainer) -> tuple[list[dict[str, float]], float]
     if checkpoint is not None:
         trainer.take_up(read_json(checkpoint / KEPT.format(arguments.process_index), "part of a checkpoint"))
     trainer.started = time.perf_counter()
+    begin_peak()
     with freed_memory_given_back():
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     history = [{k: float(v) for k, v in row.items()} for row in trainer.state.log_history]

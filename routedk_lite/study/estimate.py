@@ -134,13 +134,15 @@ def estimate(study: Study, stage: Stage) -> Estimate:
 
 def operations(profile: Profile) -> tuple[float, float]:
     """Operations for a token that is read, and for one that is trained on, both ways through the layers."""
-    weights, share = profile.parameters, 1.0
+    weights, share, checkpointing = profile.parameters, 1.0, profile.train.gradient_checkpointing
     with suppress(ValueError):  # of unknown architecture
-        student = architecture(profile.student)
-        weights -= student.vocab_size * student.hidden_size * (1 if student.tie_word_embeddings else 2)
-        share = 1 - (profile.train.first_layer - 1) / student.num_hidden_layers
+        student = architecture(profile.student).get_text_config()
+        words = student.vocab_size * student.hidden_size * (1 if student.tie_word_embeddings else 2)
+        weights -= words if weights > words else 0  # a profile need not know the size of its student
+        # With checkpointing the backward pass goes through all layers, down to what enters the first.
+        share = 1.0 if checkpointing else 1 - (profile.train.first_layer - 1) / student.num_hidden_layers
     forward = 2 * weights
-    return forward, forward * (1 + profile.train.gradient_checkpointing + share)
+    return forward, forward * (1 + checkpointing + share)
 
 
 def training_tokens(study: Study, stage: Stage) -> float:
@@ -163,7 +165,7 @@ def _training(study: Study, stage: Stage) -> OptimizerConfig:
 def _cache_gb(profile: Profile, prompt: float, compute_bytes: float) -> float:
     """Keys and values of a batch of samples; while rows part, there are two of them."""
     try:
-        student = architecture(profile.student)
+        student = architecture(profile.student).get_text_config()
     except ValueError:
         return 0.0
     width = student.hidden_size * student.num_key_value_heads / student.num_attention_heads
@@ -173,7 +175,7 @@ def _cache_gb(profile: Profile, prompt: float, compute_bytes: float) -> float:
 def _layers(profile: Profile) -> int:
     """Layers of the student; as many as those of one to eight billion weights have, where nobody knows."""
     try:
-        return architecture(profile.student).num_hidden_layers
+        return architecture(profile.student).get_text_config().num_hidden_layers
     except ValueError:
         return 32
 

@@ -76,7 +76,7 @@ def timed(partial: Path) -> Iterator[tuple[list[Any], Keep, Spent]]:
         before, peak = 0.0, 0.0
         if rows and path.exists():
             noted = read_json(path, "the seconds of what is kept", fields={"seconds": (int, float)})
-            before, peak = float(noted["seconds"]), float(noted.get("peak_mb", 0.0))
+            before, peak = float(noted["seconds"]), float(noted.get("peak_mb") or 0.0)
         spent, started = Spent(before, before, peak), time.perf_counter()
 
         def keep_timed(new: Iterable[Any]) -> None:

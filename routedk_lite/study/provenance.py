@@ -47,7 +47,8 @@ class Provenance:
     wall_seconds: float
     """Training and evaluation together."""
     peak_memory_mb: float
-    """Largest resident memory of the process; on a GPU, of the device. In MiB."""
+    """Largest resident memory of the run, stopped parts included; on a GPU, of the device. In MiB. Records of earlier
+    versions have that of the last process, with whatever else it had run before."""
     path: Path | None = field(default=None, compare=False)
     """Where it was read from."""
 

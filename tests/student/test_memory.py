@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 from routedk_lite.config import PROFILES, KnowledgeConfig, StudentConfig
 from routedk_lite.data.domains import load_domain
+from routedk_lite.data.formats import FORMATS
 from routedk_lite.data.sessions import PUBLIC_DOMAINS
 from routedk_lite.fusion.fusion import Dynamic
 from routedk_lite.fusion.routed import RoutedModel
@@ -24,9 +25,10 @@ from routedk_lite.student import allocator, memory
 from routedk_lite.student.backbone import load_student, student_files
 from routedk_lite.student.examples import encode_example
 from routedk_lite.student.experts import lora_config
-from routedk_lite.student.memory import KNOWN, architecture, memory_plan, saved_bytes
+from routedk_lite.student.memory import KNOWN, PREDICTED, architecture, memory_plan, saved_bytes
 from routedk_lite.student.training import answer_loss
 from routedk_lite.study.estimate import (
+    INSTRUCTION_TOKENS,
     LONGEST_TOKENS,
     STARTING,
     T4,
@@ -40,7 +42,7 @@ from routedk_lite.study.pipeline import Pipeline
 from routedk_lite.teacher.knowledge import load_knowledge
 
 T4_GB = 12
-PREDICTED = 24
+LEARNED = 24
 """Positions at which these tests compute logits."""
 
 
@@ -48,7 +50,7 @@ PREDICTED = 24
 @pytest.mark.parametrize("dropout", [0.0, 0.05])
 def test_counting_without_content_finds_what_a_real_run_keeps(tiny_profile, four_bit, dropout):
     config, train = architecture(tiny_profile.student), replace(tiny_profile.train, lora_dropout=dropout)
-    shape = {"layers": 2, "batch": 3, "tokens": 40, "predicted": PREDICTED}
+    shape = {"layers": 2, "batch": 3, "tokens": 40, "predicted": LEARNED}
     counted, real = (saved_bytes(config, train, four_bit, real=real, **shape) for real in (False, True))
     assert counted == real > 0
 
@@ -91,7 +93,7 @@ def watched(model):
 def forward(model, *, batch, tokens, **more):
     """One forward pass with the loss of a training step."""
     ids = torch.ones((batch, tokens), dtype=torch.long)
-    keep = PREDICTED + 1
+    keep = LEARNED + 1
     options = {"logits_to_keep": torch.arange(tokens - keep, tokens), "use_cache": False}
     out = model(ids, attention_mask=torch.ones_like(ids), position_ids=ids.cumsum(1) - 1, **options, **more)
     answer_loss(out, ids[:, -keep:])
@@ -126,7 +128,7 @@ def test_four_bit_weights_take_what_bitsandbytes_makes_of_them(wider):
     with torch.autocast("cpu", dtype=torch.bfloat16), watched(expert) as found:
         forward(expert, batch=3, tokens=60)
     config = architecture(profile.student)
-    assert found == [saved_bytes(config, profile.train, True, layers=2, batch=3, tokens=60, predicted=PREDICTED)]
+    assert found == [saved_bytes(config, profile.train, True, layers=2, batch=3, tokens=60, predicted=LEARNED)]
 
 
 def test_a_router_keeps_less_than_an_expert(wider, tmp_path):
@@ -162,11 +164,14 @@ def test_the_paper_profile_fits_a_gpu_of_24_gb():
 @pytest.mark.parametrize("name", ["smol", "qwen", "t4", "paper"])
 def test_no_training_text_is_longer_than_the_plan_assumes(name, mirror, smol_student, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(student_files(smol_student)[0])
-    told = KnowledgeConfig(kind="both")
+    profile, told = PROFILES[name], KnowledgeConfig(kind="both")
+    assert PREDICTED.keys() == INSTRUCTION_TOKENS.keys() == FORMATS.keys()
     for domain in PUBLIC_DOMAINS:
         about = {"max_length": LONGEST_TOKENS, "knowledge": load_knowledge(domain), "told": told}
-        texts = [encode_example(s, tokenizer, PROFILES[name].prompt, **about) for s in load_domain(domain, "train")]
+        texts = [encode_example(s, tokenizer, profile.prompt, **about) for s in load_domain(domain, "train")]
         longest = max(len(text.input_ids) for text in texts)
+        learned = max(len(text.learned or text.input_ids[text.n_prompt :]) for text in texts)
+        assert 0.6 * PREDICTED[profile.prompt.fmt] <= learned <= PREDICTED[profile.prompt.fmt]
         study = Pipeline(name, domain, results=tmp_path)
         both = next(stage for stage in study.stages if stage.name == "both-seed0")
         assert 0.8 < _longest(study, both) / longest < 1.2, "the estimate from characters"
@@ -235,7 +240,7 @@ def test_training_takes_two_operations_a_weight_token_and_pass(tmp_path, monkeyp
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(architecture(profile.student))
     layers = sum(p.numel() for p in model.model.layers.parameters())
-    for checkpointing, lowest, passes in ((False, 1, 2), (True, 1, 3), (False, 15, 1.5)):
+    for checkpointing, lowest, passes in ((False, 1, 2), (True, 1, 3), (False, 15, 1.5), (True, 15, 3)):
         more = {"gradient_checkpointing": checkpointing, "first_layer": lowest, "micro_batch_size": 16}
         study = Pipeline(replace(profile, train=replace(profile.train, **more)), "food", results=tmp_path)
         stages = {stage.name: stage for stage in study.stages}
@@ -244,6 +249,14 @@ def test_training_takes_two_operations_a_weight_token_and_pass(tmp_path, monkeyp
         by_hand = 2 * passes * layers * training_tokens(study, stages["base-seed0"]) / speed
         assert expert.seconds == pytest.approx(by_hand + answers, rel=0.01)
         assert "computed for a T4" in expert.basis and "not run" in expert.basis
+
+
+def test_a_profile_that_does_not_know_the_size_of_its_student_plans_nothing_below_zero():
+    profile = PROFILES["toy"]
+    words = architecture(profile.student).vocab_size * architecture(profile.student).hidden_size
+    for parameters in (0.0, words / 2, 3.0 * words):
+        read, trained = operations(replace(profile, parameters=parameters))
+        assert 0 <= read <= trained and (read > 0) == (parameters > 0)
 
 
 def test_small_batches_wait_for_the_processor_on_a_gpu_and_large_ones_do_not(tmp_path, monkeypatch):
