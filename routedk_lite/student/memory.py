@@ -129,7 +129,7 @@ def _memory_plan(profile: Profile, tokens: int) -> MemoryPlan:
 
 
 def architecture(student: StudentConfig) -> PretrainedConfig:
-    """The configuration of a student: its own where it is at hand, else the published one of a known student.
+    """The configuration of a student's text decoder: its own where it is at hand, else that of a known student.
 
     Raises:
         ValueError: it is neither.
@@ -137,7 +137,7 @@ def architecture(student: StudentConfig) -> PretrainedConfig:
     from transformers import AutoConfig
 
     if student.source == "package" or (student.id not in KNOWN and is_cached(student)):
-        return AutoConfig.from_pretrained(student_files(student)[0])
+        return AutoConfig.from_pretrained(student_files(student)[0]).get_text_config()
     if student.id not in KNOWN:
         raise ValueError(f"student = {student.id!r}: of unknown size here; fetch it first, then plan")
     return AutoConfig.for_model(**KNOWN[student.id])

@@ -9,7 +9,6 @@ compute what has been started: where texts are few and short, it waits for the p
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +20,7 @@ from ..student.memory import architecture, memory_plan
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PretrainedConfig
 
     from ..config import OptimizerConfig, Profile
     from ..data.sessions import Session
@@ -135,8 +135,7 @@ def estimate(study: Study, stage: Stage) -> Estimate:
 def operations(profile: Profile) -> tuple[float, float]:
     """Operations for a token that is read, and for one that is trained on, both ways through the layers."""
     weights, share, checkpointing = profile.parameters, 1.0, profile.train.gradient_checkpointing
-    with suppress(ValueError):  # of unknown architecture
-        student = architecture(profile.student).get_text_config()
+    if student := _decoder(profile):
         words = student.vocab_size * student.hidden_size * (1 if student.tie_word_embeddings else 2)
         weights -= words if weights > words else 0  # a profile need not know the size of its student
         # With checkpointing the backward pass goes through all layers, down to what enters the first.
@@ -164,9 +163,8 @@ def _training(study: Study, stage: Stage) -> OptimizerConfig:
 
 def _cache_gb(profile: Profile, prompt: float, compute_bytes: float) -> float:
     """Keys and values of a batch of samples; while rows part, there are two of them."""
-    try:
-        student = architecture(profile.student).get_text_config()
-    except ValueError:
+    student = _decoder(profile)
+    if student is None:
         return 0.0
     width = student.hidden_size * student.num_key_value_heads / student.num_attention_heads
     return ROWS["cuda"] * prompt * student.num_hidden_layers * 2 * width * compute_bytes / 1e9
@@ -174,10 +172,16 @@ def _cache_gb(profile: Profile, prompt: float, compute_bytes: float) -> float:
 
 def _layers(profile: Profile) -> int:
     """Layers of the student; as many as those of one to eight billion weights have, where nobody knows."""
+    student = _decoder(profile)
+    return student.num_hidden_layers if student else 32
+
+
+def _decoder(profile: Profile) -> PretrainedConfig | None:
+    """The student's architecture; `None` where it is unknown."""
     try:
-        return architecture(profile.student).get_text_config().num_hidden_layers
+        return architecture(profile.student)
     except ValueError:
-        return 32
+        return None
 
 
 def _sizes(study: Study) -> tuple[int, int, int, float]:

@@ -73,15 +73,15 @@ def timed(partial: Path) -> Iterator[tuple[list[Any], Keep, Spent]]:
     """
     path = partial.with_suffix(".seconds.json")
     with appending(partial) as (rows, keep):
-        before, peak = 0.0, 0.0
+        before, peak_before = 0.0, 0.0
         if rows and path.exists():
             noted = read_json(path, "the seconds of what is kept", fields={"seconds": (int, float)})
-            before, peak = float(noted["seconds"]), float(noted.get("peak_mb") or 0.0)
-        spent, started = Spent(before, before, peak), time.perf_counter()
+            before, peak_before = float(noted["seconds"]), float(noted.get("peak_mb") or 0.0)
+        spent, started = Spent(before, before, peak_before), time.perf_counter()
 
         def keep_timed(new: Iterable[Any]) -> None:
             spent.seconds = before + time.perf_counter() - started
-            write_json(path, {"seconds": round(spent.seconds, 3), "peak_mb": round(max(peak, peak_memory_mb()))})
+            write_json(path, {"seconds": round(spent.seconds, 3), "peak_mb": round(max(peak_before, peak_memory_mb()))})
             keep(new)
 
         yield rows, keep_timed, spent
